@@ -1,0 +1,1 @@
+"""Reading Windows executables: headers and directories, checked before anything relies on them."""

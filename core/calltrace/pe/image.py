@@ -1,0 +1,228 @@
+"""One module's image in its mapped layout, with what its headers say of it.
+
+pefile reads the headers and the small directories (exports, imports, TLS, load configuration); the large arrays
+(.pdata, relocations) are only located here and read in native code.
+Format: Microsoft, "PE Format".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+
+import pefile
+
+from calltrace.errors import FileMissing, NotTraceable
+from calltrace.model import Source
+
+_DIRECTORIES = pefile.DIRECTORY_ENTRY
+_HEADER_BYTES = 0x1000
+_EXECUTE = 0x20000000  # IMAGE_SCN_MEM_EXECUTE
+_MACHINES = {0x014C: "32-bit x86", 0x01C0: "32-bit ARM", 0x01C4: "32-bit ARM", 0xAA64: "ARM64"}
+_MAX_IMAGE = 1 << 30  # larger ones leave no room for copies within reach of 32-bit displacements
+_GUARD_ENTRIES_LIMIT = 1 << 22
+
+
+@dataclass
+class Image:
+    """A mapped module. All addresses are RVAs but `base`."""
+
+    path: str
+    base: int  # VA
+    data: bytes  # SizeOfImage bytes
+    timestamp: int
+    checksum: int
+    executable: list[tuple[int, int]]  # sections that hold code: begin, end; ascending
+    pdata: tuple[int, int]  # exception directory: RVA, bytes
+    relocations: tuple[int, int]  # base relocation directory: RVA, bytes
+    seeds: list[tuple[int, Source]] = field(default_factory=list)  # functions that headers name
+    names: dict[int, str] = field(default_factory=dict)  # exported names
+    imports: dict[int, str] = field(default_factory=dict)  # address table slot -> "KERNEL32.dll!CreateFileW"
+
+    @property
+    def size(self) -> int:
+        """SizeOfImage, bytes."""
+        return len(self.data)
+
+    @property
+    def name(self) -> str:
+        """The file name without its folder."""
+        return PureWindowsPath(self.path).name
+
+    def u32(self, rva: int) -> int:
+        """The little-endian 32-bit value at `rva`; 0 outside the image."""
+        return int.from_bytes(self.data[rva : rva + 4], "little") if 0 <= rva <= self.size - 4 else 0
+
+    def u64(self, rva: int) -> int:
+        """The little-endian 64-bit value at `rva`; 0 outside the image."""
+        return int.from_bytes(self.data[rva : rva + 8], "little") if 0 <= rva <= self.size - 8 else 0
+
+
+def from_file(path: Path) -> Image:
+    """Map a file as the loader would, at its preferred base.
+
+    Raises FileMissing, or NotTraceable if it is no 64-bit Windows program with code of its own.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FileMissing(f"{path} cannot be read: {error.strerror or error}") from error
+    headers = _headers(raw, str(path))
+    size = headers.OPTIONAL_HEADER.SizeOfImage
+    data = bytearray(size)
+    head = min(headers.OPTIONAL_HEADER.SizeOfHeaders, len(raw), size)
+    data[:head] = raw[:head]
+    for section in headers.sections:
+        count = min(section.SizeOfRawData, section.Misc_VirtualSize or section.SizeOfRawData)
+        end = section.PointerToRawData + count
+        if end > len(raw):
+            raise NotTraceable(
+                f"{path} is truncated: section {_section_name(section)} ends at {end:,} of {len(raw):,} bytes; "
+                "get a complete copy of it"
+            )
+        if section.VirtualAddress + count > size:
+            raise NotTraceable(f"{path} is damaged: section {_section_name(section)} lies outside the image")
+        data[section.VirtualAddress : section.VirtualAddress + count] = raw[section.PointerToRawData : end]
+    return _image(headers, str(path), headers.OPTIONAL_HEADER.ImageBase, bytes(data))
+
+
+def from_memory(read: Callable[[int, int], bytes], base: int, size: int, path: str) -> Image:
+    """A module as it stands in a process. `read` takes a VA and a size.
+
+    Raises NotTraceable as `from_file` does, and what `read` raises.
+    """
+    data = read(base, size)
+    return _image(_headers(data, path), path, base, data)
+
+
+def _section_name(section: pefile.SectionStructure) -> str:
+    return str(section.Name.rstrip(b"\0").decode("ascii", "replace"))
+
+
+def _headers(data: bytes, path: str) -> pefile.PE:
+    """The headers, after the checks that need nothing else."""
+    if data[:2] != b"MZ":
+        raise NotTraceable(f"{path} is not a Windows program (no MZ header)")
+    try:
+        headers = pefile.PE(data=data, fast_load=True)
+    except pefile.PEFormatError as error:
+        reason = str(error).strip("'\"")
+        raise NotTraceable(f"{path} is damaged or no 64-bit Windows program: {reason}") from error
+    machine = headers.FILE_HEADER.Machine
+    if machine != 0x8664 or headers.OPTIONAL_HEADER.Magic != 0x20B:
+        kind = _MACHINES.get(machine, f"for machine {machine:#06x}")
+        raise NotTraceable(f"{path} is {kind}: only 64-bit x86 programs can be traced")
+    size = headers.OPTIONAL_HEADER.SizeOfImage
+    if not 0 < size <= _MAX_IMAGE:
+        raise NotTraceable(f"{path} is damaged: its image size is {size:,} bytes")
+    return headers
+
+
+def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
+    for section in headers.sections:  # from here on pefile reads `data`, which has no file layout any more
+        section.PointerToRawData = section.VirtualAddress
+        section.SizeOfRawData = max(section.Misc_VirtualSize, 1)
+    headers.__data__ = data
+    size = len(data)
+    executable = sorted(
+        (section.VirtualAddress, min(section.VirtualAddress + section.Misc_VirtualSize, size))
+        for section in headers.sections
+        if section.Characteristics & _EXECUTE and section.VirtualAddress < size
+    )
+    pdata = _directory(headers, "IMAGE_DIRECTORY_ENTRY_EXCEPTION")
+    if pdata[0] + pdata[1] > size:
+        raise NotTraceable(
+            f"{path} is damaged: its .pdata ({pdata[0]:#x} to {pdata[0] + pdata[1]:#x}) lies outside the image "
+            f"({size:#x} bytes)"
+        )
+    com = _directory(headers, "IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR")
+    if com[1] and not pdata[1]:
+        raise NotTraceable(f"{path} holds .NET code only, which is compiled at run time and cannot be traced")
+    if not executable:
+        raise NotTraceable(f"{path} has no code")
+    relocations = _directory(headers, "IMAGE_DIRECTORY_ENTRY_BASERELOC")
+    image = Image(
+        path=path,
+        base=base,
+        data=data,
+        timestamp=headers.FILE_HEADER.TimeDateStamp,
+        checksum=headers.OPTIONAL_HEADER.CheckSum,
+        executable=_disjoint(executable),
+        pdata=pdata,
+        relocations=relocations if sum(relocations) <= size else (0, 0),
+    )
+    if headers.OPTIONAL_HEADER.AddressOfEntryPoint:
+        image.seeds.append((headers.OPTIONAL_HEADER.AddressOfEntryPoint, Source.ENTRY))
+    _read_names(headers, image)
+    _read_tls(headers, image)
+    _read_guard_table(headers, image)
+    return image
+
+
+def _directory(headers: pefile.PE, name: str) -> tuple[int, int]:
+    index = _DIRECTORIES[name]
+    directories = headers.OPTIONAL_HEADER.DATA_DIRECTORY
+    if index >= len(directories):
+        return 0, 0
+    return directories[index].VirtualAddress, directories[index].Size
+
+
+def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    result: list[tuple[int, int]] = []
+    for begin, end in ranges:
+        begin = max(begin, result[-1][1]) if result else begin
+        if begin < end:
+            result.append((begin, end))
+    return result
+
+
+def _read_names(headers: pefile.PE, image: Image) -> None:
+    wanted = ("EXPORT", "IMPORT", "DELAY_IMPORT")
+    # damaged directories give fewer names, never an error: names are for reading only
+    headers.parse_data_directories([_DIRECTORIES[f"IMAGE_DIRECTORY_ENTRY_{name}"] for name in wanted])
+    exports = getattr(headers, "DIRECTORY_ENTRY_EXPORT", None)
+    for symbol in exports.symbols if exports else ():
+        if symbol.forwarder is None and symbol.address and _is_code(image, symbol.address):
+            image.seeds.append((symbol.address, Source.EXPORT))
+            if symbol.name:
+                image.names.setdefault(symbol.address, symbol.name.decode("utf-8", "replace"))
+    preferred = headers.OPTIONAL_HEADER.ImageBase
+    for directory in ("DIRECTORY_ENTRY_IMPORT", "DIRECTORY_ENTRY_DELAY_IMPORT"):
+        for library in getattr(headers, directory, ()):
+            dll = library.dll.decode("utf-8", "replace") if library.dll else "?"
+            for entry in library.imports:
+                name = entry.name.decode("utf-8", "replace") if entry.name else f"#{entry.ordinal}"
+                image.imports[entry.address - preferred] = f"{dll}!{name}"
+
+
+def _is_code(image: Image, rva: int) -> bool:
+    return any(begin <= rva < end for begin, end in image.executable)
+
+
+def _read_tls(headers: pefile.PE, image: Image) -> None:
+    rva, size = _directory(headers, "IMAGE_DIRECTORY_ENTRY_TLS")
+    if not size:
+        return
+    callbacks = image.u64(rva + 24) - image.base  # AddressOfCallBacks: a zero-terminated array of VAs
+    for position in range(64):
+        callback = image.u64(callbacks + 8 * position) - image.base
+        if not _is_code(image, callback):
+            return
+        image.seeds.append((callback, Source.TLS))
+
+
+def _read_guard_table(headers: pefile.PE, image: Image) -> None:
+    """GuardCFFunctionTable of IMAGE_LOAD_CONFIG_DIRECTORY64: RVAs, each followed by some bytes of metadata."""
+    rva, size = _directory(headers, "IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG")
+    if size and image.u32(rva) < 0x94:
+        return
+    table = image.u64(rva + 0x80) - image.base
+    count = image.u64(rva + 0x88)
+    stride = 4 + (image.u32(rva + 0x90) >> 28)
+    if not size or not 0 < table < image.size or count > _GUARD_ENTRIES_LIMIT:
+        return
+    for position in range(min(count, (image.size - table) // stride)):
+        function = image.u32(table + position * stride)
+        if _is_code(image, function):
+            image.seeds.append((function, Source.GUARD))

@@ -1,0 +1,360 @@
+"""The plan of a module: its functions, and their instrumented copies; the work itself is native/planner's."""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import functools
+import json
+import struct
+import time
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, c_bool, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+
+from calltrace import native, stubs
+from calltrace.errors import EngineError, OutOfSpace
+from calltrace.model import NONE_ID, FunctionFlag, Source
+from calltrace.patterns import Pattern, matches_any
+from calltrace.pe.image import Image, from_memory
+from calltrace.pe.symbols import add_symbols
+from calltrace.ports import TargetModule
+
+DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
+STATUS_THUNK, STATUS_FILTERED = 14, 15  # enum ct_status; no refusals
+_MODULE_CHUNK = 3
+_BLOCK = 0x10000
+_CHUNK = struct.Struct("<IIQQQ")
+_MODULE = struct.Struct("<QIIIIIIIIQ")
+_FUNCTION_RECORD = struct.Struct("<IIHBBI")
+
+
+class _Range(ctypes.LittleEndianStructure):
+    _fields_ = [("begin", c_uint32), ("end", c_uint32)]
+
+
+class _Seed(ctypes.LittleEndianStructure):
+    _fields_ = [("rva", c_uint32), ("source", c_uint32)]
+
+
+class _Image(ctypes.LittleEndianStructure):
+    """struct ct_image."""
+
+    _fields_ = [
+        ("bytes", c_char_p),
+        ("base", c_uint64),
+        ("size", c_uint32),
+        ("pdata", c_uint32),
+        ("pdata_size", c_uint32),
+        ("relocs", c_uint32),
+        ("relocs_size", c_uint32),
+        ("exec_count", c_uint32),
+        ("exec", POINTER(_Range)),
+        ("seeds", POINTER(_Seed)),
+        ("imports", POINTER(c_uint32)),
+        ("seed_count", c_uint32),
+        ("import_count", c_uint32),
+    ]
+
+
+class Function(ctypes.LittleEndianStructure):
+    """struct ct_function: what the planner knows of one function. Addresses are RVAs."""
+
+    _fields_ = [
+        ("rva", c_uint32),
+        ("size", c_uint32),
+        ("status", c_uint32),
+        ("status_at", c_uint32),
+        ("parent", c_uint32),
+        ("sources", c_uint16),
+        ("flags", c_uint16),
+    ]
+
+
+class _Site(ctypes.LittleEndianStructure):
+    _fields_ = [("rva", c_uint32), ("function", c_uint32), ("target", c_uint32), ("imported", c_uint32)]
+
+
+class _Patch(ctypes.LittleEndianStructure):
+    _fields_ = [("rva", c_uint32), ("size", c_uint32), ("original", c_uint8 * 8), ("bytes", c_uint8 * 8)]
+
+
+class _Layout(ctypes.LittleEndianStructure):
+    """struct ct_layout."""
+
+    _fields_ = [
+        ("region_size", c_uint32),
+        ("code_size", c_uint32),
+        ("copy_bytes", c_uint32),
+        ("data_bytes", c_uint32),
+        ("site_count", c_uint32),
+        ("instrumented", c_uint32),
+    ]
+
+
+class _Region(ctypes.LittleEndianStructure):
+    """struct ct_region."""
+
+    _fields_ = [
+        ("bytes", POINTER(c_uint8)),
+        ("table", c_uint32),
+        ("table_count", c_uint32),
+        ("patches", POINTER(_Patch)),
+        ("patch_count", c_uint32),
+    ]
+
+
+@functools.lru_cache(maxsize=None)
+def _engine() -> ctypes.CDLL:
+    library = native.library()
+    prototypes: dict[str, tuple[object, list[object]]] = {
+        "ct_tsc": (c_uint64, []),
+        "ct_status_text": (c_char_p, [c_uint32]),
+        "ct_plan_open": (c_void_p, [POINTER(_Image)]),
+        "ct_plan_close": (None, [c_void_p]),
+        "ct_plan_functions": (POINTER(Function), [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_select": (None, [c_void_p, c_char_p]),
+        "ct_plan_layout": (c_bool, [c_void_p, POINTER(stubs.Codegen), POINTER(_Layout)]),
+        "ct_plan_sites": (POINTER(_Site), [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_emit": (c_bool, [c_void_p, c_uint32, POINTER(_Region)]),
+        "ct_plan_map": (c_uint32, [c_void_p, c_uint32]),
+    }
+    for name, (result, arguments) in prototypes.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The copies of a module's functions, made for one address."""
+
+    code: bytes  # the whole region
+    executable_size: int  # bytes at its start to be made executable; the rest is to be read only
+    table_rva: int  # RUNTIME_FUNCTION array of the copies; RVA from the module's base
+    table_count: int
+    patches: list[tuple[int, bytes, bytes]]  # RVA, original bytes, new bytes, in the order to write them
+    module_chunk: bytes  # for the trace file
+    function_count: int
+    site_count: int
+    refused: dict[str, int]  # functions that cannot be instrumented, by reason
+    map_address: Callable[[int], int | None]  # RVA of an instruction -> VA of its copy
+
+
+def read_image(read: Callable[[int, int], bytes], module: TargetModule) -> Image:
+    """The image of a module in a process, with the symbols its file may have.
+
+    Raises NotTraceable if its functions cannot be found, and what `read` raises.
+    """
+    image = from_memory(read, module.base, module.size, module.path)
+    add_symbols(image)
+    return image
+
+
+class ModulePlan:
+    """Everything decided for a module before anything is written.
+
+    Discovery happens here, then `lay_out`, then `compose`.
+    """
+
+    def __init__(self, image: Image, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        """Find the functions of `image` and choose those that the patterns mean.
+
+        Raises UsageError for a malformed pattern, EngineError if memory runs out.
+        """
+        self._started = time.perf_counter()
+        self.image = image
+        self._layout = _Layout()
+        self._detail = ""
+        self._imports = sorted(image.imports)
+        self._described = _describe(image, self._imports)
+        self._handle = _engine().ct_plan_open(ctypes.byref(self._described))
+        if not self._handle:
+            raise EngineError(f"{image.name}: not enough memory to plan its functions")
+        self._select(include, exclude)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            _engine().ct_plan_close(self._handle)
+
+    @property
+    def functions(self) -> Sequence[Function]:
+        """All functions found; statuses are final after `lay_out`."""
+        count = c_uint32()
+        found = _engine().ct_plan_functions(self._handle, ctypes.byref(count))
+        return found[: count.value] if count.value else []
+
+    @property
+    def functions_found(self) -> int:
+        """How many functions were found."""
+        count = c_uint32()
+        _engine().ct_plan_functions(self._handle, ctypes.byref(count))
+        return count.value
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes of code in the copies; after `lay_out`."""
+        return int(self._layout.copy_bytes)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of unwind data and address maps beside the copies; after `lay_out`."""
+        return int(self._layout.data_bytes)
+
+    @property
+    def executable_bytes(self) -> int:
+        """Bytes of the module's own executable sections."""
+        return sum(end - begin for begin, end in self.image.executable)
+
+    def lay_out(
+        self, slots: stubs.Slots, events: str, clock: str, first_function_id: int, first_site_id: int
+    ) -> int:
+        """Decide where every copy will lie, and return the size of the region they need, in bytes.
+
+        `events` is a key of DETAILS. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
+        into a trace.
+        """
+        codegen = stubs.assemble(slots, clock)
+        codegen.detail = DETAILS[events]
+        codegen.first_function, codegen.first_site = first_function_id, first_site_id
+        self._detail = events
+        self._first_function, self._first_site = first_function_id, first_site_id
+        if not _engine().ct_plan_layout(self._handle, ctypes.byref(codegen), ctypes.byref(self._layout)):
+            raise OutOfSpace(
+                f"{self.image.name}: the copies of its functions need too much memory or too many ids; "
+                "narrow them down with --include or --exclude, or use --events functions"
+            )
+        return int(self._layout.region_size)
+
+    def compose(self, region: int, index: int) -> Composition:
+        """Write the copies for a region at VA `region`, of the size that `lay_out` gave.
+
+        `index` numbers the module in the trace. Raises OutOfSpace if the region is out of reach.
+        """
+        made = _Region()
+        if not _engine().ct_plan_emit(self._handle, region - self.image.base, ctypes.byref(made)):
+            raise OutOfSpace(f"{self.image.name}: its copies at {region:#x} are out of reach of its data")
+        functions = self.functions
+        patches = [
+            (patch.rva, bytes(patch.original)[: patch.size], bytes(patch.bytes)[: patch.size])
+            for patch in made.patches[: made.patch_count]
+        ]
+        return Composition(
+            code=ctypes.string_at(made.bytes, self._layout.region_size),
+            executable_size=self._layout.code_size,
+            table_rva=made.table,
+            table_count=made.table_count,
+            patches=patches,
+            module_chunk=self._chunk(functions, index),
+            function_count=len(functions),
+            site_count=self._layout.site_count,
+            refused=_count_refusals(functions),
+            map_address=self._map_address,
+        )
+
+    def _map_address(self, rva: int) -> int | None:
+        mapped = _engine().ct_plan_map(self._handle, rva)
+        return self.image.base + mapped if mapped else None
+
+    def _select(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+        if not include and not exclude:
+            return
+        included = [Pattern.parse(text) for text in include]
+        excluded = [Pattern.parse(text) for text in exclude]
+        image = self.image
+        wanted = bytearray()
+        for function in self.functions:
+            about = (image.name, image.names.get(function.rva), function.rva, image.base)
+            wanted.append((not included or matches_any(included, *about)) and not matches_any(excluded, *about))
+        _engine().ct_plan_select(self._handle, bytes(wanted))
+
+    def _chunk(self, functions: Sequence[Function], index: int) -> bytes:
+        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks."""
+        image = self.image
+        records = bytearray()
+        for function in functions:
+            parent = function.parent
+            records += _FUNCTION_RECORD.pack(
+                function.rva,
+                function.size,
+                function.sources,
+                function.flags,
+                function.status,
+                parent if parent == NONE_ID else parent + self._first_function,
+            )
+        count = c_uint32()
+        sites = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
+        site_records = ctypes.string_at(sites, count.value * ctypes.sizeof(_Site)) if count.value else b""
+        statuses = sorted({function.status for function in functions if function.status})
+        about = {
+            "path": image.path,
+            "name": image.name,
+            "timestamp": image.timestamp,
+            "checksum": image.checksum,
+            "names": sorted(image.names.items()),
+            "imports": [image.imports[slot] for slot in self._imports],
+            "statuses": {str(status): status_text(status) for status in statuses},
+            "refusals": [
+                (function.rva, function.status, function.status_at) for function in functions if function.status
+            ],
+            "plan": {
+                "milliseconds": round((time.perf_counter() - self._started) * 1000, 1),
+                "executable_bytes": self.executable_bytes,
+                "copy_bytes": self.copy_bytes,
+                "data_bytes": self.data_bytes,
+            },
+            "events": self._detail,
+        }
+        text = json.dumps(about, separators=(",", ":")).encode()
+        payload = _MODULE.size + len(records) + len(site_records) + len(text)
+        length = -(-(_CHUNK.size + payload) // _BLOCK) * _BLOCK
+        header = _CHUNK.pack(_MODULE_CHUNK, 0, length, payload, 0)
+        module = _MODULE.pack(
+            image.base,
+            image.size,
+            index,
+            self._first_function,
+            len(functions),
+            self._first_site,
+            count.value,
+            len(text),
+            0,
+            _engine().ct_tsc(),
+        )
+        return b"".join((header, module, records, site_records, text)).ljust(length, b"\0")
+
+
+def status_text(status: int) -> str:
+    """Why a function has this status (enum ct_status)."""
+    return str(_engine().ct_status_text(status).decode())
+
+
+def _count_refusals(functions: Sequence[Function]) -> dict[str, int]:
+    counts = collections.Counter(
+        function.status
+        for function in functions
+        if function.status not in (0, STATUS_THUNK) and not function.flags & FunctionFlag.FILTERED
+    )
+    return {status_text(status): count for status, count in counts.items()}
+
+
+def _describe(image: Image, imports: Sequence[int]) -> _Image:
+    seeds: dict[int, Source] = collections.defaultdict(lambda: Source(0))
+    for rva, source in image.seeds:
+        seeds[rva] |= source
+    described = _Image(
+        bytes=image.data,
+        base=image.base,
+        size=image.size,
+        pdata=image.pdata[0],
+        pdata_size=image.pdata[1],
+        relocs=image.relocations[0],
+        relocs_size=image.relocations[1],
+        exec_count=len(image.executable),
+        seed_count=len(seeds),
+        import_count=len(imports),
+    )
+    described.exec = (_Range * len(image.executable))(*image.executable)
+    described.seeds = (_Seed * len(seeds))(*((rva, int(source)) for rva, source in seeds.items()))
+    described.imports = (c_uint32 * len(imports))(*imports)
+    return described

@@ -1,0 +1,159 @@
+#include "decode.h"
+
+#include <capstone/capstone.h>
+#include <stdlib.h>
+
+struct ct_decoder {
+    csh handle;
+    cs_insn *insn;
+};
+
+struct ct_decoder *ct_decoder_open(void)
+{
+    struct ct_decoder *decoder = calloc(1, sizeof *decoder);
+    if (!decoder) {
+        return NULL;
+    }
+    if (cs_open(CS_ARCH_X86, CS_MODE_64, &decoder->handle) != CS_ERR_OK) {
+        free(decoder);
+        return NULL;
+    }
+    cs_option(decoder->handle, CS_OPT_DETAIL, CS_OPT_ON);
+    decoder->insn = cs_malloc(decoder->handle);
+    if (!decoder->insn) {
+        ct_decoder_close(decoder);
+        return NULL;
+    }
+    return decoder;
+}
+
+void ct_decoder_close(struct ct_decoder *decoder)
+{
+    if (!decoder) {
+        return;
+    }
+    if (decoder->insn) {
+        cs_free(decoder->insn, 1);
+    }
+    cs_close(&decoder->handle);
+    free(decoder);
+}
+
+static bool is_int(const cs_insn *insn, uint8_t vector)
+{
+    return insn->id == X86_INS_INT && insn->bytes[insn->size - 1] == vector;
+}
+
+static enum ct_flow flow_of(const cs_insn *insn, uint8_t opcode)
+{
+    switch (insn->id) {
+    case X86_INS_CALL:
+        return opcode == 0xE8 ? CT_FLOW_CALL : CT_FLOW_CALL_IND;
+    case X86_INS_LCALL:
+    case X86_INS_LJMP: /* far transfers are copied as they are; nothing is known of where they go */
+        return CT_FLOW_NEXT;
+    case X86_INS_JMP:
+        return opcode == 0xE9 || opcode == 0xEB ? CT_FLOW_JMP : CT_FLOW_JMP_IND;
+    case X86_INS_JRCXZ:
+    case X86_INS_JECXZ:
+    case X86_INS_JCXZ:
+    case X86_INS_LOOP:
+    case X86_INS_LOOPE:
+    case X86_INS_LOOPNE:
+        return CT_FLOW_LOOP;
+    case X86_INS_RET:
+    case X86_INS_RETF:
+    case X86_INS_RETFQ:
+    case X86_INS_IRET:
+    case X86_INS_IRETD:
+    case X86_INS_IRETQ:
+        return CT_FLOW_RET;
+    case X86_INS_UD0:
+    case X86_INS_UD1:
+    case X86_INS_UD2:
+    case X86_INS_HLT:
+    case X86_INS_INT3:
+        return CT_FLOW_STOP;
+    case X86_INS_XBEGIN:
+        return CT_FLOW_JCC;
+    default:
+        break;
+    }
+    if (is_int(insn, 0x29) || is_int(insn, 3)) { /* 29h is __fastfail */
+        return CT_FLOW_STOP;
+    }
+    for (uint8_t i = 0; i < insn->detail->groups_count; i++) {
+        if (insn->detail->groups[i] == CS_GRP_JUMP) {
+            return CT_FLOW_JCC;
+        }
+    }
+    return CT_FLOW_NEXT;
+}
+
+bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_t rva, uint32_t end,
+               struct ct_insn *out)
+{
+    if (rva >= end || end > image->size) {
+        return false;
+    }
+    const uint8_t *code = image->bytes + rva;
+    size_t room = end - rva < 15 ? end - rva : 15;
+    uint64_t address = rva;
+    if (!cs_disasm_iter(decoder->handle, &code, &room, &address, decoder->insn)) {
+        return false;
+    }
+    const cs_insn *insn = decoder->insn;
+    const cs_x86 *x86 = &insn->detail->x86;
+    *out = (struct ct_insn){.rva = rva, .length = (uint8_t)insn->size};
+    out->flow = (uint8_t)flow_of(insn, x86->opcode[0]);
+
+    switch (out->flow) {
+    case CT_FLOW_CALL:
+    case CT_FLOW_JMP:
+    case CT_FLOW_JCC:
+    case CT_FLOW_LOOP:
+        if (x86->prefix[2] == X86_PREFIX_OPSIZE && out->flow != CT_FLOW_LOOP) {
+            return false; /* 66h before a branch truncates RIP on one maker's processors and not on the other's */
+        }
+        if (x86->op_count < 1 || x86->operands[x86->op_count - 1].type != X86_OP_IMM) {
+            return false;
+        }
+        out->target = (uint32_t)x86->operands[x86->op_count - 1].imm;
+        return true;
+    default:
+        break;
+    }
+    if (out->flow == CT_FLOW_JMP_IND && x86->rex & 8) {
+        out->flags |= CT_INSN_REX_W;
+    }
+    uint8_t modrm_at = x86->encoding.modrm_offset;
+    if (modrm_at == 0) {
+        return true;
+    }
+    if ((x86->modrm & 0xC7) == 0x05) { /* mod 0, rm 5: RIP-relative */
+        if (x86->addr_size != 8 || modrm_at + 5 > insn->size) {
+            return false;
+        }
+        int32_t disp;
+        memcpy(&disp, insn->bytes + modrm_at + 1, sizeof disp);
+        out->flags |= CT_INSN_RIP;
+        out->disp = (uint8_t)(modrm_at + 1);
+        out->target = rva + insn->size + (uint32_t)disp;
+        if (insn->id == X86_INS_LEA && x86->rex & 8) {
+            out->flags |= CT_INSN_LEA;
+        }
+        return true;
+    }
+    for (uint8_t i = 0; i < x86->op_count; i++) {
+        const cs_x86_op *operand = &x86->operands[i];
+        if (operand->type == X86_OP_MEM && operand->mem.index != X86_REG_INVALID) {
+            out->flags |= CT_INSN_INDEXED;
+            if (operand->mem.base != X86_REG_INVALID && operand->mem.scale == 4 && operand->mem.disp > 0x400 &&
+                operand->mem.disp < image->size) {
+                out->flags |= CT_INSN_TABLE;
+                out->target = (uint32_t)operand->mem.disp;
+            }
+        }
+    }
+    return true;
+}

@@ -1,0 +1,45 @@
+/* One instruction at a time, reduced to what relocation needs to know of it. */
+#ifndef CALLTRACE_DECODE_H
+#define CALLTRACE_DECODE_H
+
+#include "image.h"
+
+enum ct_flow {
+    CT_FLOW_NEXT,     /* goes on behind itself */
+    CT_FLOW_CALL,     /* call rel32; target = RVA */
+    CT_FLOW_CALL_IND, /* call r/m64; target = RVA of the pointer if RIP-relative */
+    CT_FLOW_JMP,      /* jmp rel; target = RVA */
+    CT_FLOW_JCC,      /* jcc rel, xbegin; target = RVA */
+    CT_FLOW_LOOP,     /* jrcxz, jecxz, loop, loope, loopne: rel8 only; target = RVA */
+    CT_FLOW_RET,      /* ret, ret imm16, with any prefix */
+    CT_FLOW_JMP_IND,  /* jmp r/m64; target = RVA of the pointer if RIP-relative */
+    CT_FLOW_STOP,     /* ud2, hlt, int3, int 29h: does not go on */
+};
+
+enum ct_insn_flags {
+    CT_INSN_RIP = 1,     /* has a RIP-relative operand: target = its RVA, disp = offset of the disp32 */
+    CT_INSN_LEA = 2,     /* lea r64, [rip+disp32] */
+    CT_INSN_INDEXED = 4, /* memory operand with an index register */
+    CT_INSN_TABLE = 8,   /* memory operand base+index*scale+disp32: target = disp32, may be a table's RVA */
+    CT_INSN_REX_W = 16,  /* jmp r/m64 with REX.W: how MSVC and clang mark a tail call */
+};
+
+struct ct_insn {
+    uint32_t rva;
+    uint32_t target;
+    uint8_t length;
+    uint8_t flow;  /* enum ct_flow */
+    uint8_t disp;  /* offset of the disp32 of a RIP-relative operand */
+    uint8_t flags; /* enum ct_insn_flags */
+};
+
+struct ct_decoder;
+
+/* NULL: out of memory. */
+struct ct_decoder *ct_decoder_open(void);
+void ct_decoder_close(struct ct_decoder *decoder);
+/* false: no instruction there before `end`. */
+bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_t rva, uint32_t end,
+               struct ct_insn *out);
+
+#endif

@@ -1,0 +1,691 @@
+/* Decodes every function by following its control flow, and finds the functions that .pdata leaves out.
+ *
+ * Only coverage depends on what is found here: code that is missed is not copied, and whoever gets there runs the
+ * original bytes. What must not be missed are jumps into the first bytes of a function, which a patch would cover:
+ * hence CT_MARK_TARGET on everything that any instruction or table names.
+ */
+#include <stdlib.h>
+
+#include "module.h"
+
+enum { TABLE_LIMIT = 8192 };
+
+static void mark(struct ct_plan *plan, uint32_t rva, uint32_t size, uint8_t bits)
+{
+    for (uint32_t i = 0; i < size && rva < plan->image.size; i++, rva++) {
+        plan->marks[rva] |= bits;
+    }
+}
+
+static bool marked(const struct ct_plan *plan, uint32_t rva, uint8_t bits)
+{
+    return rva < plan->image.size && plan->marks[rva] & bits;
+}
+
+static bool in_group(const struct ct_plan *plan, uint32_t rva, uint32_t group)
+{
+    const struct ct_part *part = ct_part_at(plan, rva);
+    return part && part->group == group;
+}
+
+/* A branch, table entry or handler of `from` leads to `rva`: more of the same function, or a crossing. */
+static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
+{
+    mark(plan, rva, 1, CT_MARK_TARGET);
+    const struct ct_part *source = &plan->parts.items[from];
+    const struct ct_part *part = source->begin <= rva && rva < source->end ? source : ct_part_at(plan, rva);
+    if (!part) {
+        return;
+    }
+    if (part->group != source->group) {
+        vec_push(&plan->crossings, &plan->oom, (struct ct_cross){from, rva});
+    } else if (!marked(plan, rva, CT_MARK_START)) {
+        vec_push(&plan->work, &plan->oom, rva);
+    }
+}
+
+/* MSVC's and clang-cl's jump tables hold RVAs and are addressed as [image base + index*4 + table's RVA]. */
+static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
+{
+    uint32_t group = plan->parts.items[from].group;
+    for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
+        uint32_t rva = ct_u32(&plan->image, table + 4 * i);
+        if (!ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+            return;
+        }
+        lead(plan, from, rva);
+        mark(plan, table + 4 * i, 4, CT_MARK_BODY);
+        plan->groups.items[group].tables = true;
+    }
+}
+
+/* gcc's and clang's hold distances from the table, whose address a lea gives; older code holds whole addresses. */
+static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table)
+{
+    uint32_t group = plan->parts.items[from].group;
+    for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
+        uint32_t rva = table + ct_u32(&plan->image, table + 4 * i);
+        if (!ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+            break;
+        }
+        lead(plan, from, rva);
+        plan->groups.items[group].tables = true;
+    }
+    for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
+        uint64_t rva = ct_u64(&plan->image, table + 8 * i) - plan->image.base;
+        if (!ct_has(&plan->image, table + 8 * i, 8) || rva >= plan->image.size ||
+            !in_group(plan, (uint32_t)rva, group)) {
+            break;
+        }
+        lead(plan, from, (uint32_t)rva);
+        plan->groups.items[group].tables = true;
+    }
+}
+
+/* One run of instructions without a break, and the branches found on it queued. */
+static void decode_run(struct ct_plan *plan, uint32_t at)
+{
+    struct ct_part *part = ct_part_at(plan, at);
+    if (!part || part->group == CT_NONE) {
+        return;
+    }
+    const uint32_t group = part->group;
+    const struct ct_range *section = ct_exec(&plan->image, at);
+    while (section && !marked(plan, at, CT_MARK_START) && !plan->oom) {
+        if (at < part->begin || at >= part->end) {
+            struct ct_part *before = part;
+            part = ct_part_at(plan, at);
+            if (!part || part->group != group) {
+                before->runs_out = true;
+                return;
+            }
+        }
+        uint32_t from = (uint32_t)(part - plan->parts.items);
+        struct ct_insn insn;
+        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn)) {
+            part->dirty = true;
+            return;
+        }
+        mark(plan, at, 1, CT_MARK_START);
+        mark(plan, at, insn.length, CT_MARK_BODY);
+        vec_push(&plan->insns, &plan->oom, insn);
+        switch (insn.flow) {
+        case CT_FLOW_JMP:
+            lead(plan, from, insn.target);
+            return;
+        case CT_FLOW_RET:
+            part->returns = true;
+            return;
+        case CT_FLOW_STOP:
+            return;
+        case CT_FLOW_JMP_IND:
+            part->returns = true;
+            if (!(insn.flags & (CT_INSN_RIP | CT_INSN_REX_W))) {
+                plan->groups.items[group].unresolved = true;
+            }
+            return;
+        case CT_FLOW_JCC:
+        case CT_FLOW_LOOP:
+            lead(plan, from, insn.target);
+            break;
+        case CT_FLOW_CALL:
+            mark(plan, insn.target, 1, CT_MARK_TARGET);
+            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){insn.target, CT_SOURCE_CALL});
+            break;
+        default:
+            if (insn.flags & CT_INSN_TABLE) {
+                read_rva_table(plan, from, insn.target);
+            } else if (insn.flags & CT_INSN_LEA) {
+                vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
+            }
+            break;
+        }
+        at += insn.length;
+    }
+}
+
+static void decode_work(struct ct_plan *plan)
+{
+    while (plan->work.count && !plan->oom) {
+        decode_run(plan, plan->work.items[--plan->work.count]);
+    }
+}
+
+/* ---- exception data ---- */
+
+struct eh_context {
+    struct ct_plan *plan;
+    uint32_t part;
+    bool naming; /* only mark the funclets: whether one is a parent is known after all are named */
+};
+
+static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
+{
+    const struct eh_context *context = opaque;
+    struct ct_plan *plan = context->plan;
+    uint32_t index = plan->parts.items[context->part].group;
+    struct ct_group *group = &plan->groups.items[index];
+    if (context->naming) {
+        if (what == CT_EH_FUNCLET) {
+            mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
+        }
+        return;
+    }
+    if (what == CT_EH_FUNCLET) {
+        struct ct_group *funclet = ct_group_starting(plan, rva);
+        group->landed_in = true;
+        if (funclet && funclet != group && funclet->function.parent == CT_NONE) {
+            funclet->function.flags |= CT_FUNCTION_FUNCLET;
+            funclet->function.parent = index;
+        }
+        return;
+    }
+    if (what == CT_EH_LAND) {
+        mark(plan, rva, 1, CT_MARK_LAND);
+        group->landed_in = true;
+    }
+    lead(plan, context->part, rva);
+}
+
+/* Three passes: name all funclets; then the functions that are none, which are the parents; then the funclets,
+ * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). */
+static void read_handlers(struct ct_plan *plan)
+{
+    for (unsigned pass = 0; pass < 3; pass++) {
+        for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
+            const struct ct_part *part = &plan->parts.items[i];
+            struct ct_function *function = &plan->groups.items[part->group].function;
+            bool funclet = marked(plan, part->begin, CT_MARK_FUNCLET);
+            if (part->handler == CT_HANDLER_NONE || function->status != CT_OK || (pass && funclet != (pass == 2))) {
+                continue;
+            }
+            struct eh_context context = {plan, i, pass == 0};
+            if (part->handler == CT_HANDLER_OTHER) {
+                function->status = CT_HANDLER_UNKNOWN;
+                function->status_at = part->unwind.handler;
+            } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
+                                         &plan->eh_budget, visit_eh, &context)) {
+                function->status = CT_HANDLER_BAD;
+                function->status_at = part->unwind.data;
+            }
+        }
+    }
+}
+
+/* __CxxFrameHandler3: a catch funclet returns the address where its parent goes on. */
+static void follow_funclet_leas(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->leas.count; i++) {
+        const struct ct_part *part = &plan->parts.items[plan->leas.items[i].from];
+        uint32_t parent = plan->groups.items[part->group].function.parent;
+        uint32_t rva = plan->leas.items[i].to;
+        if (parent != CT_NONE && in_group(plan, rva, parent) && !marked(plan, rva, CT_MARK_START)) {
+            mark(plan, rva, 1, CT_MARK_TARGET);
+            vec_push(&plan->work, &plan->oom, rva);
+        }
+    }
+    decode_work(plan);
+}
+
+static void follow_lea_tables(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->leas.count && !plan->oom; i++) {
+        struct ct_cross lea = plan->leas.items[i];
+        if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
+            read_lea_table(plan, lea.from, lea.to);
+        }
+    }
+    decode_work(plan);
+}
+
+/* Where an indirect jump's table was not found: what is left between the instructions may be its cases. */
+static void sweep_gaps(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
+        const struct ct_part *part = &plan->parts.items[i];
+        const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
+        if (!group || !group->unresolved || group->tables) {
+            continue;
+        }
+        for (uint32_t at = part->begin; at < part->end; at++) {
+            if (!marked(plan, at, CT_MARK_BODY)) {
+                vec_push(&plan->work, &plan->oom, at);
+                decode_work(plan);
+            }
+        }
+    }
+}
+
+/* ---- separated parts without chained unwind data ---- */
+
+static int by_from(const void *a, const void *b)
+{
+    const struct ct_cross *x = a, *y = b;
+    return x->from < y->from ? -1 : x->from > y->from ? 1 : 0;
+}
+
+/* Do all jumps out of part `index` go to `group`? crossings are sorted by `from`. */
+static bool only_leads_to(const struct ct_plan *plan, uint32_t index, uint32_t group)
+{
+    uint32_t low = 0, high = plan->crossings.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (plan->crossings.items[middle].from < index) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for (; low < plan->crossings.count && plan->crossings.items[low].from == index; low++) {
+        if (!in_group(plan, plan->crossings.items[low].to, group)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* gcc splits foo into foo and foo.cold, two unrelated RUNTIME_FUNCTIONs with jumps between them. The cold part is
+ * no function: nothing calls it and no other part is chained to it; its unwind codes describe a frame that it does not
+ * build itself, or it only goes back to where it came from, or nowhere. */
+static bool is_continuation(const struct ct_plan *plan, const struct ct_part *part, uint32_t from_group)
+{
+    const struct ct_group *group = &plan->groups.items[part->group];
+    if (part->unwind.version == 0 || group->function.rva != part->begin || group->function.status != CT_OK ||
+        group->joined || group->chained || group->function.parent != CT_NONE ||
+        marked(plan, part->begin, CT_MARK_ENTRY | CT_MARK_FUNCLET)) {
+        return false;
+    }
+    if (part->unwind.prolog == 0 && part->unwind.code_count > 0) {
+        return true;
+    }
+    return !part->returns && only_leads_to(plan, (uint32_t)(part - plan->parts.items), from_group);
+}
+
+static void join_parts(struct ct_plan *plan)
+{
+    bool changed = true;
+    while (changed && !plan->oom) {
+        changed = false;
+        if (plan->crossings.count) {
+            qsort(plan->crossings.items, plan->crossings.count, sizeof *plan->crossings.items, by_from);
+        }
+        for (uint32_t i = 0, count = plan->crossings.count; i < count; i++) {
+            struct ct_cross crossing = plan->crossings.items[i];
+            uint32_t group = plan->parts.items[crossing.from].group;
+            struct ct_part *part = ct_part_at(plan, crossing.to);
+            if (!part || part->group == CT_NONE || plan->groups.items[group].function.status != CT_OK) {
+                continue;
+            }
+            if (part->group != group && is_continuation(plan, part, group)) {
+                plan->groups.items[part->group].joined = true;
+                plan->groups.items[group].unresolved |= plan->groups.items[part->group].unresolved;
+                plan->groups.items[group].landed_in |= plan->groups.items[part->group].landed_in;
+                part->group = group;
+                changed = true;
+            }
+            if (part->group == group && !marked(plan, crossing.to, CT_MARK_START)) {
+                vec_push(&plan->work, &plan->oom, crossing.to);
+            }
+        }
+        decode_work(plan);
+    }
+}
+
+/* ---- leaf functions ---- */
+
+static int by_rva(const void *a, const void *b)
+{
+    const struct ct_seed *x = a, *y = b;
+    return x->rva < y->rva ? -1 : x->rva > y->rva ? 1 : 0;
+}
+
+static int parts_by_begin(const void *a, const void *b)
+{
+    const struct ct_part *x = a, *y = b;
+    return x->begin < y->begin ? -1 : x->begin > y->begin ? 1 : 0;
+}
+
+/* Pointers into code that the loader relocates. */
+static void read_relocations(struct ct_plan *plan)
+{
+    const struct ct_image *image = &plan->image;
+    uint32_t at = 0;
+    while (at + 8 <= image->relocs_size && ct_has(image, image->relocs + at, 8)) {
+        uint32_t page = ct_u32(image, image->relocs + at), size = ct_u32(image, image->relocs + at + 4);
+        if (size < 8 || size > image->relocs_size - at) {
+            return;
+        }
+        for (uint32_t entry = 8; entry + 2 <= size; entry += 2) {
+            uint16_t value = ct_u16(image, image->relocs + at + entry);
+            if (value >> 12 == 10) { /* IMAGE_REL_BASED_DIR64 */
+                uint64_t rva = ct_u64(image, page + (value & 0xFFF)) - image->base;
+                if (rva < image->size && ct_exec(image, (uint32_t)rva)) {
+                    vec_push(&plan->seeds, &plan->oom, (struct ct_seed){(uint32_t)rva, CT_SOURCE_POINTER});
+                }
+            }
+        }
+        at += size;
+    }
+}
+
+/* Sorts the seeds, merges those of one address. */
+static void merge_seeds(struct ct_plan *plan)
+{
+    if (!plan->seeds.count) {
+        return;
+    }
+    qsort(plan->seeds.items, plan->seeds.count, sizeof *plan->seeds.items, by_rva);
+    uint32_t kept = 0;
+    for (uint32_t i = 1; i < plan->seeds.count; i++) {
+        if (plan->seeds.items[i].rva == plan->seeds.items[kept].rva) {
+            plan->seeds.items[kept].source |= plan->seeds.items[i].source;
+        } else {
+            plan->seeds.items[++kept] = plan->seeds.items[i];
+        }
+    }
+    plan->seeds.count = kept + 1;
+}
+
+static void mark_entries(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->seeds.count; i++) {
+        mark(plan, plan->seeds.items[i].rva, 1, CT_MARK_TARGET | CT_MARK_ENTRY);
+    }
+}
+
+static bool is_padding(const struct ct_insn *insn, const struct ct_image *image)
+{
+    uint8_t first = ct_u8(image, insn->rva);
+    if (first == 0xCC || (first == 0x90 && insn->length == 1)) {
+        return true;
+    }
+    /* nop r/m (0F 1F) and 66h-prefixed nops, as compilers align with */
+    uint32_t at = insn->rva;
+    while (at < insn->rva + insn->length && (ct_u8(image, at) == 0x66 || ct_u8(image, at) == 0x2E)) {
+        at++;
+    }
+    return (ct_u8(image, at) == 0x0F && ct_u8(image, at + 1) == 0x1F) ||
+           (ct_u8(image, at) == 0x90 && at + 1 == insn->rva + insn->length);
+}
+
+/* A pointer alone is weak evidence of a function: it may be a label, or data between functions. */
+static bool plausible_start(struct ct_plan *plan, uint32_t rva)
+{
+    uint32_t before = rva - 1;
+    struct ct_insn insn;
+    if (rva == 0 || ct_u16(&plan->image, rva) == 0 ||
+        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || is_padding(&insn, &plan->image)) {
+        return false;
+    }
+    const struct ct_part *part = ct_part_at(plan, before);
+    uint8_t byte = ct_u8(&plan->image, before);
+    return (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
+}
+
+static void drop_leaf(struct ct_plan *plan, struct ct_part *part)
+{
+    plan->groups.items[part->group].joined = true;
+    part->group = CT_NONE;
+}
+
+/* Ends a leaf's extent behind the last instruction that was reached in it. */
+static void trim_leaf(struct ct_plan *plan, struct ct_part *part)
+{
+    uint32_t end = part->end;
+    while (end > part->begin && !marked(plan, end - 1, CT_MARK_BODY)) {
+        end--;
+    }
+    part->end = end;
+    struct ct_function *function = &plan->groups.items[part->group].function;
+    if (!marked(plan, part->begin, CT_MARK_START)) {
+        if (function->sources == CT_SOURCE_CALL || function->sources == CT_SOURCE_POINTER) {
+            drop_leaf(plan, part); /* not code after all */
+        } else {
+            function->status = CT_UNDECODABLE;
+            function->status_at = part->begin;
+        }
+    } else if (function->sources == CT_SOURCE_POINTER && (part->dirty || part->runs_out)) {
+        drop_leaf(plan, part);
+    }
+}
+
+static bool add_leaves(struct ct_plan *plan)
+{
+    uint32_t known = plan->parts.count;
+    uint32_t next_part = 0;
+    for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
+        struct ct_seed seed = plan->seeds.items[i];
+        const struct ct_range *section = ct_exec(&plan->image, seed.rva);
+        while (next_part < known && plan->parts.items[next_part].end <= seed.rva) {
+            next_part++;
+        }
+        uint32_t end = section ? section->end : 0;
+        if (next_part < known) {
+            const struct ct_part *part = &plan->parts.items[next_part];
+            if (part->begin <= seed.rva) {
+                if (part->begin == seed.rva && part->group != CT_NONE &&
+                    plan->groups.items[part->group].function.rva == seed.rva) {
+                    plan->groups.items[part->group].function.sources |= (uint16_t)seed.source;
+                }
+                continue;
+            }
+            end = part->begin < end ? part->begin : end;
+        }
+        if (!section || marked(plan, seed.rva, CT_MARK_BODY) ||
+            (seed.source == CT_SOURCE_POINTER && !plausible_start(plan, seed.rva))) {
+            continue;
+        }
+        for (uint32_t k = i + 1; k < plan->seeds.count && plan->seeds.items[k].rva < end; k++) {
+            if (plan->seeds.items[k].source != CT_SOURCE_POINTER || plausible_start(plan, plan->seeds.items[k].rva)) {
+                end = plan->seeds.items[k].rva;
+            }
+        }
+        struct ct_group group = {.function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE}};
+        struct ct_part part = {.begin = seed.rva, .end = end, .group = plan->groups.count};
+        vec_push(&plan->groups, &plan->oom, group);
+        vec_push(&plan->parts, &plan->oom, part);
+        vec_push(&plan->work, &plan->oom, seed.rva);
+    }
+    return plan->parts.count > known;
+}
+
+/* crossings and leas name parts by index, which adding leaves changes: they are consumed before. */
+static void find_leaves(struct ct_plan *plan)
+{
+    for (unsigned round = 0; round < 16 && !plan->oom; round++) {
+        plan->crossings.count = 0;
+        merge_seeds(plan);
+        if (!add_leaves(plan)) {
+            return;
+        }
+        qsort(plan->parts.items, plan->parts.count, sizeof *plan->parts.items, parts_by_begin);
+        plan->leas.count = 0;
+        decode_work(plan);
+        follow_lea_tables(plan);
+        sweep_gaps(plan);
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < plan->parts.count; i++) {
+            struct ct_part *part = &plan->parts.items[i];
+            if (part->unwind.version == 0 && part->group != CT_NONE &&
+                plan->groups.items[part->group].function.status == CT_OK) {
+                trim_leaf(plan, part);
+            }
+            if (part->group != CT_NONE) {
+                plan->parts.items[kept++] = *part;
+            }
+        }
+        plan->parts.count = kept;
+    }
+}
+
+/* ---- the finished picture ---- */
+
+/* Sorts the instructions by address: they come in ascending runs, three passes of 11 bits do it. */
+static void sort_insns(struct ct_plan *plan)
+{
+    uint32_t count = plan->insns.count;
+    struct ct_insn *from = plan->insns.items, *to = malloc(((size_t)count + 1) * sizeof *to);
+    uint32_t *buckets = malloc(2049 * sizeof *buckets);
+    if (!to || !buckets) {
+        plan->oom = true;
+        free(to);
+        free(buckets);
+        return;
+    }
+    for (unsigned shift = 0; shift < 33; shift += 11) {
+        memset(buckets, 0, 2049 * sizeof *buckets);
+        for (uint32_t i = 0; i < count; i++) {
+            buckets[(from[i].rva >> shift & 2047) + 1]++;
+        }
+        for (unsigned i = 0; i < 2048; i++) {
+            buckets[i + 1] += buckets[i];
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            to[buckets[from[i].rva >> shift & 2047]++] = from[i];
+        }
+        struct ct_insn *swap = from;
+        from = to;
+        to = swap;
+    }
+    plan->insns.items = from;
+    plan->insns.room = count + 1;
+    free(to);
+    free(buckets);
+}
+
+uint32_t ct_insn_at(const struct ct_plan *plan, uint32_t rva)
+{
+    if (rva >= plan->image.size || !(plan->marks[rva] & CT_MARK_START)) {
+        return CT_NONE;
+    }
+    uint32_t index = plan->block_insn[rva / 64];
+    while (index < plan->insns.count && plan->insns.items[index].rva < rva) {
+        index++;
+    }
+    return index < plan->insns.count && plan->insns.items[index].rva == rva ? index : CT_NONE;
+}
+
+static void index_insns(struct ct_plan *plan)
+{
+    uint32_t blocks = plan->image.size / 64 + 1, index = 0;
+    plan->block_insn = malloc(blocks * sizeof *plan->block_insn);
+    if (!plan->block_insn) {
+        plan->oom = true;
+        return;
+    }
+    for (uint32_t block = 0; block < blocks; block++) {
+        while (index < plan->insns.count && plan->insns.items[index].rva / 64 < block) {
+            index++;
+        }
+        plan->block_insn[block] = index;
+    }
+    index = 0;
+    for (uint32_t i = 0; i < plan->parts.count; i++) {
+        struct ct_part *part = &plan->parts.items[i];
+        while (index < plan->insns.count && plan->insns.items[index].rva < part->begin) {
+            index++;
+        }
+        part->first = index;
+        while (index < plan->insns.count && plan->insns.items[index].rva < part->end) {
+            index++;
+        }
+        part->count = index - part->first;
+    }
+}
+
+/* Takes out the groups that were joined to others or dropped, and gives each function its parts. */
+static void settle_groups(struct ct_plan *plan)
+{
+    uint32_t *renumbered = malloc(((size_t)plan->groups.count + 1) * sizeof *renumbered);
+    if (!renumbered) {
+        plan->oom = true;
+        return;
+    }
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < plan->groups.count; i++) {
+        renumbered[i] = plan->groups.items[i].joined ? CT_NONE : kept;
+        if (!plan->groups.items[i].joined) {
+            plan->groups.items[kept++] = plan->groups.items[i];
+        }
+    }
+    plan->groups.count = kept;
+    for (uint32_t i = 0; i < kept; i++) {
+        struct ct_function *function = &plan->groups.items[i].function;
+        if (function->parent != CT_NONE) {
+            function->parent = renumbered[function->parent];
+        }
+    }
+    for (uint32_t i = 0; i < plan->parts.count; i++) {
+        struct ct_part *part = &plan->parts.items[i];
+        part->group = renumbered[part->group];
+        struct ct_group *group = &plan->groups.items[part->group];
+        vec_push(&group->parts, &plan->oom, i);
+        group->function.size += part->end - part->begin;
+    }
+    free(renumbered);
+}
+
+struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva)
+{
+    const struct ct_part *part = ct_part_at(plan, rva);
+    if (!part || part->begin != rva || part->group == CT_NONE) {
+        return NULL;
+    }
+    struct ct_group *group = &plan->groups.items[part->group];
+    return group->function.rva == rva ? group : NULL;
+}
+
+/* Runs of int3 and nop between the parts: room for jumps. */
+static void mark_padding(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->parts.count; i++) {
+        uint32_t at = plan->parts.items[i].end;
+        const struct ct_range *section = ct_exec(&plan->image, at);
+        uint32_t end = section ? section->end : at;
+        if (i + 1 < plan->parts.count && plan->parts.items[i + 1].begin < end) {
+            end = plan->parts.items[i + 1].begin;
+        }
+        struct ct_insn insn;
+        while (at < end && !marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
+               ct_decode(plan->decoder, &plan->image, at, end, &insn) && is_padding(&insn, &plan->image)) {
+            mark(plan, at, insn.length, CT_MARK_PAD);
+            at += insn.length;
+        }
+    }
+}
+
+void ct_discover(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->image.seed_count; i++) {
+        vec_push(&plan->seeds, &plan->oom, plan->image.seeds[i]);
+    }
+    read_relocations(plan);
+    mark_entries(plan);
+    read_handlers(plan);
+    for (uint32_t i = 0; i < plan->parts.count; i++) {
+        vec_push(&plan->work, &plan->oom, plan->parts.items[i].begin);
+    }
+    decode_work(plan);
+    mark_entries(plan); /* call targets too, now */
+    follow_lea_tables(plan);
+    sweep_gaps(plan);
+    join_parts(plan);
+    follow_funclet_leas(plan);
+    for (uint32_t i = 0; i < plan->leas.count; i++) {
+        if (ct_exec(&plan->image, plan->leas.items[i].to)) {
+            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){plan->leas.items[i].to, CT_SOURCE_POINTER});
+            mark(plan, plan->leas.items[i].to, 1, CT_MARK_TARGET);
+        }
+    }
+    find_leaves(plan);
+    if (plan->oom) {
+        return;
+    }
+    sort_insns(plan);
+    settle_groups(plan);
+    if (plan->oom) {
+        return;
+    }
+    index_insns(plan);
+    mark_padding(plan);
+}

@@ -1,0 +1,134 @@
+/* How the entry of each function is patched, tried in this order:
+ *
+ *   5 bytes   E9 rel32   jmp copy            over the function's own first bytes, and over the int3 or nop padding
+ *                                            behind it where it is shorter
+ *   2 bytes   EB rel8    jmp pad             to a hole in nearby padding that holds the 5-byte jump
+ *
+ * A byte that something else may jump or return to cannot be covered, except the first.
+ */
+#include "module.h"
+
+enum { LONG_JUMP = 5, SHORT_JUMP = 2, SHORT_REACH_BACK = 128, SHORT_REACH_AHEAD = 127 };
+
+/* May the bytes at [rva + 1, rva + size) be overwritten? */
+static enum ct_status coverable(const struct ct_plan *plan, uint32_t group, uint32_t rva, uint32_t size, uint32_t *at)
+{
+    for (uint32_t i = 0; i < size; i++) {
+        *at = rva + i;
+        if (rva + i >= plan->image.size) {
+            return CT_TOO_SHORT;
+        }
+        uint8_t marks = plan->marks[rva + i];
+        const struct ct_part *part = ct_part_at(plan, rva + i);
+        if (part ? part->group != group : !(marks & CT_MARK_PAD)) {
+            return CT_TOO_SHORT;
+        }
+        if (marks & CT_MARK_USED) {
+            return CT_TOO_SHORT;
+        }
+        if (i && marks & (CT_MARK_TARGET | CT_MARK_LAND | CT_MARK_ENTRY)) {
+            return CT_BRANCH_INTO_ENTRY;
+        }
+        uint32_t insn = i ? ct_insn_at(plan, rva + i) : CT_NONE;
+        if (insn != CT_NONE && insn &&
+            (plan->insns.items[insn - 1].flow == CT_FLOW_CALL ||
+             plan->insns.items[insn - 1].flow == CT_FLOW_CALL_IND)) {
+            return CT_CALL_IN_ENTRY;
+        }
+    }
+    return CT_OK;
+}
+
+static void use(struct ct_plan *plan, uint32_t rva, uint32_t size)
+{
+    for (uint32_t i = 0; i < size; i++) {
+        plan->marks[rva + i] |= CT_MARK_USED;
+    }
+}
+
+/* Can control run into padding at rva from the code before it? */
+static bool runs_into(const struct ct_plan *plan, uint32_t rva)
+{
+    for (uint32_t back = 1; back <= 15 && back <= rva; back++) {
+        uint32_t index = ct_insn_at(plan, rva - back);
+        if (index == CT_NONE) {
+            continue;
+        }
+        const struct ct_insn *insn = &plan->insns.items[index];
+        if (insn->rva + insn->length != rva) {
+            continue;
+        }
+        /* a call at a function's very end does not return */
+        return insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_STOP && insn->flow != CT_FLOW_JMP &&
+               insn->flow != CT_FLOW_JMP_IND && insn->flow != CT_FLOW_CALL && insn->flow != CT_FLOW_CALL_IND;
+    }
+    return true;
+}
+
+/* Five bytes of free padding within reach of a short jump at rva; 0 = none. */
+static uint32_t find_pad(const struct ct_plan *plan, uint32_t rva)
+{
+    uint32_t from = rva + SHORT_JUMP - SHORT_REACH_BACK, to = rva + SHORT_JUMP + SHORT_REACH_AHEAD;
+    if (rva < SHORT_REACH_BACK || to + LONG_JUMP > plan->image.size) {
+        return 0;
+    }
+    uint32_t run = 0;
+    for (uint32_t at = from; at < to + LONG_JUMP; at++) {
+        bool free = plan->marks[at] & CT_MARK_PAD && !(plan->marks[at] & CT_MARK_USED);
+        run = free ? run + 1 : 0;
+        if (run < LONG_JUMP) {
+            continue;
+        }
+        uint32_t start = at;
+        while (start && plan->marks[start - 1] & CT_MARK_PAD) {
+            start--;
+        }
+        if (!runs_into(plan, start)) {
+            return at - LONG_JUMP + 1;
+        }
+    }
+    return 0;
+}
+
+static bool wants_patch(const struct ct_plan *plan, const struct ct_group *group)
+{
+    return group->function.status == CT_OK && group->parts.count > 0 && group->patch_size == 0 && !plan->oom;
+}
+
+void ct_choose_entries(struct ct_plan *plan)
+{
+    /* every 5-byte jump first: the holes for short jumps come out of the padding that is left */
+    for (uint32_t i = 0; i < plan->groups.count; i++) {
+        struct ct_group *group = &plan->groups.items[i];
+        if (!wants_patch(plan, group)) {
+            continue;
+        }
+        uint32_t at;
+        if (ct_insn_at(plan, group->function.rva) == CT_NONE) {
+            group->function.status = CT_UNDECODABLE;
+            group->function.status_at = group->function.rva;
+        } else if (coverable(plan, i, group->function.rva, LONG_JUMP, &at) == CT_OK) {
+            group->patch_size = LONG_JUMP;
+            use(plan, group->function.rva, LONG_JUMP);
+        }
+    }
+    for (uint32_t i = 0; i < plan->groups.count; i++) {
+        struct ct_group *group = &plan->groups.items[i];
+        if (!wants_patch(plan, group)) {
+            continue;
+        }
+        uint32_t at, ignored;
+        enum ct_status status = coverable(plan, i, group->function.rva, LONG_JUMP, &at);
+        if (coverable(plan, i, group->function.rva, SHORT_JUMP, &ignored) == CT_OK) {
+            group->pad = find_pad(plan, group->function.rva);
+        }
+        if (group->pad) {
+            group->patch_size = SHORT_JUMP;
+            use(plan, group->function.rva, SHORT_JUMP);
+            use(plan, group->pad, LONG_JUMP);
+        } else {
+            group->function.status = status;
+            group->function.status_at = at;
+        }
+    }
+}

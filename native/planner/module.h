@@ -1,0 +1,110 @@
+/* What the planner's stages share: the decoded module. Private to native/planner. */
+#ifndef CALLTRACE_MODULE_H
+#define CALLTRACE_MODULE_H
+
+#include "../include/trace_format.h"
+#include "decode.h"
+#include "eh.h"
+#include "vec.h"
+
+/* One bit set per byte of the image. */
+enum ct_mark {
+    CT_MARK_START = 1,    /* an instruction was decoded here */
+    CT_MARK_TARGET = 2,   /* something may jump or return here: no patch may cover it but at its first byte */
+    CT_MARK_LAND = 4,     /* execution goes on here after unwinding */
+    CT_MARK_PAD = 8,      /* int3 or nop between functions */
+    CT_MARK_USED = 16,    /* covered by a patch */
+    CT_MARK_ENTRY = 32,   /* a direct call or a seed names this address */
+    CT_MARK_FUNCLET = 64, /* handler data names this address as a funclet */
+    CT_MARK_BODY = 128,   /* part of a decoded instruction or of a jump table */
+};
+
+/* A contiguous piece of code that belongs to one function: a RUNTIME_FUNCTION, or a leaf function's extent. */
+struct ct_part {
+    uint32_t begin, end;
+    uint32_t group;          /* CT_NONE: not usable */
+    uint32_t first, count;   /* its instructions in ct_plan.insns */
+    struct ct_unwind unwind; /* version 0: leaf, without RUNTIME_FUNCTION */
+    enum ct_handler handler;
+    bool returns;                  /* has a ret or an indirect jump */
+    bool runs_out;                 /* goes on behind its end */
+    bool dirty;                    /* runs into something that is no instruction */
+    uint32_t copy_begin, copy_end; /* offsets in the region */
+    uint32_t copy_unwind;          /* RVA of the cloned UNWIND_INFO */
+};
+
+/* A function: its entry and its parts. */
+struct ct_group {
+    struct ct_function function;
+    VEC(uint32_t) parts; /* ascending indexes into ct_plan.parts */
+    bool landed_in;      /* its ENTER carries the stack pointer */
+    bool unresolved;     /* has an indirect jump that may stay inside */
+    bool chained;        /* has parts chained to its primary */
+    bool tables;         /* and a jump table was found */
+    bool joined;         /* became part of another function, or was no function: to be taken out */
+    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one */
+    uint32_t pad;
+    uint32_t copy_entry;    /* offset in the region of what the patch jumps to */
+    struct ct_range mapped; /* what the address map of its indirect jumps covers */
+    uint32_t map;           /* offset of the map in the region */
+};
+
+struct ct_cross {
+    uint32_t from; /* part */
+    uint32_t to;   /* RVA in another function */
+};
+
+struct ct_plan {
+    struct ct_image image;
+    struct ct_decoder *decoder;
+    bool oom;
+    uint8_t *marks;
+    VEC(struct ct_part) parts;         /* ascending, disjoint */
+    VEC(struct ct_group) groups;       /* functions first in .pdata order, then leaf functions */
+    VEC(struct ct_function) functions; /* ct_group.function of each, for the caller */
+    VEC(struct ct_insn) insns;         /* ascending */
+    uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
+    VEC(struct ct_cross) crossings;    /* jumps from one function into another */
+    VEC(struct ct_cross) leas;
+    VEC(uint32_t) work;
+    VEC(struct ct_seed) seeds;
+    uint64_t eh_budget;
+
+    /* layout */
+    struct ct_codegen codegen;
+    struct ct_layout layout;
+    VEC(struct ct_site) sites;
+    uint32_t *branch_label; /* per instruction: offset in the region where a branch to it goes */
+    uint32_t *end_label;    /* per instruction: offset behind its copy, before any event that follows it */
+    uint32_t *exit_label;   /* per instruction that leaves the function: offset of the stub it leaves through */
+    uint8_t *bytes;
+    VEC(struct ct_patch) patches;
+    VEC(uint8_t) data; /* unwind data and address maps */
+    uint32_t region;   /* RVA; 0 before ct_plan_emit */
+};
+
+/* The part that holds rva, or NULL. */
+struct ct_part *ct_part_at(const struct ct_plan *plan, uint32_t rva);
+/* Index of the instruction that starts at rva, or CT_NONE. */
+uint32_t ct_insn_at(const struct ct_plan *plan, uint32_t rva);
+/* Index into image.imports of the address table slot at rva, or CT_NONE. */
+uint32_t ct_import_at(const struct ct_plan *plan, uint32_t rva);
+/* The function that starts at rva, or NULL. */
+struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva);
+
+/* pdata.c: fills parts and groups from the exception directory. */
+void ct_read_pdata(struct ct_plan *plan);
+/* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
+void ct_discover(struct ct_plan *plan);
+/* entry.c: decides how each function's entry is patched. */
+void ct_choose_entries(struct ct_plan *plan);
+/* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */
+void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, uint32_t *table_count);
+/* clone.c: can the unwind data of this function be cloned, its copy lying where it does? */
+enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group *group, uint32_t *at);
+/* compose.c: is this function's code copied? */
+bool ct_is_copied(const struct ct_group *group);
+/* compose.c: where in the region (offset) an original address of `part` is, to the unwinder's eyes. */
+uint32_t ct_unwind_label(const struct ct_plan *plan, const struct ct_part *part, uint32_t rva);
+
+#endif

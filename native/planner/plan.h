@@ -1,0 +1,169 @@
+/* The planner: what a module's functions are, and what their instrumented copies look like.
+ *
+ *   ct_plan_open    decode: RUNTIME_FUNCTIONs, their groups, leaf functions, every instruction of each
+ *   ct_plan_select  leave functions out that the user does not want
+ *   ct_plan_layout  where each copy will lie in the region; refuses what cannot be copied
+ *   ct_plan_emit    write the region and the patches for a region address
+ *
+ * Nothing here touches a process: the image is a read-only array of bytes in its mapped layout, possibly hostile.
+ * All addresses are RVAs of the image; the region lies above the image, so its addresses are RVAs too.
+ */
+#ifndef CALLTRACE_PLAN_H
+#define CALLTRACE_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define CT_EXPORT __declspec(dllexport)
+#else
+#define CT_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* Why a function is not instrumented. ct_status_text() has the sentence for each. */
+enum ct_status {
+    CT_OK = 0,
+    CT_TOO_SHORT,          /* no room for a jump at its start */
+    CT_BRANCH_INTO_ENTRY,  /* something jumps into the bytes the jump would cover */
+    CT_CALL_IN_ENTRY,      /* a call would return into the bytes the jump would cover */
+    CT_UNDECODABLE,        /* its first instruction */
+    CT_UNWIND_BAD,         /* UNWIND_INFO outside the image or senseless */
+    CT_UNWIND_UNKNOWN,     /* UNWIND_INFO of a version or with a code not known */
+    CT_PROLOG_TOO_LONG,    /* prolog offsets over 255 in the copy */
+    CT_HANDLER_UNKNOWN,    /* a language handler whose data is of no known kind */
+    CT_HANDLER_BAD,        /* handler data that contradicts itself */
+    CT_OVERLAP,            /* RUNTIME_FUNCTIONs that overlap, or lie outside executable sections */
+    CT_POSITION_DEPENDENT, /* reads its own address by calling the next instruction */
+    CT_OUT_OF_RANGE,       /* an operand cannot be reached from the copy */
+    CT_IDS_EXHAUSTED,      /* more functions or call sites than a trace can number */
+    CT_THUNK,              /* import thunk: its calls are recorded where they are made */
+    CT_FILTERED,           /* left out by the user's patterns */
+    CT_STATUS_COUNT
+};
+
+struct ct_range {
+    uint32_t begin, end;
+};
+
+struct ct_seed {
+    uint32_t rva;
+    uint32_t source; /* enum ct_source */
+};
+
+struct ct_image {
+    const uint8_t *bytes; /* mapped layout; must stay valid as long as the plan */
+    uint64_t base;        /* VA */
+    uint32_t size;
+    uint32_t pdata, pdata_size;   /* exception directory */
+    uint32_t relocs, relocs_size; /* base relocation directory, 0 if none */
+    uint32_t exec_count;
+    const struct ct_range *exec; /* executable sections, ascending, disjoint */
+    const struct ct_seed *seeds; /* exports, entry point, TLS callbacks, Guard CF functions, symbols */
+    const uint32_t *imports;     /* RVAs of import address table slots, ascending */
+    uint32_t seed_count;
+    uint32_t import_count;
+};
+
+struct ct_function {
+    uint32_t rva;
+    uint32_t size;      /* bytes in all parts */
+    uint32_t status;    /* enum ct_status */
+    uint32_t status_at; /* RVA of what the status is about */
+    uint32_t parent;    /* index of the function a funclet belongs to, else CT_NONE */
+    uint16_t sources;   /* enum ct_source */
+    uint16_t flags;     /* enum ct_function_flags */
+};
+
+struct ct_site {
+    uint32_t rva;      /* of the call instruction */
+    uint32_t function; /* event id of the function that holds it */
+    uint32_t target;   /* RVA of a direct target, else 0 */
+    uint32_t import;   /* index into image.imports, else CT_NONE */
+};
+
+enum ct_detail {
+    CT_EVENTS_FUNCTIONS = 0, /* ENTER, LEAVE, TAIL, LAND */
+    CT_EVENTS_OUTWARD = 1,   /* and CALL, RETURN where control may leave instrumented code */
+    CT_EVENTS_ALL = 2,       /* and CALL, RETURN at every other call */
+};
+
+/* Machine code, assembled once per session. The parts that differ from one place to the next are filled in at the
+ * offsets given; CT_NONE where a stub has no such part. */
+#define CT_STUB_MAX 224
+struct ct_stub {
+    uint8_t bytes[CT_STUB_MAX];
+    uint32_t size;
+    uint32_t entry;   /* offset where execution starts; it ends at `size` */
+    uint32_t code_at; /* imm32 or disp32: the event's code */
+    uint32_t slow_at; /* rel32: the region's slow-path thunk */
+};
+
+/* An indirect jump that may stay inside its function: looks its target up in an address map of the function. Bytes
+ * before `split` free RCX, then comes `mov rcx, operand`, then the rest, which jumps to the copy if there is one and
+ * otherwise falls out at its end with everything restored. */
+struct ct_jump_stub {
+    uint8_t bytes[CT_STUB_MAX];
+    uint32_t size;
+    uint32_t split;
+    uint32_t start_at;  /* rel32: the original code that the map covers */
+    uint32_t length_at; /* imm32: bytes covered */
+    uint32_t map_at;    /* rel32: uint32_t[length], offset in the region or 0 */
+    uint32_t region_at; /* rel32: the region */
+};
+
+struct ct_codegen {
+    struct ct_stub event;        /* records `code`; entered by a jump */
+    struct ct_stub event_inline; /* the same; entered by falling into it: entry = 0 */
+    struct ct_stub frame_rsp;    /* records RSP as a CT_FRAME; entry = 0 */
+    struct ct_stub frame_rdx;    /* records RDX, the establisher frame a funclet is called with; entry = 0 */
+    struct ct_jump_stub jump;
+    uint64_t slow_path;      /* VA */
+    uint32_t detail;         /* enum ct_detail */
+    uint32_t first_function; /* event ids start here */
+    uint32_t first_site;
+    uint32_t reserved;
+};
+
+struct ct_patch {
+    uint32_t rva;
+    uint32_t size;
+    uint8_t original[8];
+    uint8_t bytes[8];
+};
+
+struct ct_layout {
+    uint32_t region_size; /* whole pages */
+    uint32_t code_size;   /* the executable part at its start, whole pages */
+    uint32_t copy_bytes;  /* bytes of code in use */
+    uint32_t data_bytes;  /* bytes of unwind data and address maps in use */
+    uint32_t site_count;
+    uint32_t instrumented;
+};
+
+struct ct_region {
+    const uint8_t *bytes; /* region_size of them */
+    uint32_t table;       /* RVA of the sorted RUNTIME_FUNCTION array of the copies */
+    uint32_t table_count;
+    const struct ct_patch *patches; /* in the order to write them: a jump before what jumps to it */
+    uint32_t patch_count;
+};
+
+struct ct_plan;
+
+CT_EXPORT const char *ct_status_text(uint32_t status);
+/* NULL: out of memory. Never fails otherwise: damage ends up as functions' statuses. */
+CT_EXPORT struct ct_plan *ct_plan_open(const struct ct_image *image);
+CT_EXPORT void ct_plan_close(struct ct_plan *plan);
+CT_EXPORT const struct ct_function *ct_plan_functions(const struct ct_plan *plan, uint32_t *count);
+/* wanted: one byte a function, 0 = leave it out. Before ct_plan_layout. */
+CT_EXPORT void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted);
+/* false: out of memory, or a region over 1 GB. */
+CT_EXPORT bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, struct ct_layout *out);
+CT_EXPORT const struct ct_site *ct_plan_sites(const struct ct_plan *plan, uint32_t *count);
+/* region: RVA, page-aligned, image.size <= region, region + region_size < 2 GB. false: out of memory or range. */
+CT_EXPORT bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out);
+/* RVA in the copy of an original instruction's address, or 0: for threads that stand there. After ct_plan_emit. */
+CT_EXPORT uint32_t ct_plan_map(const struct ct_plan *plan, uint32_t rva);
+
+#endif
