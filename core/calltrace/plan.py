@@ -104,7 +104,7 @@ class _Region(ctypes.LittleEndianStructure):
     ]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _engine() -> ctypes.CDLL:
     library = native.library()
     prototypes: dict[str, tuple[object, list[object]]] = {
@@ -265,7 +265,8 @@ class ModulePlan:
         wanted = bytearray()
         for function in self.functions:
             about = (image.name, image.names.get(function.rva), function.rva, image.base)
-            wanted.append((not included or matches_any(included, *about)) and not matches_any(excluded, *about))
+            chosen = not included or matches_any(included, *about)
+            wanted.append(chosen and not matches_any(excluded, *about))
         _engine().ct_plan_select(self._handle, bytes(wanted))
 
     def _chunk(self, functions: Sequence[Function], index: int) -> bytes:
@@ -285,7 +286,8 @@ class ModulePlan:
         count = c_uint32()
         sites = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
         site_records = ctypes.string_at(sites, count.value * ctypes.sizeof(_Site)) if count.value else b""
-        statuses = sorted({function.status for function in functions if function.status})
+        refused = [function for function in functions if function.status]
+        statuses = sorted({function.status for function in refused})
         about = {
             "path": image.path,
             "name": image.name,
@@ -294,9 +296,7 @@ class ModulePlan:
             "names": sorted(image.names.items()),
             "imports": [image.imports[slot] for slot in self._imports],
             "statuses": {str(status): status_text(status) for status in statuses},
-            "refusals": [
-                (function.rva, function.status, function.status_at) for function in functions if function.status
-            ],
+            "refusals": [(function.rva, function.status, function.status_at) for function in refused],
             "plan": {
                 "milliseconds": round((time.perf_counter() - self._started) * 1000, 1),
                 "executable_bytes": self.executable_bytes,
@@ -354,7 +354,7 @@ def _describe(image: Image, imports: Sequence[int]) -> _Image:
         seed_count=len(seeds),
         import_count=len(imports),
     )
-    described.exec = (_Range * len(image.executable))(*image.executable)
-    described.seeds = (_Seed * len(seeds))(*((rva, int(source)) for rva, source in seeds.items()))
+    described.exec = (_Range * len(image.executable))(*(_Range(*section) for section in image.executable))
+    described.seeds = (_Seed * len(seeds))(*(_Seed(rva, int(source)) for rva, source in seeds.items()))
     described.imports = (c_uint32 * len(imports))(*imports)
     return described

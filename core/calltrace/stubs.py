@@ -120,8 +120,8 @@ _UNITS = {
     ),
 }
 
-# An indirect jump: between head and tail stands mov rcx, target. The flags are kept in S2 as lahf and seto leave
-# them in ax.
+# An indirect jump: between head and tail stands mov rcx, target. The flags are kept in S2 as lahf and seto
+# leave them in ax.
 _JUMP_HEAD = "mov qword ptr gs:[riz*1 + {s0}], rcx"
 _JUMP_TAIL = f"""
     mov qword ptr gs:[riz*1 + {{s1}}], rax

@@ -144,20 +144,20 @@ struct ct_module {
 }; /* 80 bytes */
 
 enum ct_source { /* bits: who named this function */
-    CT_SOURCE_PDATA = 1,
-    CT_SOURCE_CALL = 2,    /* target of a direct call */
-    CT_SOURCE_EXPORT = 4,
-    CT_SOURCE_ENTRY = 8,
-    CT_SOURCE_TLS = 16,
-    CT_SOURCE_GUARD = 32,  /* Guard CF function table */
-    CT_SOURCE_POINTER = 64, /* relocated pointer, or lea of a code address */
-    CT_SOURCE_SYMBOL = 128,
+                 CT_SOURCE_PDATA = 1,
+                 CT_SOURCE_CALL = 2, /* target of a direct call */
+                 CT_SOURCE_EXPORT = 4,
+                 CT_SOURCE_ENTRY = 8,
+                 CT_SOURCE_TLS = 16,
+                 CT_SOURCE_GUARD = 32,   /* Guard CF function table */
+                 CT_SOURCE_POINTER = 64, /* relocated pointer, or lea of a code address */
+                 CT_SOURCE_SYMBOL = 128,
 };
 
 enum ct_function_flags {
-    CT_FUNCTION_FUNCLET = 1, /* catch or cleanup funclet of `parent`: its ENTER's FRAME is the parent's establisher
-                                frame: everything above the parent's frame is unwound */
-    CT_FUNCTION_THUNK = 2,   /* a single jmp through a pointer */
+    CT_FUNCTION_FUNCLET = 1,  /* catch or cleanup funclet of `parent`: its ENTER's FRAME is the parent's establisher
+                                 frame: everything above the parent's frame is unwound */
+    CT_FUNCTION_THUNK = 2,    /* a single jmp through a pointer */
     CT_FUNCTION_FILTERED = 4, /* left alone because the user's patterns leave it out */
 };
 

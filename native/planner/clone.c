@@ -75,13 +75,6 @@ static struct ct_part *copied_part(const struct ct_plan *plan, uint32_t rva)
     return part && part->group != CT_NONE && ct_is_copied(&plan->groups.items[part->group]) ? part : NULL;
 }
 
-/* Where execution goes on at rva: in the copy if it is there, else where it was. */
-static uint32_t resumed(const struct ct_plan *plan, uint32_t rva)
-{
-    uint32_t index = ct_insn_at(plan, rva);
-    return index != CT_NONE && copied_part(plan, rva) ? plan->region + plan->branch_label[index] : rva;
-}
-
 static uint32_t unwound(const struct ct_plan *plan, const struct ct_part *part, uint32_t rva)
 {
     return plan->region + ct_unwind_label(plan, part, rva);
@@ -191,7 +184,7 @@ static void put_scope(struct ct_plan *plan, uint32_t data)
         put_u32(plan, part ? unwound(plan, part, begin) : begin);
         put_u32(plan, part && end <= part->end ? unwound(plan, part, end) : end);
         put_image(plan, entry + 8, 4);
-        put_u32(plan, target ? resumed(plan, target) : 0);
+        put_u32(plan, target ? ct_landing(plan, plan->region, target) : 0);
     }
     put_image(plan, data + 4 + 16 * count, 12); /* GSHandlerData, if it is the GS form */
 }
@@ -289,7 +282,7 @@ static uint32_t clone_fh4_catches(struct clone *clone, uint32_t catches, uint32_
         }
         put_u32(plan, one.handler);
         for (uint32_t k = 0; k < one.continuation_count; k++) {
-            put_u32(plan, resumed(plan, one.continuation[k]));
+            put_u32(plan, ct_landing(plan, plan->region, one.continuation[k]));
         }
     }
     return clone->base + start;
@@ -442,7 +435,7 @@ static void put_lsda_calls(struct clone *clone, const struct ct_lsda *lsda, cons
         uint32_t begin = ct_unwind_label(plan, part, call.begin);
         put_u32(plan, begin - part->copy_begin);
         put_u32(plan, ct_unwind_label(plan, part, call.end) - begin);
-        put_u32(plan, call.pad ? plan->branch_label[ct_insn_at(plan, call.pad)] - part->copy_begin : 0);
+        put_u32(plan, call.pad ? ct_landing(plan, 0, call.pad) - part->copy_begin : 0);
         put_uleb(plan, call.action);
     }
 }

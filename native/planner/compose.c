@@ -80,14 +80,10 @@ static void put_relocated(struct composer *composer, const struct walk *walk, co
         return;
     }
     uint32_t target = insn->target;
-    if (insn->flags & CT_INSN_LEA && walk->group->function.parent != CT_NONE) {
-        /* a catch funclet returns the address where its parent goes on: in the copy, if there is one */
-        uint32_t index = ct_insn_at(plan, target);
-        struct ct_group *parent = group_of(plan, target);
-        if (index != CT_NONE && parent == &plan->groups.items[walk->group->function.parent] && ct_is_copied(parent) &&
-            parent->function.rva != target) {
-            target = composer->out.region + plan->branch_label[index];
-        }
+    if (insn->flags & CT_INSN_LEA && walk->group->parent != CT_NONE &&
+        group_of(plan, target) == &plan->groups.items[walk->group->parent]) {
+        /* a catch funclet returns the address where its parent goes on */
+        target = ct_landing(plan, composer->out.region, target);
     }
     uint32_t end = composer->out.region + at + insn->length;
     ct_fix_u32(&composer->out, at + insn->disp, target - end);
@@ -218,6 +214,18 @@ static bool goes_on(const struct ct_insn *insn)
            insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
 }
 
+static bool is_call(const struct ct_insn *insn)
+{
+    return insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND;
+}
+
+/* A call at a function's end, with or without a nop behind it, does not return. */
+static bool is_nop_behind_call(const struct ct_plan *plan, const struct ct_part *part, uint32_t index)
+{
+    return plan->image.bytes[plan->insns.items[index].rva] == 0x90 && index > part->first &&
+           is_call(&plan->insns.items[index - 1]);
+}
+
 /* Does control leave the function here for good, through a stub of its own? */
 static bool leaves(const struct composer *composer, const struct walk *walk, const struct ct_insn *insn)
 {
@@ -235,16 +243,37 @@ static bool leaves(const struct composer *composer, const struct walk *walk, con
     }
 }
 
+/* In front of an instruction where execution goes on after unwinding: who gets there otherwise jumps over it. */
+static void put_landing(struct composer *composer, const struct walk *walk)
+{
+    const struct ct_codegen *codegen = &composer->plan->codegen;
+    ct_put_rel32(&composer->out, "\xE9", 1,
+                 composer->out.region + composer->out.at + 5 + codegen->frame_rsp.size + codegen->event_inline.size);
+    put_event(composer, &codegen->frame_rsp, CT_FRAME, 0);
+    put_event(composer, &codegen->event_inline, CT_LAND, walk->id);
+}
+
+uint32_t ct_landing(const struct ct_plan *plan, uint32_t region, uint32_t rva)
+{
+    uint32_t index = ct_insn_at(plan, rva);
+    const struct ct_group *group = group_of(plan, rva);
+    if (index == CT_NONE || !group || !ct_is_copied(group)) {
+        return rva;
+    }
+    uint32_t label = region + plan->branch_label[index];
+    bool lands = plan->marks[rva] & CT_MARK_LAND;
+    return lands ? label - plan->codegen.frame_rsp.size - plan->codegen.event_inline.size : label;
+}
+
 static void put_insn(struct composer *composer, const struct walk *walk, const struct ct_part *part, uint32_t index,
                      uint32_t next)
 {
     struct ct_plan *plan = composer->plan;
     const struct ct_insn *insn = &plan->insns.items[index];
-    plan->branch_label[index] = composer->out.at;
     if (plan->marks[insn->rva] & CT_MARK_LAND) {
-        put_event(composer, &plan->codegen.frame_rsp, CT_FRAME, 0);
-        put_event(composer, &plan->codegen.event_inline, CT_LAND, walk->id);
+        put_landing(composer, walk);
     }
+    plan->branch_label[index] = composer->out.at;
     bool out = leaves(composer, walk, insn);
     uint32_t target = out ? composer->out.region + plan->exit_label[index] : inside(composer, walk, insn->target);
     switch (insn->flow) {
@@ -271,16 +300,16 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
         put_relocated(composer, walk, insn);
         break;
     }
-    if (insn->flow != CT_FLOW_CALL && insn->flow != CT_FLOW_CALL_IND) {
+    if (!is_call(insn)) {
         plan->end_label[index] = composer->out.at;
     }
     uint32_t follows = insn->rva + insn->length;
-    if (goes_on(insn) && (next == CT_NONE || plan->insns.items[next].rva != follows)) {
+    /* int3 and its kin too: a debugger or a handler may step over them */
+    bool stops = insn->flow == CT_FLOW_STOP;
+    if ((goes_on(insn) || stops) && (next == CT_NONE || plan->insns.items[next].rva != follows)) {
         uint32_t copy = inside(composer, walk, follows);
-        bool call = insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND;
-        if (copy == CT_NONE && !call && plan->image.bytes[insn->rva] != 0x90) {
-            /* runs on into another function; a call at the end, with or without a nop behind it, does not return */
-            put_event(composer, &plan->codegen.event_inline, CT_TAIL, walk->id);
+        if (copy == CT_NONE && !stops && !is_call(insn) && !is_nop_behind_call(plan, part, index)) {
+            put_event(composer, &plan->codegen.event_inline, CT_TAIL, walk->id); /* runs on into another function */
         }
         ct_put_rel32(&composer->out, "\xE9", 1, copy != CT_NONE ? copy : follows);
     }
@@ -343,15 +372,16 @@ static void put_group(struct composer *composer, uint32_t index)
     const struct ct_codegen *codegen = &plan->codegen;
     struct ct_group *group = &plan->groups.items[index];
     struct walk walk = {group, index, codegen->first_function + index};
-    bool funclet = group->function.flags & CT_FUNCTION_FUNCLET;
+    bool funclet = group->parent != CT_NONE;
+    bool logical = group->function.flags & CT_FUNCTION_FUNCLET;
     uint32_t start = composer->out.at;
-    if (funclet || group->landed_in) {
+    if (logical || group->landed_in) {
         group->copy_entry = start;
-        put_event(composer, funclet ? &codegen->frame_rdx : &codegen->frame_rsp, CT_FRAME, 0);
+        put_event(composer, logical ? &codegen->frame_rdx : &codegen->frame_rsp, CT_FRAME, 0);
         put_event(composer, &codegen->event_inline, CT_ENTER, walk.id);
     } else {
-        group->copy_entry = start + codegen->event.entry;
-        put_event(composer, &codegen->event, CT_ENTER, walk.id);
+        group->copy_entry = start + (funclet ? 0 : codegen->event.entry);
+        put_event(composer, funclet ? &codegen->event_inline : &codegen->event, CT_ENTER, walk.id);
     }
     const uint32_t *parts = group->parts.items;
     uint32_t entry = ct_insn_at(plan, group->function.rva);

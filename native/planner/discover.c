@@ -159,6 +159,14 @@ struct eh_context {
     bool naming; /* only mark the funclets: whether one is a parent is known after all are named */
 };
 
+/* A language handler of another module runs unseen: when it calls a funclet, every recorded frame above the parent's
+ * is done with. One that is linked into this module is itself recorded, and goes on when the funclet returns. */
+static bool is_import_thunk(const struct ct_plan *plan, uint32_t rva)
+{
+    return ct_u16(&plan->image, rva) == 0x25FF &&
+           ct_import_at(plan, rva + 6 + ct_u32(&plan->image, rva + 2)) != CT_NONE;
+}
+
 static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
 {
     const struct eh_context *context = opaque;
@@ -174,16 +182,17 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
     if (what == CT_EH_FUNCLET) {
         struct ct_group *funclet = ct_group_starting(plan, rva);
         group->landed_in = true;
-        if (funclet && funclet != group && funclet->function.parent == CT_NONE) {
-            funclet->function.flags |= CT_FUNCTION_FUNCLET;
-            funclet->function.parent = index;
+        if (funclet && funclet != group && funclet->parent == CT_NONE) {
+            funclet->parent = index;
+            if (is_import_thunk(plan, plan->parts.items[context->part].unwind.handler)) {
+                funclet->function.flags |= CT_FUNCTION_FUNCLET;
+                funclet->function.parent = index;
+            }
         }
         return;
     }
-    if (what == CT_EH_LAND) {
-        mark(plan, rva, 1, CT_MARK_LAND);
-        group->landed_in = true;
-    }
+    mark(plan, rva, 1, CT_MARK_LAND);
+    group->landed_in = true;
     lead(plan, context->part, rva);
 }
 
@@ -217,10 +226,10 @@ static void follow_funclet_leas(struct ct_plan *plan)
 {
     for (uint32_t i = 0; i < plan->leas.count; i++) {
         const struct ct_part *part = &plan->parts.items[plan->leas.items[i].from];
-        uint32_t parent = plan->groups.items[part->group].function.parent;
+        uint32_t parent = plan->groups.items[part->group].parent;
         uint32_t rva = plan->leas.items[i].to;
-        if (parent != CT_NONE && in_group(plan, rva, parent) && !marked(plan, rva, CT_MARK_START)) {
-            mark(plan, rva, 1, CT_MARK_TARGET);
+        if (parent != CT_NONE && in_group(plan, rva, parent)) {
+            mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_LAND);
             vec_push(&plan->work, &plan->oom, rva);
         }
     }
@@ -291,7 +300,7 @@ static bool is_continuation(const struct ct_plan *plan, const struct ct_part *pa
 {
     const struct ct_group *group = &plan->groups.items[part->group];
     if (part->unwind.version == 0 || group->function.rva != part->begin || group->function.status != CT_OK ||
-        group->joined || group->chained || group->function.parent != CT_NONE ||
+        group->joined || group->chained || group->parent != CT_NONE ||
         marked(plan, part->begin, CT_MARK_ENTRY | CT_MARK_FUNCLET)) {
         return false;
     }
@@ -480,7 +489,10 @@ static bool add_leaves(struct ct_plan *plan)
                 end = plan->seeds.items[k].rva;
             }
         }
-        struct ct_group group = {.function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE}};
+        struct ct_group group = {
+            .function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE},
+            .parent = CT_NONE,
+        };
         struct ct_part part = {.begin = seed.rva, .end = end, .group = plan->groups.count};
         vec_push(&plan->groups, &plan->oom, group);
         vec_push(&plan->parts, &plan->oom, part);
@@ -610,9 +622,12 @@ static void settle_groups(struct ct_plan *plan)
     }
     plan->groups.count = kept;
     for (uint32_t i = 0; i < kept; i++) {
-        struct ct_function *function = &plan->groups.items[i].function;
-        if (function->parent != CT_NONE) {
-            function->parent = renumbered[function->parent];
+        struct ct_group *group = &plan->groups.items[i];
+        if (group->parent != CT_NONE) {
+            group->parent = renumbered[group->parent];
+        }
+        if (group->function.parent != CT_NONE) {
+            group->function.parent = group->parent;
         }
     }
     for (uint32_t i = 0; i < plan->parts.count; i++) {

@@ -305,7 +305,7 @@ static bool visit_fh4_tries(const struct ct_image *image, uint32_t map, uint32_t
             ct_get_fh4_catch(&catches, begin, &one);
             visit(context, CT_EH_FUNCLET, one.handler);
             for (uint32_t n = 0; n < one.continuation_count; n++) {
-                visit(context, CT_EH_ROOT, one.continuation[n]);
+                visit(context, CT_EH_LAND, one.continuation[n]);
             }
         }
         tries.bad |= catches.bad;

@@ -36,9 +36,8 @@ enum ct_handler {
 };
 
 enum ct_eh_what {
-    CT_EH_LAND,    /* execution goes on here, in the frame itself */
+    CT_EH_LAND,    /* execution goes on here, in the frame itself, after unwinding */
     CT_EH_FUNCLET, /* a catch or cleanup funclet, called with the frame in RDX */
-    CT_EH_ROOT,    /* code of the function that a catch funclet returns to */
 };
 
 typedef void ct_eh_visit(void *context, enum ct_eh_what what, uint32_t rva);

@@ -10,6 +10,26 @@
 
 enum { LONG_JUMP = 5, SHORT_JUMP = 2, SHORT_REACH_BACK = 128, SHORT_REACH_AHEAD = 127 };
 
+/* The instruction that ends at rva, or NULL. */
+static const struct ct_insn *insn_before(const struct ct_plan *plan, uint32_t rva)
+{
+    for (uint32_t back = 1; back <= 15 && back <= rva; back++) {
+        uint32_t index = ct_insn_at(plan, rva - back);
+        if (index != CT_NONE && plan->insns.items[index].length == back) {
+            return &plan->insns.items[index];
+        }
+    }
+    return NULL;
+}
+
+/* Does the copy, having no copy of what follows at rva, go on there in the original? */
+static bool returns_to(const struct ct_plan *plan, uint32_t rva)
+{
+    const struct ct_insn *insn = insn_before(plan, rva);
+    return ct_insn_at(plan, rva) == CT_NONE && insn && insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_JMP &&
+           insn->flow != CT_FLOW_JMP_IND;
+}
+
 /* May the bytes at [rva + 1, rva + size) be overwritten? */
 static enum ct_status coverable(const struct ct_plan *plan, uint32_t group, uint32_t rva, uint32_t size, uint32_t *at)
 {
@@ -28,6 +48,9 @@ static enum ct_status coverable(const struct ct_plan *plan, uint32_t group, uint
         }
         if (i && marks & (CT_MARK_TARGET | CT_MARK_LAND | CT_MARK_ENTRY)) {
             return CT_BRANCH_INTO_ENTRY;
+        }
+        if (i && part && returns_to(plan, rva + i)) {
+            return CT_UNDECODABLE;
         }
         uint32_t insn = i ? ct_insn_at(plan, rva + i) : CT_NONE;
         if (insn != CT_NONE && insn &&
@@ -49,20 +72,10 @@ static void use(struct ct_plan *plan, uint32_t rva, uint32_t size)
 /* Can control run into padding at rva from the code before it? */
 static bool runs_into(const struct ct_plan *plan, uint32_t rva)
 {
-    for (uint32_t back = 1; back <= 15 && back <= rva; back++) {
-        uint32_t index = ct_insn_at(plan, rva - back);
-        if (index == CT_NONE) {
-            continue;
-        }
-        const struct ct_insn *insn = &plan->insns.items[index];
-        if (insn->rva + insn->length != rva) {
-            continue;
-        }
-        /* a call at a function's very end does not return */
-        return insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_STOP && insn->flow != CT_FLOW_JMP &&
-               insn->flow != CT_FLOW_JMP_IND && insn->flow != CT_FLOW_CALL && insn->flow != CT_FLOW_CALL_IND;
-    }
-    return true;
+    const struct ct_insn *insn = insn_before(plan, rva);
+    /* a call at a function's very end does not return */
+    return !insn || (insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_STOP && insn->flow != CT_FLOW_JMP &&
+                     insn->flow != CT_FLOW_JMP_IND && insn->flow != CT_FLOW_CALL && insn->flow != CT_FLOW_CALL_IND);
 }
 
 /* Five bytes of free padding within reach of a short jump at rva; 0 = none. */

@@ -38,6 +38,7 @@ struct ct_group {
     struct ct_function function;
     VEC(uint32_t) parts; /* ascending indexes into ct_plan.parts */
     bool landed_in;      /* its ENTER carries the stack pointer */
+    uint32_t parent;     /* the function this one is a funclet of, else CT_NONE */
     bool unresolved;     /* has an indirect jump that may stay inside */
     bool chained;        /* has parts chained to its primary */
     bool tables;         /* and a jump table was found */
@@ -104,6 +105,8 @@ void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, 
 enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group *group, uint32_t *at);
 /* compose.c: is this function's code copied? */
 bool ct_is_copied(const struct ct_group *group);
+/* compose.c: where execution goes on after unwinding to rva: in the copy, with a LAND, if there is one. */
+uint32_t ct_landing(const struct ct_plan *plan, uint32_t region, uint32_t rva);
 /* compose.c: where in the region (offset) an original address of `part` is, to the unwinder's eyes. */
 uint32_t ct_unwind_label(const struct ct_plan *plan, const struct ct_part *part, uint32_t rva);
 

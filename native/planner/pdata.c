@@ -46,13 +46,17 @@ static void read_parts(struct ct_plan *plan)
 
 static void new_group(struct ct_plan *plan, struct ct_part *part, uint32_t status, uint32_t status_at)
 {
-    struct ct_group group = {.function = {
-                                 .rva = part->begin,
-                                 .status = status,
-                                 .status_at = status_at,
-                                 .parent = CT_NONE,
-                                 .sources = CT_SOURCE_PDATA,
-                             }};
+    struct ct_group group = {
+        .function =
+            {
+                .rva = part->begin,
+                .status = status,
+                .status_at = status_at,
+                .parent = CT_NONE,
+                .sources = CT_SOURCE_PDATA,
+            },
+        .parent = CT_NONE,
+    };
     part->group = plan->groups.count;
     vec_push(&plan->groups, &plan->oom, group);
 }

@@ -1,7 +1,7 @@
 """One module's image in its mapped layout, with what its headers say of it.
 
-pefile reads the headers and the small directories (exports, imports, TLS, load configuration); the large arrays
-(.pdata, relocations) are only located here and read in native code.
+pefile reads the headers and the small directories (exports, imports, TLS, load configuration); the large
+arrays (.pdata, relocations) are only located here and read in native code.
 Format: Microsoft, "PE Format".
 """
 
@@ -52,11 +52,15 @@ class Image:
 
     def u32(self, rva: int) -> int:
         """The little-endian 32-bit value at `rva`; 0 outside the image."""
-        return int.from_bytes(self.data[rva : rva + 4], "little") if 0 <= rva <= self.size - 4 else 0
+        return self._integer(rva, 4)
 
     def u64(self, rva: int) -> int:
         """The little-endian 64-bit value at `rva`; 0 outside the image."""
-        return int.from_bytes(self.data[rva : rva + 8], "little") if 0 <= rva <= self.size - 8 else 0
+        return self._integer(rva, 8)
+
+    def _integer(self, rva: int, size: int) -> int:
+        inside = 0 <= rva <= self.size - size
+        return int.from_bytes(self.data[rva : rva + size], "little") if inside else 0
 
 
 def from_file(path: Path) -> Image:
@@ -78,8 +82,8 @@ def from_file(path: Path) -> Image:
         end = section.PointerToRawData + count
         if end > len(raw):
             raise NotTraceable(
-                f"{path} is truncated: section {_section_name(section)} ends at {end:,} of {len(raw):,} bytes; "
-                "get a complete copy of it"
+                f"{path} is truncated: section {_section_name(section)} ends at byte {end:,} of "
+                f"{len(raw):,}; get a complete copy of it"
             )
         if section.VirtualAddress + count > size:
             raise NotTraceable(f"{path} is damaged: section {_section_name(section)} lies outside the image")
@@ -133,8 +137,8 @@ def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
     pdata = _directory(headers, "IMAGE_DIRECTORY_ENTRY_EXCEPTION")
     if pdata[0] + pdata[1] > size:
         raise NotTraceable(
-            f"{path} is damaged: its .pdata ({pdata[0]:#x} to {pdata[0] + pdata[1]:#x}) lies outside the image "
-            f"({size:#x} bytes)"
+            f"{path} is damaged: its .pdata ({pdata[0]:#x} to {pdata[0] + pdata[1]:#x}) lies outside "
+            f"the image ({size:#x} bytes)"
         )
     com = _directory(headers, "IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR")
     if com[1] and not pdata[1]:
@@ -171,9 +175,9 @@ def _directory(headers: pefile.PE, name: str) -> tuple[int, int]:
 def _disjoint(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     result: list[tuple[int, int]] = []
     for begin, end in ranges:
-        begin = max(begin, result[-1][1]) if result else begin
-        if begin < end:
-            result.append((begin, end))
+        free = max(begin, result[-1][1]) if result else begin
+        if free < end:
+            result.append((free, end))
     return result
 
 
@@ -213,7 +217,7 @@ def _read_tls(headers: pefile.PE, image: Image) -> None:
 
 
 def _read_guard_table(headers: pefile.PE, image: Image) -> None:
-    """GuardCFFunctionTable of IMAGE_LOAD_CONFIG_DIRECTORY64: RVAs, each followed by some bytes of metadata."""
+    """GuardCFFunctionTable of IMAGE_LOAD_CONFIG_DIRECTORY64: RVAs, each with some bytes of metadata."""
     rva, size = _directory(headers, "IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG")
     if size and image.u32(rva) < 0x94:
         return

@@ -12,7 +12,7 @@ from calltrace.model import Source
 from calltrace.pe.image import Image
 
 _SYMBOL = struct.Struct("<8sIhHBB")  # name, value, section (from 1), type, storage class, auxiliary records
-_FUNCTION = 0x20  # type: function returning anything
+_FUNCTION = 0x20  # as the type: a function, whatever it returns
 _LIMIT = 1 << 22
 
 

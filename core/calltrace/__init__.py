@@ -1,0 +1,1 @@
+"""Records every call, entry and return of x64 Windows programs at full speed, and reads them back."""

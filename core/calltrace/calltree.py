@@ -1,0 +1,227 @@
+"""The call tree of a trace: its numbers, its lines, and what happened step by step.
+
+All of it is pulled from the native reader in batches, so memory stays small and a reader can stop early.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from ctypes import c_char, c_uint32
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from calltrace.errors import EngineError, UsageError
+from calltrace.model import Cause, Clock, Event, Ext, Line, NodeKind, Step
+from calltrace.patterns import Pattern, matches_any
+from calltrace.tracefile import LINE, STEP, Stat, Totals, TraceFile, TreeOptions, bits_of, reader_library
+
+_BATCH = 4096
+_ALL_THREADS = 0xFFFFFFFF
+_MORE, _END, _LIMIT, _NO_MEMORY = range(4)
+_WINDOW = 1 << 16  # lines held back until their ends are known
+_LOOKAHEAD = 200_000_000  # steps behind the last line in which ends are still looked for: some seconds
+
+
+class CallStat(NamedTuple):
+    """Calls and times of one function, or of the calls to one import or callee."""
+
+    name: str
+    kind: NodeKind
+    calls: int
+    self_time: int  # ticks; 0 without a clock
+    total_time: int  # ticks, recursion counted once; 0 without a clock
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A trace in numbers. Times are ticks."""
+
+    units: int
+    events: dict[Event, int]
+    ext: dict[Ext, int]
+    frames: dict[NodeKind, int]
+    causes: dict[Cause, int]
+    orphans: int
+    gaps: int
+    lost: int  # units
+    short_times: int  # chunks
+    first_time: int
+    last_time: int
+    max_depth: int
+    stats: list[CallStat]
+
+    @property
+    def unclosed(self) -> dict[Cause, int]:
+        """Frames without a recorded end, by why; only causes that occurred."""
+        return {cause: count for cause, count in self.causes.items() if count and cause >= Cause.EXCEPTION}
+
+
+@dataclass(frozen=True)
+class TreeFilter:
+    """What of a trace is shown."""
+
+    thread: int | None = None  # a thread's index or system id
+    functions: Sequence[Pattern] = ()  # frames that are shown with all inside them; none: everything
+    depth: int = 0  # levels; 0 = all
+    limit: int = 0  # lines; 0 = all
+
+
+def summarize(trace: TraceFile) -> Summary:
+    """Read the whole trace. Can be interrupted between slices of some milliseconds.
+
+    Raises EngineError if memory runs out.
+    """
+    library = reader_library()
+    summary = library.ct_reader_summary_open(trace.reader)
+    if not summary:
+        raise _no_memory(trace)
+    try:
+        pull = _MORE
+        while pull == _MORE:
+            pull = library.ct_reader_summary_run(summary)
+        if pull == _NO_MEMORY:
+            raise _no_memory(trace)
+        totals = Totals()
+        library.ct_reader_summary_totals(summary, ctypes.byref(totals))
+        stats = [stat for kind in NodeKind for stat in _stats(trace, library, summary, kind)]
+    finally:
+        library.ct_reader_summary_close(summary)
+    return Summary(
+        units=totals.units,
+        events={event: totals.events[event] for event in Event},
+        ext={ext: totals.ext[ext] for ext in Ext},
+        frames={kind: totals.frames[kind] for kind in NodeKind},
+        causes={cause: totals.causes[cause] for cause in Cause},
+        orphans=totals.orphans,
+        gaps=totals.gaps,
+        lost=totals.lost,
+        short_times=totals.short_times,
+        first_time=totals.first_time,
+        last_time=totals.last_time,
+        max_depth=totals.max_depth,
+        stats=stats,
+    )
+
+
+def _stats(trace: TraceFile, library: ctypes.CDLL, summary: int, kind: NodeKind) -> Iterator[CallStat]:
+    count = c_uint32()
+    address = library.ct_reader_summary_stats(summary, kind, ctypes.byref(count))
+    if not address:
+        return
+    # Sites that call the same thing are one line to the user.
+    merged: dict[str, list[int]] = {}
+    timed = trace.clock is not Clock.NONE
+    for number, stat in enumerate((Stat * count.value).from_address(address)):
+        if stat.calls:
+            sums = merged.setdefault(trace.node_name(kind, number), [0, 0, 0])
+            sums[0] += stat.calls
+            if timed:
+                sums[1] += stat.self
+                sums[2] += stat.total
+    for name, (calls, self_time, total_time) in merged.items():
+        yield CallStat(name, kind, calls, self_time, total_time)
+
+
+def steps(trace: TraceFile, thread: int | None = None) -> Iterator[Step]:
+    """What happened, thread by thread, in order; of one thread (index or system id), or all.
+
+    Raises UsageError for an unknown thread, EngineError if memory runs out.
+    """
+    library = reader_library()
+    first, count = _threads(trace, thread)
+    handle = library.ct_reader_steps_open(trace.reader, first, count)
+    if not handle:
+        raise _no_memory(trace)
+    batch = (c_char * (_BATCH * STEP.size))()
+    pull = c_uint32()
+    try:
+        while pull.value == _MORE:
+            got = library.ct_reader_steps_next(handle, batch, _BATCH, ctypes.byref(pull))
+            yield from map(Step._make, STEP.iter_unpack(memoryview(batch).cast("B")[: got * STEP.size]))
+    finally:
+        library.ct_reader_steps_close(handle)
+    if pull.value == _NO_MEMORY:
+        raise _no_memory(trace)
+
+
+class Tree:
+    """The lines of a call tree; iterate once."""
+
+    def __init__(self, trace: TraceFile, chosen: TreeFilter, window: int = _WINDOW) -> None:
+        """Raises UsageError for an unknown thread or patterns that match nothing, before any line is read."""
+        self._trace = trace
+        self.limited = False  # after the last line: were there more than the limit?
+        first, count = _threads(trace, chosen.thread)
+        self._options = TreeOptions(
+            first_thread=first,
+            thread_count=count,
+            max_depth=min(chosen.depth, 0xFFFFFFFF),
+            window=min(chosen.limit + 4, window) if chosen.limit else window,
+            limit=chosen.limit,
+            lookahead=_LOOKAHEAD,
+        )
+        if chosen.functions:
+            functions, sites = _chosen(trace, chosen.functions)
+            if not functions and not sites:
+                wanted = ", ".join(pattern.text for pattern in chosen.functions)
+                raise UsageError(f"no function or import of {trace.path} matches {wanted}")
+            self._bits = [bits_of(functions), bits_of(sites)]
+            (function_bits, self._options.function_bits), (site_bits, self._options.site_bits) = self._bits
+            self._options.functions = ctypes.addressof(function_bits)
+            self._options.sites = ctypes.addressof(site_bits)
+
+    def __iter__(self) -> Iterator[Line]:
+        """Raises EngineError if memory runs out."""
+        library = reader_library()
+        handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self._options))
+        if not handle:
+            raise _no_memory(self._trace)
+        batch = (c_char * (_BATCH * LINE.size))()
+        pull = c_uint32()
+        try:
+            while pull.value == _MORE:
+                got = library.ct_reader_tree_next(handle, batch, _BATCH, ctypes.byref(pull))
+                yield from map(Line._make, LINE.iter_unpack(memoryview(batch).cast("B")[: got * LINE.size]))
+        finally:
+            library.ct_reader_tree_close(handle)
+        if pull.value == _NO_MEMORY:
+            raise _no_memory(self._trace)
+        self.limited = pull.value == _LIMIT
+
+
+def _chosen(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], list[int]]:
+    """Ids of the functions, and of the sites calling imports, that the patterns mean."""
+    functions: list[int] = []
+    sites: list[int] = []
+    for module in trace.modules:
+        if any(pattern.va is not None or pattern.matches_module(module.name) for pattern in patterns):
+            for number, record in enumerate(trace.functions(module), module.first_function):
+                name = module.names.get(record.rva)
+                if matches_any(patterns, module.name, name, record.rva, module.base):
+                    functions.append(number)
+        imports = {at for at, imported in enumerate(module.imports) if _matches_import(patterns, imported)}
+        if imports:
+            found = enumerate(trace.sites(module), module.first_site)
+            sites += [number for number, site in found if site.imported in imports]
+    return functions, sites
+
+
+def _matches_import(patterns: Sequence[Pattern], imported: str) -> bool:
+    module, _, function = imported.partition("!")
+    named = [pattern for pattern in patterns if pattern.va is None and pattern.rva is None]
+    return matches_any(named, module, function, 0, 0)
+
+
+def _threads(trace: TraceFile, thread: int | None) -> tuple[int, int]:
+    """Position of the first thread to be read, and how many. An index goes before a system id."""
+    if thread is None:
+        return 0, _ALL_THREADS
+    for numbers in ([one.index for one in trace.threads], [one.id for one in trace.threads]):
+        if thread in numbers:
+            return numbers.index(thread), 1
+    raise UsageError(f"{trace.path} has no thread {thread}: `calltrace info` lists its threads")
+
+
+def _no_memory(trace: TraceFile) -> EngineError:
+    return EngineError(f"not enough memory to read {trace.path}")

@@ -1,0 +1,58 @@
+"""The command line in a shell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from calltrace import dispatch
+from calltrace.commands import Console
+from calltrace.errors import CalltraceError
+
+_INTERRUPTED = 128 + signal.SIGINT
+_CLOSED_PIPE = 141  # what a shell says of a program that wrote into a closed pipe
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line `words` (none: this process's); its exit code. Errors go to stderr, one line."""
+    line = None
+    if words is None:
+        words, line = sys.argv[1:], _program_line()
+    # Names may hold characters that the console's code page lacks.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="replace")
+    try:
+        code = dispatch.run_words(words, Console(sys.stdout, _tell), line)
+        sys.stdout.flush()
+    except CalltraceError as error:
+        _tell(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more; Python's own flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
+    except OSError as error:
+        _tell(f"cannot write: {error.strerror or error}")
+        return 74
+    return code
+
+
+def _tell(line: str) -> None:
+    print(f"calltrace: {line}", file=sys.stderr, flush=True)
+
+
+def _program_line() -> str | None:
+    """What follows -- in this process's command line, to the letter, where the system keeps that."""
+    if sys.platform != "win32":
+        return None
+    import ctypes
+
+    get_command_line = ctypes.windll.kernel32.GetCommandLineW
+    get_command_line.restype = ctypes.c_wchar_p
+    return dispatch.split_program(get_command_line())[1]

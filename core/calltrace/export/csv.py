@@ -1,0 +1,99 @@
+"""Events as comma-separated values, one row each, thread by thread.
+
+Columns: ``thread`` (index), ``thread_id`` (the system's), ``position`` (events this thread recorded before),
+``time`` (ticks since recording began; empty without a clock), ``event``, ``depth`` (frames open below),
+``module`` (of the function or call site), ``rva`` (its offset there), ``name``, ``cause`` (how a frame was
+closed), ``value`` (of a mark; units lost in a gap; call-site VA of a frame of the C API).
+
+Besides what was recorded there are ``unwind`` rows: frames closed without an event of their own, and why.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import TextIO
+
+from calltrace.calltree import steps
+from calltrace.model import Cause, Clock, Event, FunctionRecord, Module, NodeKind, SiteRecord, Step, StepType
+from calltrace.tracefile import TraceFile
+
+COLUMNS = (
+    "thread", "thread_id", "position", "time", "event", "depth", "module", "rva", "name", "cause", "value",
+)  # fmt: skip
+_OPENED = {
+    NodeKind.FUNCTION: "enter",
+    NodeKind.CALL: "call",
+    NodeKind.API_FUNCTION: "api-enter",
+    NodeKind.API_CALL: "api-call",
+}
+_RETURNED = {
+    NodeKind.FUNCTION: "leave",
+    NodeKind.CALL: "return",
+    NodeKind.API_FUNCTION: "api-exit",
+    NodeKind.API_CALL: "api-ret",
+}
+_OTHERS = {
+    StepType.LAND: "land",
+    StepType.MARK: "mark",
+    StepType.GAP: "gap",
+    StepType.THREAD_START: "thread-start",
+    StepType.THREAD_EXIT: "thread-exit",
+    StepType.STOP: "stop",
+    StepType.RESET: "reset",
+}
+_WITH_NODE = (StepType.OPEN, StepType.CLOSE, StepType.LAND, StepType.ORPHAN)
+_WITH_VALUE = (StepType.OPEN, StepType.MARK, StepType.GAP)
+
+
+def write(trace: TraceFile, out: TextIO) -> None:
+    """Write every event of the trace."""
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    timed = trace.clock is not Clock.NONE
+    start = trace.header.tsc_start
+    places: dict[tuple[int, int], tuple[str, str, str]] = {}
+    nowhere = ("", "", "")
+    for step in steps(trace):
+        if step.type == StepType.THREAD:
+            thread = trace.threads[step.thread]
+            continue
+        place = nowhere
+        if step.type in _WITH_NODE:
+            key = (step.kind, step.id)
+            place = places.get(key) or places.setdefault(key, _place(trace, *key))
+        writer.writerow(
+            (
+                thread.index,
+                thread.id,
+                step.position,
+                step.time - start if timed else "",
+                _event(step),
+                step.depth,
+                *place,
+                Cause(step.cause).name.lower().replace("_", "-") if step.type == StepType.CLOSE else "",
+                step.value if step.type in _WITH_VALUE and (step.value or step.type != StepType.OPEN) else "",
+            )
+        )
+
+
+def _event(step: Step) -> str:
+    if step.type == StepType.OPEN:
+        return _OPENED[NodeKind(step.kind)]
+    if step.type == StepType.CLOSE:
+        if step.cause == Cause.RETURN:
+            return _RETURNED[NodeKind(step.kind)]
+        return "tail" if step.cause == Cause.TAIL else "unwind"
+    if step.type == StepType.ORPHAN:
+        return f"orphan-{Event(step.value).name.lower()}"
+    return _OTHERS[StepType(step.type)]
+
+
+def _place(trace: TraceFile, kind: int, node_id: int) -> tuple[str, str, str]:
+    """Module, RVA and name of a frame's function or call site."""
+    name = trace.node_name(kind, node_id)
+    found: tuple[Module, FunctionRecord | SiteRecord] | None = None
+    if kind == NodeKind.FUNCTION:
+        found = trace.function(node_id)
+    elif kind == NodeKind.CALL:
+        found = trace.site(node_id)
+    return (found[0].name, f"{found[1].rva:#x}", name) if found else ("", "", name)

@@ -1,0 +1,315 @@
+"""What `calltrace info` and `calltrace top` say of a trace.
+
+The object that ``info --json`` prints has these keys; they stay as they are, further ones may come:
+
+- ``file``, ``format`` (version), ``size`` (bytes)
+- ``state``: ``exited``, ``killed`` (terminated from outside), ``stopped`` (recording ended, the program went
+  on) or ``cut`` (the end was not written); ``exit_code`` (or null), ``process_id``
+- ``clock``: ``none``, ``tsc`` or ``coarse``; ``policy``: ``block`` or ``drop-oldest``; ``created`` (ISO 8601,
+  UTC); ``seconds`` (from beginning to end of recording, or null), ``ticks_per_second`` (or null)
+- ``recording``: what the recorder noted: command line, options, versions
+- ``modules``: each ``name``, ``path``, ``base`` and ``size`` (bytes), ``timestamp``, ``checksum``,
+  ``call_sites``, ``plan`` (figures of the planner), ``functions`` (``found``, ``instrumented``, ``refused``,
+  ``filtered``, ``thunks``, ``by_source``), ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
+  ``share`` of those wanted, or null) and ``refusals``: each ``status``, ``reason``, ``count`` and
+  ``functions`` (``name``, ``address`` (VA), ``rva``, ``instruction_rva`` or null)
+- ``threads``: each ``index``, ``id``, ``units``, ``lost``
+- ``events``: ``total`` and a count by kind; ``frame`` counts the stack pointers recorded beside events
+- ``frames``: ``functions``, ``calls``, ``api_functions``, ``api_calls``, ``max_depth``, ``orphans`` (ends
+  without a beginning), ``unclosed`` (count by cause)
+- ``gaps``: ``count``, ``units_lost``, ``recorder_units_lost`` (the recorder's own count)
+- ``health``: ``truncated``, ``damaged_chunks``, ``unknown_chunks``, ``hole_blocks``, ``short_times`` (chunks
+  in which a pause outlasted the recorded part of the time stamp counter), ``problems`` (lines of text)
+
+Functions left out by the user's patterns (``filtered``) and import thunks (``thunks``) are neither
+instrumented nor refused, and not ``wanted``. Addresses are hexadecimal strings.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from calltrace.calltree import CallStat, Summary
+from calltrace.export import units
+from calltrace.model import Clock, Ext, FunctionRecord, Module, NodeKind, Source, State, printable
+from calltrace.tracefile import VERSION, TraceFile
+
+_STATES = {State.RECORDING: "cut", State.EXITED: "exited", State.STOPPED: "stopped", State.KILLED: "killed"}
+_EXT_NAMES = {
+    Ext.THREAD_START: "thread_start",
+    Ext.THREAD_EXIT: "thread_exit",
+    Ext.MARK: "mark",
+    Ext.ENTER: "api_enter",
+    Ext.EXIT: "api_exit",
+    Ext.CALL: "api_call",
+    Ext.RET: "api_ret",
+    Ext.GOTO: "api_goto",
+    Ext.RESET: "reset",
+    Ext.STOP: "stop",
+}
+_SOURCE_TEXTS = {
+    Source.PDATA: ".pdata",
+    Source.CALL: "direct calls",
+    Source.EXPORT: "exports",
+    Source.ENTRY: "entry point",
+    Source.TLS: "TLS callbacks",
+    Source.GUARD: "Guard CF table",
+    Source.POINTER: "pointers",
+    Source.SYMBOL: "symbols",
+}
+_WIDTH = 17  # of the first column
+_MANY_THREADS = 12
+
+
+def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
+    """Everything there is to say about a trace, ready for JSON; keys as this module's text lists them."""
+    header = trace.header
+    ended = trace.state in (State.EXITED, State.KILLED)
+    ticks = header.tsc_end - header.tsc_start if header.tsc_end and header.tsc_hz else 0
+    events = {event.name.lower(): number for event, number in summary.events.items()}
+    del events["ext"]
+    events.update((_EXT_NAMES[ext], number) for ext, number in summary.ext.items())
+    return {
+        "file": str(trace.path),
+        "format": VERSION,
+        "size": trace.index.file_size,
+        "state": _STATES[trace.state],
+        "exit_code": header.exit_code if ended else None,
+        "process_id": header.process_id,
+        "clock": trace.clock.name.lower(),
+        "policy": trace.policy.name.lower().replace("_", "-"),
+        "created": _created(header.created_ns),
+        "seconds": ticks / header.tsc_hz if ticks > 0 else None,
+        "ticks_per_second": header.tsc_hz or None,
+        "recording": trace.info,
+        "modules": [_module(trace, module) for module in trace.modules],
+        "threads": [
+            {"index": thread.index, "id": thread.id, "units": thread.units, "lost": thread.lost}
+            for thread in trace.threads
+        ],
+        "events": {"total": sum(events.values()) - events["frame"], **events},
+        "frames": {
+            "functions": summary.frames[NodeKind.FUNCTION],
+            "calls": summary.frames[NodeKind.CALL],
+            "api_functions": summary.frames[NodeKind.API_FUNCTION],
+            "api_calls": summary.frames[NodeKind.API_CALL],
+            "max_depth": summary.max_depth,
+            "orphans": summary.orphans,
+            "unclosed": {cause.name.lower(): number for cause, number in summary.unclosed.items()},
+        },
+        "gaps": {"count": summary.gaps, "units_lost": summary.lost, "recorder_units_lost": header.units_lost},
+        "health": {
+            "truncated": bool(trace.index.truncated),
+            "damaged_chunks": trace.index.damaged_chunks,
+            "unknown_chunks": trace.index.unknown_chunks,
+            "hole_blocks": trace.index.hole_blocks,
+            "short_times": summary.short_times,
+            "problems": trace.problems,
+        },
+    }
+
+
+def _created(nanoseconds: int) -> str | None:
+    try:
+        moment = datetime.datetime.fromtimestamp(nanoseconds // 10**9, datetime.timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat()
+
+
+def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
+    records = list(trace.functions(module))
+    thunks = sum(record.thunk and not record.filtered for record in records)
+    wanted = [record for record in records if not record.filtered and not record.thunk]
+    refused = [record for record in wanted if record.status]
+    groups = [record for record in records if record.sources & Source.PDATA]
+    wanted_groups = [record for record in wanted if record.sources & Source.PDATA]
+    instrumented = sum(not record.status for record in wanted_groups)
+    by_sources = Counter(record.sources for record in records)
+    return {
+        "name": module.name,
+        "path": module.path,
+        "base": f"{module.base:#x}",
+        "size": module.size,
+        "timestamp": module.timestamp,
+        "checksum": module.checksum,
+        "call_sites": module.site_count,
+        "plan": module.plan,
+        "functions": {
+            "found": len(records),
+            "instrumented": len(wanted) - len(refused),
+            "refused": len(refused),
+            "filtered": len(records) - len(wanted) - thunks,
+            "thunks": thunks,
+            "by_source": {
+                source.name.lower(): sum(number for sources, number in by_sources.items() if sources & source)
+                for source in _SOURCE_TEXTS
+                if source.name
+            },
+        },
+        "pdata_groups": {
+            "found": len(groups),
+            "wanted": len(wanted_groups),
+            "instrumented": instrumented,
+            "share": instrumented / len(wanted_groups) if wanted_groups else None,
+        },
+        "refusals": list(_refusals(module, refused)),
+    }
+
+
+def _refusals(module: Module, refused: list[FunctionRecord]) -> Iterator[dict[str, Any]]:
+    """By status, the most frequent first."""
+    for status, number in Counter(record.status for record in refused).most_common():
+        yield {
+            "status": status,
+            "reason": module.statuses.get(status) or f"status {status}",
+            "count": number,
+            "functions": [
+                {
+                    "name": module.place(record.rva),
+                    "address": f"{module.base + record.rva:#x}",
+                    "rva": f"{record.rva:#x}",
+                    "instruction_rva": _hex(module.refusals.get(record.rva)),
+                }
+                for record in refused
+                if record.status == status
+            ],
+        }
+
+
+def _hex(number: int | None) -> str | None:
+    return None if number is None else f"{number:#x}"
+
+
+def write_info_json(trace: TraceFile, summary: Summary, out: TextIO) -> None:
+    """Write `info` as JSON."""
+    json.dump(info(trace, summary), out, indent=2, ensure_ascii=False)
+    out.write("\n")
+
+
+def write_info(trace: TraceFile, summary: Summary, out: TextIO) -> None:
+    """Write what a user wants to know about a trace."""
+    told = info(trace, summary)
+    for label, text in _info_rows(trace, told, summary):
+        out.write(f"{label:<{_WIDTH}}{text}".rstrip() + "\n")
+
+
+def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "trace", f"{told['file']}, {units.size(told['size'])}"
+    yield "ended", _ending(told)
+    seconds = f", {told['seconds']:,.3f} s" if told["seconds"] is not None else ""
+    yield "recorded", f"{told['created'] or 'at an unknown time'}{seconds}, clock {told['clock']}"
+    for key, value in trace.info.items():
+        if isinstance(value, (str, int, float)) and value != "":
+            yield printable(key.replace("_", " ")), printable(str(value))
+    for module in told["modules"]:
+        yield from _module_rows(module)
+    yield "", ""
+    yield from _thread_rows(told["threads"])
+    by_kind = ", ".join(
+        f"{number:,} {kind.replace('_', ' ')}"
+        for kind, number in told["events"].items()
+        if number and kind not in ("total", "frame")
+    )
+    yield "events", f"{told['events']['total']:,}" + (f": {by_kind}" if by_kind else "")
+    if trace.clock is not Clock.NONE:
+        span = units.duration(trace, summary.last_time - summary.first_time)
+        yield "time", f"{span} from first to last event"
+    yield "deepest", units.count(summary.max_depth, "frame")
+    unclosed = [f"{number:,} {cause.text}" for cause, number in summary.unclosed.items()]
+    yield "unclosed frames", ", ".join(unclosed) or "none"
+    if summary.orphans:
+        yield "orphans", f"{units.count(summary.orphans, 'end')} without a beginning"
+    yield "gaps", f"{summary.gaps:,}, {units.count(summary.lost, 'event')} lost" if summary.gaps else "none"
+    yield from _health_rows(told["health"])
+
+
+def _ending(told: dict[str, Any]) -> str:
+    state = told["state"]
+    if state == "exited":
+        return f"by itself, exit code {told['exit_code']}"
+    if state == "killed":
+        return f"terminated, exit code {told['exit_code']}"
+    if state == "stopped":
+        return "recording was stopped, the program went on"
+    return "not written: still recording, or cut off"
+
+
+def _module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    functions, groups = module["functions"], module["pdata_groups"]
+    yield "", ""
+    yield "module", f"{module['name']} at {module['base']}, {units.size(module['size'])}"
+    sources = ", ".join(
+        f"{functions['by_source'][source.name.lower()]:,} {text}"
+        for source, text in _SOURCE_TEXTS.items()
+        if source.name and functions["by_source"][source.name.lower()]
+    )
+    yield "  functions", f"{functions['found']:,} found" + (f" by {sources}" if sources else "")
+    done = functions["instrumented"]
+    wanted = done + functions["refused"]
+    yield "  instrumented", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"
+    done, wanted = groups["instrumented"], groups["wanted"]
+    yield "  .pdata groups", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"
+    if functions["filtered"]:
+        yield "  left out", f"{functions['filtered']:,} by the patterns given"
+    if functions["thunks"]:
+        yield "  thunks", f"{functions['thunks']:,}, whose calls are recorded where they are made"
+    if functions["refused"]:
+        yield "  refused", f"{functions['refused']:,}"
+    for refusal in module["refusals"]:
+        yield "", f"{refusal['count']:>7,}  {refusal['reason']}"
+
+
+def _thread_rows(threads: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    yield "threads", f"{len(threads):,}"
+    for thread in threads[:_MANY_THREADS]:
+        lost = f", {thread['lost']:,} lost" if thread["lost"] else ""
+        yield f"  {thread['index']}", f"id {thread['id']}, {units.count(thread['units'], 'unit')}{lost}"
+    if len(threads) > _MANY_THREADS:
+        yield "  ...", f"{len(threads) - _MANY_THREADS:,} more: see --json"
+
+
+def _health_rows(health: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if health["truncated"]:
+        yield "truncated", "the file ends before its last chunk does"
+    for key, text in (
+        ("damaged_chunks", "damaged and left out"),
+        ("unknown_chunks", "of an unknown kind, skipped"),
+        ("short_times", "in which times are too short by a pause longer than the clock's range"),
+    ):
+        if health[key]:
+            yield "chunks", f"{health[key]:,} {text}"
+    for problem in health["problems"]:
+        yield "problem", problem
+
+
+def write_top(trace: TraceFile, summary: Summary, limit: int, out: TextIO) -> None:
+    """Write the functions and outward calls with the most time of their own, else the most calls."""
+    timed = trace.clock is not Clock.NONE
+    stats = sorted(summary.stats, key=_most_self_time if timed else _most_calls)
+    shown = stats[:limit] if limit else stats
+    columns = f"{'calls':>14}"
+    if timed:
+        columns = f"{'self':>14}{'share':>9}{'total':>14}" + columns
+    out.write(f"{columns}  function or call\n")
+    whole = sum(stat.self_time for stat in stats)
+    for stat in shown:
+        row = f"{stat.calls:>14,}"
+        if timed:
+            own, total = units.duration(trace, stat.self_time), units.duration(trace, stat.total_time)
+            row = f"{own:>14}{units.share(stat.self_time, whole):>9}{total:>14}" + row
+        out.write(f"{row}  {stat.name}\n")
+    if len(shown) < len(stats):
+        out.write(f"{len(stats) - len(shown):,} more: --limit 0 shows all\n")
+
+
+def _most_self_time(stat: CallStat) -> tuple[int, int, str]:
+    return -stat.self_time, -stat.calls, stat.name
+
+
+def _most_calls(stat: CallStat) -> tuple[int, str]:
+    return -stat.calls, stat.name

@@ -1,0 +1,327 @@
+"""The host's side of recording: the trace file around the events, and the DLL in the target that writes them.
+
+Layouts are those of native/include/trace_format.h and recorder.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import json
+import mmap
+import sys
+import time
+from ctypes import c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from calltrace import native
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, OutOfSpace
+from calltrace.model import Clock, Policy, State
+from calltrace.ports import Port, TargetModule
+from calltrace.tracefile import BLOCK, MAGIC, VERSION, FileHeader
+from calltrace.win32 import api
+from calltrace.win32.exports import export_address
+
+DLL = "calltrace.dll"
+SLOTS = 64  # blocks of the LIVE chunk: threads that record at once without going through private memory
+RECORDER_ABI = 1
+NOTIFY_LOADS = 1  # of StartRequest.flags
+
+_STATUS_TEXTS = {
+    1: "it is of another version than this program",
+    2: "the process has no four free TLS slots left",
+    3: "the trace file cannot be mapped into the process",
+    4: "the system refused the function table",
+    5: "recording was not started",
+    6: "another recording is under way in this process",
+}
+_KIND_LIVE, _KIND_INFO = 1, 4
+_HZ_SECONDS = 0.05  # shortest time over which the counter's frequency is measured
+
+
+class Chunk(ctypes.LittleEndianStructure):
+    """struct ct_chunk."""
+
+    _fields_ = [
+        ("kind", c_uint32),
+        ("flags", c_uint32),
+        ("length", c_uint64),
+        ("payload_size", c_uint64),
+        ("reserved", c_uint64),
+    ]
+
+
+class StartRequest(ctypes.LittleEndianStructure):
+    """struct ct_start."""
+
+    _fields_ = [
+        ("abi", c_uint32),
+        ("flags", c_uint32),
+        ("file", c_uint64),
+        ("host_process", c_uint64),
+        ("load_request", c_uint64),
+        ("load_answer", c_uint64),
+        ("status", c_uint32),
+        ("system_error", c_uint32),
+        ("cursor", c_uint32),
+        ("scratch", c_uint32 * 3),
+        ("slow_path", c_uint64),
+        ("coarse_clock", c_uint64),
+    ]
+
+
+class Code(ctypes.LittleEndianStructure):
+    """struct ct_code."""
+
+    _fields_ = [
+        ("base", c_uint64),
+        ("region", c_uint64),
+        ("region_size", c_uint32),
+        ("table", c_uint32),
+        ("table_count", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+@functools.cache
+def _engine() -> ctypes.CDLL:
+    library = native.library()
+    library.ct_reserve.argtypes, library.ct_reserve.restype = [c_void_p, c_uint64], c_uint64
+    library.ct_tsc.argtypes, library.ct_tsc.restype = [], c_uint64
+    return library
+
+
+def dll_path() -> Path:
+    """The recorder that is injected into targets. EngineError if it is not there."""
+    path = Path(__file__).absolute().parent / "_native" / DLL
+    if not path.is_file():
+        raise EngineError(f"the recorder {path} is missing: build it with `make native`")
+    return path
+
+
+class TraceFile:
+    """A trace file in the making: mapped, appended to and finished here; events are the target's to write."""
+
+    def __init__(self, path: Path, clock: Clock, policy: Policy, max_size: int, info: dict[str, Any]) -> None:
+        """Create `path` with header, INFO chunk (`info` as JSON) and an empty LIVE chunk.
+
+        FileMissing if its folder does not exist, AccessRefused or OutOfSpace if it cannot be written.
+        """
+        self.path = path
+        try:
+            self._file = path.open("w+b", buffering=0)  # unbuffered: the target writes the same file
+        except FileNotFoundError:
+            raise FileMissing(f"cannot create {path}: its folder does not exist") from None
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # what the C runtime makes of ERROR_USER_MAPPED_FILE
+                raise AccessRefused(
+                    f"cannot write {path}: a program that was recorded into it is still running; "
+                    "choose another file with -o"
+                ) from None
+            raise _write_failure(path, error) from None
+        try:
+            _make_sparse(self._file)
+            self._file.write(bytes(BLOCK))  # a full disk shows here, not as a fault in the mapping
+            self._map = mmap.mmap(self._file.fileno(), BLOCK)
+        except OSError as error:
+            self._file.close()
+            raise _write_failure(path, error) from None
+        self.header = FileHeader.from_buffer(self._map)
+        self.header.magic = MAGIC
+        self.header.version = VERSION
+        self.header.header_size = ctypes.sizeof(FileHeader)
+        self.header.block_size = BLOCK
+        self.header.unit_size = 4 if clock == Clock.NONE else 8
+        self.header.clock = clock
+        self.header.policy = policy
+        self.header.max_size = max_size
+        self.header.created_ns = time.time_ns()
+        self.header.append_end = BLOCK
+        self._start_ns = time.perf_counter_ns()
+        self.header.tsc_start = _engine().ct_tsc()
+        self._append_info(info)
+        live = Chunk(_KIND_LIVE, 0, (1 + SLOTS) * BLOCK, SLOTS * BLOCK)
+        self.append(bytes(live), (1 + SLOTS) * BLOCK)
+
+    def open_for_target(self) -> BinaryIO:
+        """The file once more: the target needs a file position of its own."""
+        return self.path.open("r+b", buffering=0)
+
+    def append(self, chunk: bytes, length: int | None = None) -> None:
+        """Append a chunk, whose header says `length` bytes (None: as many as there are, in whole blocks).
+
+        Safe while the target appends, too. OutOfSpace if the disk is full.
+        """
+        if length is None:
+            length = _whole_blocks(len(chunk))
+        offset = _engine().ct_reserve(ctypes.addressof(self.header), length)
+        try:
+            self._write(offset, chunk)
+            if len(chunk) < length:
+                self._write(offset + length - 1, b"\0")  # whatever else appends, the file reaches this far
+        except OSError as error:
+            raise _write_failure(self.path, error) from None
+
+    def _append_info(self, info: dict[str, Any]) -> None:
+        text = json.dumps(info, ensure_ascii=False).encode()
+        length = _whole_blocks(ctypes.sizeof(Chunk) + len(text))
+        self.append(bytes(Chunk(_KIND_INFO, 0, length, len(text))) + text)
+
+    def finish(self, state: State, exit_code: int) -> None:
+        """Write down how the recording ended, and close the file.
+
+        `state` stands unless the target has said itself that it ended in order.
+        """
+        if self.header.state == State.RECORDING:
+            self.header.state = state
+        self.header.exit_code = exit_code
+        short = _HZ_SECONDS - (time.perf_counter_ns() - self._start_ns) / 1e9
+        if short > 0:
+            time.sleep(short)
+        ticks = _engine().ct_tsc() - self.header.tsc_start
+        self.header.tsc_hz = round(ticks * 1e9 / (time.perf_counter_ns() - self._start_ns))
+        if not self.header.tsc_end:
+            self.header.tsc_end = self.header.tsc_start + ticks
+        self.close()
+
+    def _write(self, offset: int, data: bytes) -> None:
+        self._file.seek(offset)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def close(self) -> None:
+        """Unmap and close; what is in the file stays."""
+        del self.header  # it keeps the mapping in use
+        self._map.close()
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class LoadSignals:
+    """Two auto-reset events of this process: a module was loaded; it was dealt with."""
+
+    request: int
+    answer: int
+
+    @classmethod
+    def create(cls) -> LoadSignals:
+        """Two fresh events. EngineError if the system has none."""
+        events = [api.kernel32().CreateEventW(None, 0, 0, None) for _ in range(2)]
+        if not all(events):
+            raise EngineError(f"cannot create an event: {api.error_text(api.last_error())}")
+        return cls(*events)
+
+    def close(self) -> None:
+        """Give both up."""
+        for event in (self.request, self.answer):
+            api.kernel32().CloseHandle(event)
+
+
+class Recorder:
+    """calltrace.dll, loaded in a target, recording into a trace file."""
+
+    def __init__(self, port: Port, file: TraceFile, loads: LoadSignals | None = None) -> None:
+        """Begin recording in the stopped target: call its ct_start.
+
+        With `loads` the DLL reports each module load and waits for the answer. EngineError if it cannot.
+        """
+        self.file = file
+        self._port = port
+        request = StartRequest(abi=RECORDER_ABI)
+        with file.open_for_target() as target_file:
+            request.file = port.share_handle(_handle(target_file))
+        request.host_process = port.share_handle(api.kernel32().GetCurrentProcess())
+        if loads:
+            request.flags = NOTIFY_LOADS
+            request.load_request = port.share_handle(loads.request)
+            request.load_answer = port.share_handle(loads.answer)
+        if self._call_with("ct_start", request):
+            raise _refusal("record", request.status, request.system_error)
+        self.start = request  # what the copies' event code needs to know
+
+    def add_code(self, code: Code) -> None:
+        """Register the copies of a module for unwinding, in the stopped target. EngineError if it refuses."""
+        status = self._call_with("ct_add_code", code)
+        if status:
+            raise _refusal(f"register the copies at {code.region:#x}", status)
+
+    def loaded_module(self) -> TargetModule:
+        """The module that the DLL has just reported as loaded."""
+        header = self.file.header
+        path = bytes(header.load_path).decode("utf-16-le", "replace").partition("\0")[0]
+        return TargetModule(header.load_base, header.load_size, path)
+
+    def answer_load(self, loads: LoadSignals, code: Code | None) -> None:
+        """Let the thread that loaded a module go on; the DLL first registers `code`, if there is any."""
+        header = self.file.header
+        if code is not None:
+            place = ctypes.addressof(header) + FileHeader.load_path.offset
+            ctypes.memmove(place, bytes(code), ctypes.sizeof(code))
+        header.load_answer = 0 if code is None else 1
+        api.kernel32().SetEvent(loads.answer)
+
+    def stop(self) -> None:
+        """Let no thread of the stopped target record any more; copies may go on running."""
+        self.file.header.stop = 1
+        self._port.call(export_address(self._port, DLL, "ct_stop"))
+
+    def _call_with(self, function: str, argument: ctypes.LittleEndianStructure) -> int:
+        """Call an export with a structure, which it may fill in; its 32-bit result."""
+        size = ctypes.sizeof(argument)
+        address = self._port.allocate(size)
+        self._port.write(address, bytes(argument))
+        status = self._port.call(export_address(self._port, DLL, function), address)
+        ctypes.memmove(ctypes.addressof(argument), self._port.read(address, size), size)
+        self._port.free(address)
+        return status & 0xFFFFFFFF
+
+
+def load_library(port: Port, path: Path) -> None:
+    """Load the DLL `path` into the stopped target. EngineError if the target cannot load it."""
+    text = (str(path) + "\0").encode("utf-16-le")
+    address = port.allocate(len(text))
+    port.write(address, text)
+    # A call that does not come back goes on reading the text, which then stays.
+    base = port.call(export_address(port, "kernel32.dll", "LoadLibraryW"), address)
+    port.free(address)
+    if not base:
+        error = port.call(export_address(port, "kernel32.dll", "GetLastError")) & 0xFFFFFFFF
+        raise EngineError(f"process {port.process_id} cannot load {path}: {api.error_text(error)}")
+
+
+def _refusal(action: str, status: int, system_error: int = 0) -> EngineError:
+    reason = _STATUS_TEXTS.get(status, f"status {status}")
+    detail = f" (system error {system_error:#x})" if system_error else ""
+    return EngineError(f"calltrace.dll cannot {action}: {reason}{detail}")
+
+
+def _handle(file: BinaryIO) -> int:
+    """The system's handle of an open file."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        return msvcrt.get_osfhandle(file.fileno())
+    return file.fileno()
+
+
+def _make_sparse(file: BinaryIO) -> None:
+    """Unused slots then take no room on the disk; file systems that know no sparse files are as welcome."""
+    if sys.platform == "win32":
+        done = c_uint32()
+        api.kernel32().DeviceIoControl(
+            _handle(file), api.FSCTL_SET_SPARSE, None, 0, None, 0, ctypes.byref(done), None
+        )
+
+
+def _whole_blocks(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _write_failure(path: Path, error: OSError) -> CalltraceError:
+    if error.errno == errno.ENOSPC:
+        return OutOfSpace(f"no room for {path} on its disk: choose another with -o")
+    return AccessRefused(f"cannot write {path} ({error.strerror}): choose another file with -o")

@@ -1,0 +1,336 @@
+"""A recording from its start to its end: stop the target, instrument its modules, wait, finish the file.
+
+`Tracing` needs no more than a port, so any host can use it; `run` and `attach` drive it without a debugger.
+Nothing here writes to the standard output: that belongs to the target. What the user should know goes line by
+line to the `progress` function he is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calltrace import plan
+from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
+from calltrace.model import Clock, Policy, State
+from calltrace.patches import Patch, around_threads, restore, write_patches
+from calltrace.ports import Capability, Port, Protection, TargetModule
+from calltrace.recorder import Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
+from calltrace.win32 import launch
+from calltrace.win32.port import Win32Port
+
+Progress = Callable[[str], None]  # takes one line for the user, without its line end
+
+_PAGE = 0x1000
+_LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """What is recorded, and where to."""
+
+    output: Path | None = None  # None: PROGRAM.calltrace in the working folder
+    events: str = "outward"  # "functions", "outward" or "all"
+    clock: str = "none"  # "none", "tsc" or "coarse"
+    include: Sequence[str] = ()  # patterns of functions; none = all
+    exclude: Sequence[str] = ()  # patterns of functions
+    modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
+    policy: str = "block"  # "block" or "drop-oldest"
+    max_size: int = 0  # bytes the trace may grow to; 0 = no limit
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A program to start and trace."""
+
+    program: str
+    arguments: Sequence[str] = ()
+    command_line: str | None = None  # the program's whole command line to the letter; None: made of the words
+    trace: TraceOptions = field(default_factory=TraceOptions)
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    """A running process to trace for a while."""
+
+    process_id: int
+    seconds: float | None = None  # None: until Ctrl+C or the end of the process
+    trace: TraceOptions = field(default_factory=TraceOptions)
+
+
+def run(options: RunOptions, progress: Progress) -> int:
+    """Start a program, record it to its end, and return its exit code.
+
+    If it cannot be prepared it is ended before its first instruction, and the error says why.
+    """
+    program = launch.find_program(options.program)
+    command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
+    output = options.trace.output or Path(program.stem + ".calltrace")
+    about = {"program": str(program), "command_line": command_line}
+    port = launch.create(program, command_line)
+    try:
+        with _recording(port, options.trace, output, about, progress, port.terminate) as tracing:
+            tracing.start()
+            port.detach()
+        with _interrupts_ignored():  # the target gets its own, and we stay until it has ended
+            tracing.wait_for_end(None)
+            tracing.finish(State.KILLED, port.exit_code())
+        return port.exit_code()
+    except BaseException:
+        port.terminate()
+        raise
+    finally:
+        port.close()
+
+
+def attach(options: AttachOptions, progress: Progress) -> int:
+    """Record a running process for a while and leave it as it was; 0.
+
+    The recording ends after `options.seconds`, with Ctrl+C, or with the process.
+    """
+    port = launch.attach(options.process_id)
+    try:
+        program = port.modules()[0]
+        output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
+        about = {"program": program.path, "process_id": options.process_id}
+        with _recording(port, options.trace, output, about, progress, None) as tracing:
+            tracing.start()
+            port.detach()
+        progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
+        with contextlib.suppress(KeyboardInterrupt):
+            tracing.wait_for_end(options.seconds)
+        with _interrupts_ignored():
+            state, exit_code = State.STOPPED, 0
+            try:
+                tracing.wind_down()
+                port.stop()
+                tracing.stop()
+                port.detach()
+            except TargetLost:
+                state, exit_code = State.KILLED, port.exit_code()
+            finally:
+                tracing.finish(state, exit_code)
+        return 0
+    finally:
+        port.close()
+
+
+class Tracing:
+    """One recording in one target, from the first byte written there to the last one put back."""
+
+    def __init__(self, port: Port, options: TraceOptions, file: TraceFile, progress: Progress) -> None:
+        """Record into `file`; the target is not touched yet."""
+        self._port = port
+        self._options = options
+        self._file = file
+        self._progress = progress
+        self._loads: LoadSignals | None = None
+        self._recorder: Recorder | None = None
+        self._instrumented: list[tuple[TargetModule, list[Patch]]] = []
+        self._functions = self._sites = 0  # ids given out
+
+    def start(self) -> None:
+        """Inject the recorder into the stopped target and instrument what is loaded of the modules asked for.
+
+        NotTraceable, OutOfSpace or EngineError if the program itself cannot be traced; of other modules that
+        cannot, the user is told. After an error `stop` takes back what was done, and `discard` the rest.
+        """
+        if self._options.modules and self._port.supports(Capability.WAIT):
+            self._loads = LoadSignals.create()
+        load_library(self._port, dll_path())
+        self._recorder = Recorder(self._port, self._file, self._loads)
+        program, *others = self._port.modules()
+        self._instrument_stopped(program)
+        for module in others:
+            if self._is_wanted(module):
+                try:
+                    self._instrument_stopped(module)
+                except (NotTraceable, OutOfSpace) as error:
+                    self._progress(f"{module.name} is left out: {error}")
+
+    def wait_for_end(self, seconds: float | None) -> None:
+        """Attend to the running target until it ends or `seconds` are over. Standalone only."""
+        port = self._port
+        assert isinstance(port, Win32Port)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        events = (self._loads.request,) if self._loads else ()
+        while port.wait(None if deadline is None else max(0.0, deadline - time.monotonic()), *events) == 1:
+            self._answer_load()
+
+    def wind_down(self) -> None:
+        """Let the running target's module loads alone from now on. Standalone only.
+
+        A thread that waits for our answer holds the loader's lock, without which no target can be stopped.
+        """
+        port = self._port
+        assert isinstance(port, Win32Port)
+        if self._loads and self._recorder:
+            self._file.header.stop = 1
+            while port.wait(_LAST_LOADS_SECONDS, self._loads.request) == 1:
+                self._recorder.answer_load(self._loads, None)
+
+    def stop(self) -> None:
+        """Put the original bytes back into the stopped target and record nothing more."""
+        loaded = {(module.base, module.path) for module in self._port.modules()}
+        while self._instrumented:
+            module, patches = self._instrumented.pop()
+            if (module.base, module.path) in loaded:
+                foreign = restore(self._port, module, patches)
+                if foreign:
+                    self._progress(f"{module.name}: {foreign:,} places, changed by others, stay so")
+        if self._recorder is not None:
+            self._recorder.stop()
+
+    def finish(self, state: State, exit_code: int = 0) -> None:
+        """Complete the trace file, and tell the user where it is and what it lacks."""
+        path, lost = self._file.path, self._file.header.units_lost
+        self._release_loads()
+        self._file.finish(state, exit_code)
+        if lost:
+            self._progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
+        self._progress(f"recorded {path} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {path}")
+
+    def discard(self) -> None:
+        """Give up the trace file, of which nothing can be made."""
+        self._release_loads()
+        self._file.close()
+        with contextlib.suppress(OSError):  # a target that lives on may have it open
+            self._file.path.unlink()
+
+    def _is_wanted(self, module: TargetModule) -> bool:
+        name = module.name.lower()
+        names = (name, name.rpartition(".")[0])
+        patterns = [pattern.lower() for pattern in self._options.modules]
+        return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+    def _answer_load(self) -> None:
+        """Instrument what a thread of the running target has just loaded, and let that thread go on."""
+        assert self._recorder is not None
+        assert self._loads is not None
+        module, code = self._recorder.loaded_module(), None
+        try:
+            if self._is_wanted(module):
+                # Nobody can be inside: its loader still waits for us.
+                code = self._instrument(module, {}, None)
+        except CalltraceError as error:
+            self._progress(f"{module.name} is left out: {error}")
+        finally:
+            self._recorder.answer_load(self._loads, code)
+
+    def _instrument_stopped(self, module: TargetModule) -> None:
+        assert self._recorder is not None
+        standing = {thread: self._port.registers(thread).rip - module.base for thread in self._port.threads()}
+        self._instrument(module, standing, self._recorder.add_code)
+
+    def _instrument(
+        self, module: TargetModule, standing: Mapping[int, int], register: Callable[[Code], None] | None
+    ) -> Code:
+        """Write a module's copies, then the jumps to them; what the recorder must know of the copies.
+
+        `standing` has the RVA of each thread that may be inside. `register` is called before the first jump.
+        """
+        assert self._recorder is not None
+        options, port = self._options, self._port
+        planned = plan.ModulePlan(plan.read_image(port.read, module), options.include, options.exclude)
+        size = _whole_pages(
+            planned.lay_out(self._recorder.start, options.events, options.clock, self._functions, self._sites)
+        )
+        region = port.allocate(size, module)
+        try:
+            made = planned.compose(region, len(self._instrumented))
+            executable = _whole_pages(made.executable_size)
+            port.write(region, made.code)
+            port.protect(region, executable, Protection.EXECUTE_READ)
+            if executable < size:
+                port.protect(region + executable, size - executable, Protection.READ)
+            patches, moves = around_threads(made.patches, standing, made.map_address)
+            code = Code(module.base, region, size, made.table_rva, made.table_count)
+            self._file.append(made.module_chunk)
+            if register:
+                register(code)
+        except BaseException:
+            port.free(region)
+            raise
+        self._functions += made.function_count
+        self._sites += made.site_count
+        write_patches(port, module, patches)
+        self._instrumented.append((module, patches))
+        for thread, rip in moves.items():
+            port.set_rip(thread, rip)
+        instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
+        self._progress(
+            f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
+            + (f", {refused:,} cannot be (calltrace info tells why)" if refused else "")
+        )
+        busy = len(made.patches) - len(patches)
+        if busy:
+            self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
+        return code
+
+    def _release_loads(self) -> None:
+        if self._loads:
+            if self._recorder:
+                self._recorder.answer_load(self._loads, None)  # to a thread that asked at the last moment
+            self._loads.close()
+            self._loads = None
+
+
+@contextlib.contextmanager
+def _recording(
+    port: Port,
+    options: TraceOptions,
+    output: Path,
+    about: dict[str, Any],
+    progress: Progress,
+    end: Callable[[], None] | None,
+) -> Iterator[Tracing]:
+    """A Tracing whose preparation may fail: then the target is left as it was, or ended by `end`."""
+    info = {
+        **about,
+        "options": {**dataclasses.asdict(options), "output": str(output)},
+        "versions": {"system": platform.platform(), "python": platform.python_version()},
+    }
+    clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
+    file = TraceFile(output, clock, policy, options.max_size, info)
+    tracing = Tracing(port, options, file, progress)
+    try:
+        yield tracing
+    except BaseException:
+        try:
+            (end or tracing.stop)()
+        except TargetLost:
+            pass
+        except CalltraceError as error:
+            progress(f"the program could not be left as it was: {error}")
+        tracing.discard()
+        raise
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    def ignore(number: int, frame: object) -> None:
+        pass
+
+    numbers = [signal.SIGINT]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)
+    before = [(number, signal.signal(number, ignore)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE

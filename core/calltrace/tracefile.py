@@ -1,0 +1,555 @@
+"""Opens a trace file: its header, modules, threads and names.
+
+The layouts below are those of native/include/trace_format.h and native/reader/reader.h; a test compiles a C
+program that compares sizes and offsets. The chunks are walked by the native reader, so that a hostile or
+truncated file is dealt with in one place.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import functools
+import json
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from ctypes import POINTER, c_char, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from calltrace import native
+from calltrace.errors import AccessRefused, BadTrace, EngineError, FileMissing
+from calltrace.model import (
+    NONE_ID,
+    Clock,
+    FunctionRecord,
+    Module,
+    NodeKind,
+    Policy,
+    SiteRecord,
+    State,
+    Thread,
+    module_name,
+    printable,
+)
+
+MAGIC = b"CALLTRC\0"
+VERSION = 1
+BLOCK = 0x10000
+READER_ABI = 1
+_FUNCTION = struct.Struct("<IIHBBI")
+_SITE = struct.Struct("<IIII")
+
+
+class FileHeader(ctypes.LittleEndianStructure):
+    """struct ct_file_header."""
+
+    _fields_ = (
+        ("magic", c_char * 8),
+        ("version", c_uint32),
+        ("header_size", c_uint32),
+        ("block_size", c_uint32),
+        ("unit_size", c_uint32),
+        ("clock", c_uint32),
+        ("policy", c_uint32),
+        ("created_ns", c_uint64),
+        ("tsc_start", c_uint64),
+        ("tsc_hz", c_uint64),
+        ("max_size", c_uint64),
+        ("ring_start", c_uint64),
+        ("ring_next", c_uint64),
+        ("append_end", c_uint64),
+        ("units_total", c_uint64),
+        ("units_lost", c_uint64),
+        ("threads", c_uint32),
+        ("state", c_uint32),
+        ("exit_code", c_uint32),
+        ("process_id", c_uint32),
+        ("tsc_end", c_uint64),
+        ("blocked", c_uint32),
+        ("stop", c_uint32),
+        ("load_base", c_uint64),
+        ("load_size", c_uint32),
+        ("load_answer", c_uint32),
+        ("load_path", c_uint16 * 512),
+    )
+
+
+class Index(ctypes.LittleEndianStructure):
+    """struct ct_index."""
+
+    _fields_ = (
+        ("file_size", c_uint64),
+        ("event_chunks", c_uint64),
+        ("hole_blocks", c_uint64),
+        ("unknown_chunks", c_uint64),
+        ("damaged_chunks", c_uint64),
+        ("units", c_uint64),
+        ("lost", c_uint64),
+        ("modules", c_uint32),
+        ("infos", c_uint32),
+        ("threads", c_uint32),
+        ("live_slots", c_uint32),
+        ("truncated", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class ModuleEntry(ctypes.LittleEndianStructure):
+    """struct ct_module_entry; offsets are file offsets."""
+
+    _fields_ = (
+        ("base", c_uint64),
+        ("load_tsc", c_uint64),
+        ("functions", c_uint64),
+        ("sites", c_uint64),
+        ("json", c_uint64),
+        ("size", c_uint32),
+        ("index", c_uint32),
+        ("first_function", c_uint32),
+        ("function_count", c_uint32),
+        ("first_site", c_uint32),
+        ("site_count", c_uint32),
+        ("json_size", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class Span(ctypes.LittleEndianStructure):
+    """struct ct_span."""
+
+    _fields_ = (("offset", c_uint64), ("size", c_uint64))
+
+
+class ThreadEntry(ctypes.LittleEndianStructure):
+    """struct ct_thread_entry."""
+
+    _fields_ = (
+        ("index", c_uint32),
+        ("id", c_uint32),
+        ("units", c_uint64),
+        ("lost", c_uint64),
+        ("open_tsc", c_uint64),
+    )
+
+
+class TreeOptions(ctypes.LittleEndianStructure):
+    """struct ct_tree_options."""
+
+    _fields_ = (
+        ("first_thread", c_uint32),
+        ("thread_count", c_uint32),
+        ("max_depth", c_uint32),
+        ("window", c_uint32),
+        ("limit", c_uint64),
+        ("lookahead", c_uint64),
+        ("functions", c_void_p),
+        ("sites", c_void_p),
+        ("function_bits", c_uint32),
+        ("site_bits", c_uint32),
+    )
+
+
+class Totals(ctypes.LittleEndianStructure):
+    """struct ct_totals."""
+
+    _fields_ = (
+        ("units", c_uint64),
+        ("events", c_uint64 * 8),
+        ("ext", c_uint64 * 16),
+        ("frames", c_uint64 * 4),
+        ("causes", c_uint64 * 13),
+        ("orphans", c_uint64),
+        ("gaps", c_uint64),
+        ("lost", c_uint64),
+        ("short_times", c_uint64),
+        ("first_time", c_uint64),
+        ("last_time", c_uint64),
+        ("max_depth", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class Stat(ctypes.LittleEndianStructure):
+    """struct ct_stat."""
+
+    _fields_ = (("calls", c_uint64), ("self", c_uint64), ("total", c_uint64))
+
+
+STEP = struct.Struct("<5Q3I4B")  # struct ct_step
+LINE = struct.Struct("<5Q4I5B3x")  # struct ct_line
+
+
+@functools.cache
+def reader_library() -> ctypes.CDLL:
+    """The native library with the types of the reader's functions declared.
+
+    Raises EngineError if it is missing or of another version.
+    """
+    library = native.library()
+    u32, pull = c_uint32, POINTER(c_uint32)
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "abi": (u32, []),
+        "open": (c_void_p, [c_void_p, c_uint64, POINTER(u32)]),
+        "close": (None, [c_void_p]),
+        "index": (None, [c_void_p, POINTER(Index)]),
+        "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
+        "info": (None, [c_void_p, u32, POINTER(Span)]),
+        "thread": (None, [c_void_p, u32, POINTER(ThreadEntry)]),
+        "address": (c_uint64, [c_void_p, u32]),
+        "steps_open": (c_void_p, [c_void_p, u32, u32]),
+        "steps_next": (u32, [c_void_p, c_void_p, u32, pull]),
+        "steps_close": (None, [c_void_p]),
+        "tree_open": (c_void_p, [c_void_p, POINTER(TreeOptions)]),
+        "tree_next": (u32, [c_void_p, c_void_p, u32, pull]),
+        "tree_close": (None, [c_void_p]),
+        "summary_open": (c_void_p, [c_void_p]),
+        "summary_run": (u32, [c_void_p]),
+        "summary_totals": (None, [c_void_p, POINTER(Totals)]),
+        "summary_stats": (c_void_p, [c_void_p, u32, pull]),
+        "summary_close": (None, [c_void_p]),
+    }
+    try:
+        for name, (result, arguments) in signatures.items():
+            function = getattr(library, f"ct_reader_{name}")
+            function.restype = result
+            function.argtypes = arguments
+    except AttributeError as error:
+        raise EngineError(f"the native engine has no trace reader ({error}): build it again") from None
+    if library.ct_reader_abi() != READER_ABI:
+        raise EngineError("the native engine is of another version than this program: build it again")
+    return library
+
+
+class TraceFile:
+    """An open trace. Close it, or use it in a ``with`` statement."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Map the file and index its chunks.
+
+        Raises FileMissing, AccessRefused, BadTrace (no trace, later version, cut off), EngineError.
+        """
+        self.path = Path(path)
+        self._map = _mapped(self.path)
+        self._pin: _Pin | None = None
+        self._reader = 0
+        try:
+            self.header = _checked_header(self.path, self._map)
+            self._library = reader_library()
+            self._pin = _Pin(self._map)
+            status = c_uint32()
+            self._reader = (
+                self._library.ct_reader_open(self._pin.address, len(self._map), ctypes.byref(status)) or 0
+            )
+            if not self._reader:
+                raise _open_failure(self.path, status.value)
+            self.index = Index()
+            self._library.ct_reader_index(self._reader, ctypes.byref(self.index))
+            self.problems: list[str] = []  # what is damaged, one line each
+            self.info = self._read_info()
+            self.modules = [self._read_module(at) for at in range(self.index.modules)]
+            self.threads = [self._read_thread(at) for at in range(self.index.threads)]
+        except BaseException:
+            self.close()
+            raise
+        self._by_function = sorted(
+            (module.first_function, at) for at, module in enumerate(self.modules) if module.function_count
+        )
+        self._by_site = sorted(
+            (module.first_site, at) for at, module in enumerate(self.modules) if module.site_count
+        )
+        self._names: dict[tuple[int, int], str] = {}
+
+    def __enter__(self) -> TraceFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap the file; readers that were opened from it must be closed before."""
+        if self._reader:
+            self._library.ct_reader_close(self._reader)
+            self._reader = 0
+        if self._pin:
+            self._pin.release()
+            self._pin = None
+        self._map.close()
+
+    @property
+    def reader(self) -> int:
+        """The native reader's handle."""
+        return self._reader
+
+    @property
+    def clock(self) -> Clock:
+        """What the times of events come from. Anything unknown is as good as a time stamp counter."""
+        return Clock(self.header.clock) if self.header.clock in set(Clock) else Clock.TSC
+
+    @property
+    def policy(self) -> Policy:
+        """What was done when there was no room."""
+        return Policy.DROP_OLDEST if self.header.policy == Policy.DROP_OLDEST else Policy.BLOCK
+
+    @property
+    def state(self) -> State:
+        """How the recording ended."""
+        return State(self.header.state) if self.header.state in set(State) else State.RECORDING
+
+    def seconds(self, ticks: int) -> float | None:
+        """A time span of this trace in seconds; None without a clock or its frequency."""
+        if self.clock is Clock.NONE or not self.header.tsc_hz:
+            return None
+        return float(ticks / self.header.tsc_hz)
+
+    def functions(self, module: Module) -> Iterator[FunctionRecord]:
+        """Every function of the module, in the order of their ids."""
+        entry = self._entry(module)
+        end = entry.functions + module.function_count * _FUNCTION.size
+        with memoryview(self._map) as view, view[entry.functions : end] as records:
+            for record in _FUNCTION.iter_unpack(records):
+                yield FunctionRecord._make(record)
+
+    def sites(self, module: Module) -> Iterator[SiteRecord]:
+        """Every call site of the module, in the order of their ids."""
+        entry = self._entry(module)
+        end = entry.sites + module.site_count * _SITE.size
+        with memoryview(self._map) as view, view[entry.sites : end] as records:
+            for record in _SITE.iter_unpack(records):
+                yield SiteRecord._make(record)
+
+    def function(self, function_id: int) -> tuple[Module, FunctionRecord] | None:
+        """The function with this id; None if no module of the trace has it."""
+        at = bisect.bisect_right(self._by_function, (function_id, len(self.modules))) - 1
+        if at < 0:
+            return None
+        module = self.modules[self._by_function[at][1]]
+        position = function_id - module.first_function
+        if position >= module.function_count:
+            return None
+        offset = self._entry(module).functions + position * _FUNCTION.size
+        return module, FunctionRecord._make(_FUNCTION.unpack_from(self._map, offset))
+
+    def site(self, site_id: int) -> tuple[Module, SiteRecord] | None:
+        """The call site with this id; None if no module of the trace has it."""
+        at = bisect.bisect_right(self._by_site, (site_id, len(self.modules))) - 1
+        if at < 0:
+            return None
+        module = self.modules[self._by_site[at][1]]
+        position = site_id - module.first_site
+        if position >= module.site_count:
+            return None
+        offset = self._entry(module).sites + position * _SITE.size
+        return module, SiteRecord._make(_SITE.unpack_from(self._map, offset))
+
+    def node_name(self, kind: int, node_id: int) -> str:
+        """What a frame is called: a function's name, what a call site calls, or an address of the C API."""
+        key = (kind, node_id)
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = self._node_name(kind, node_id)
+        return name
+
+    def _node_name(self, kind: int, node_id: int) -> str:
+        if kind == NodeKind.FUNCTION:
+            function = self.function(node_id)
+            return function[0].place(function[1].rva) if function else f"function #{node_id}"
+        if kind == NodeKind.CALL:
+            site = self.site(node_id)
+            return site_name(*site) if site else f"call #{node_id}"
+        name = self.address_name(self.address(node_id))
+        return f"call {name}" if kind == NodeKind.API_CALL else name
+
+    def address(self, node_id: int) -> int:
+        """The VA behind the id of a frame of the C API; 0 if there were too many of them."""
+        return int(self._library.ct_reader_address(self._reader, node_id))
+
+    def address_name(self, va: int) -> str:
+        """A VA as ``module!function`` or ``module+0xRVA``, else as a number."""
+        for module in self.modules:
+            if module.base <= va < module.base + module.size:
+                return module.place(va - module.base)
+        return f"{va:#x}"
+
+    def _entry(self, module: Module) -> ModuleEntry:
+        return self._entries[module.first_function, module.first_site, module.index]
+
+    @functools.cached_property
+    def _entries(self) -> dict[tuple[int, int, int], ModuleEntry]:
+        entries = (self._module_entry(at) for at in range(self.index.modules))
+        return {(entry.first_function, entry.first_site, entry.index): entry for entry in entries}
+
+    def _module_entry(self, at: int) -> ModuleEntry:
+        entry = ModuleEntry()
+        self._library.ct_reader_module(self._reader, at, ctypes.byref(entry))
+        return entry
+
+    def _read_module(self, at: int) -> Module:
+        entry = self._module_entry(at)
+        told = self._json(entry.json, entry.json_size, f"the description of module {entry.index}")
+        path = _text(told.get("path"))
+        return Module(
+            index=entry.index,
+            base=entry.base,
+            size=entry.size,
+            path=path,
+            name=_text(told.get("name")) or module_name(path) or f"module{entry.index}",
+            load_tsc=entry.load_tsc,
+            first_function=entry.first_function,
+            function_count=entry.function_count,
+            first_site=entry.first_site,
+            site_count=entry.site_count,
+            timestamp=_number(told.get("timestamp")),
+            checksum=_number(told.get("checksum")),
+            names={_number(row[0]): _text(row[1]) for row in _rows(told.get("names"), 2)},
+            imports=tuple(_text(name) for name in _list(told.get("imports"))),
+            statuses={
+                int(status): _text(text)
+                for status, text in _dict(told.get("statuses")).items()
+                if status.isdecimal()
+            },
+            refusals={_number(row[0]): _number(row[2]) for row in _rows(told.get("refusals"), 3)},
+            plan=_dict(told.get("plan")),
+            events=_text(told.get("events")),
+        )
+
+    def _read_info(self) -> dict[str, Any]:
+        # Later chunks know better: the last is written when recording has ended.
+        told: dict[str, Any] = {}
+        span = Span()
+        for at in range(self.index.infos):
+            self._library.ct_reader_info(self._reader, at, ctypes.byref(span))
+            told.update(self._json(span.offset, span.size, f"INFO chunk {at}"))
+        return told
+
+    def _read_thread(self, at: int) -> Thread:
+        entry = ThreadEntry()
+        self._library.ct_reader_thread(self._reader, at, ctypes.byref(entry))
+        return Thread(entry.index, entry.id, entry.units, entry.lost, entry.open_tsc)
+
+    def _json(self, offset: int, size: int, what: str) -> dict[str, Any]:
+        try:
+            told = json.loads(self._map[offset : offset + size].decode())
+        except (ValueError, RecursionError):
+            told = None
+        if not isinstance(told, dict):
+            self.problems.append(f"{what} is damaged")
+            return {}
+        return told
+
+
+def site_name(module: Module, site: SiteRecord) -> str:
+    """What a call site calls: an import, a function, or what cannot be known beforehand."""
+    if site.imported != NONE_ID and site.imported < len(module.imports):
+        return module.imports[site.imported]
+    if site.target:
+        return f"call {module.place(site.target)}"
+    return f"call at {module.stem}+{site.rva:#x}"
+
+
+class _Pin:
+    """The address of a mapping's bytes, and what keeps it valid."""
+
+    class _Buffer(ctypes.Structure):
+        # Py_buffer of Python's C API. ctypes' own from_buffer wants a mapping that can be written to.
+        _fields_ = (
+            ("buf", c_void_p),
+            ("obj", c_void_p),
+            ("len", ctypes.c_ssize_t),
+            ("itemsize", ctypes.c_ssize_t),
+            ("readonly", ctypes.c_int),
+            ("ndim", ctypes.c_int),
+            ("format", c_void_p),
+            ("shape", c_void_p),
+            ("strides", c_void_p),
+            ("suboffsets", c_void_p),
+            ("internal", c_void_p),
+        )
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._buffer = self._Buffer()
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapping), ctypes.byref(self._buffer), 0)
+
+    @property
+    def address(self) -> int:
+        return int(self._buffer.buf)
+
+    def release(self) -> None:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(self._buffer))
+
+
+def bits_of(ids: Sequence[int]) -> tuple[ctypes.Array[c_uint8], int]:
+    """A set of ids as one bit each, and how many bits there are."""
+    count = max(ids, default=-1) + 1
+    bits = bytearray(count // 8 + 1)
+    for number in ids:
+        bits[number // 8] |= 1 << number % 8
+    return (c_uint8 * len(bits)).from_buffer(bits), count
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < ctypes.sizeof(FileHeader):
+                raise _too_short(path, file.read(len(MAGIC)))
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise FileMissing(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise FileMissing(f"{path} is a folder: name a trace file") from None
+    except PermissionError:
+        # What Windows says of a folder, too.
+        if path.is_dir():
+            raise FileMissing(f"{path} is a folder: name a trace file") from None
+        raise AccessRefused(f"{path} cannot be read: permission denied") from None
+    except OSError as error:
+        raise AccessRefused(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _too_short(path: Path, start: bytes) -> BadTrace:
+    if start and MAGIC.startswith(start):
+        return BadTrace(f"{path} is cut off within its header: nothing of the trace is left")
+    return BadTrace(f"{path} is not a calltrace trace")
+
+
+def _checked_header(path: Path, mapping: mmap.mmap) -> FileHeader:
+    header = FileHeader.from_buffer_copy(mapping[: ctypes.sizeof(FileHeader)])
+    if mapping[: len(MAGIC)] != MAGIC:
+        raise BadTrace(f"{path} is not a calltrace trace")
+    if header.version != VERSION:
+        raise BadTrace(
+            f"{path} is of trace version {header.version}, this calltrace reads version {VERSION}: "
+            "open it with the calltrace that recorded it"
+        )
+    return header
+
+
+def _open_failure(path: Path, status: int) -> BadTrace | EngineError:
+    if status == 1:
+        return EngineError(f"not enough memory to index {path}")
+    return BadTrace(f"{path} is damaged: the sizes in its header make no sense")
+
+
+def _text(value: Any) -> str:
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(value: Any, width: int) -> Iterator[list[Any]]:
+    return (row for row in _list(value) if isinstance(row, list) and len(row) >= width)

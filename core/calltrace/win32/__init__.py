@@ -1,0 +1,1 @@
+"""The standalone port: processes of this machine through the Win32 debug API, with no debugger at all."""

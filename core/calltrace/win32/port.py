@@ -1,0 +1,578 @@
+"""The standalone port: one target process, stopped and read through the Win32 debug API.
+
+A target is stopped while one of its debug events is unanswered; the thread that raised it is the stopped
+thread, on which `call` works by context hijack. All debugging of one target must happen on one thread of this
+process, as the system demands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+from collections.abc import Iterator, Sequence
+
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, NotTraceable, OutOfSpace, TargetLost
+from calltrace.ports import Capability, Protection, Registers, TargetModule
+from calltrace.win32 import api
+from calltrace.win32.exports import export_address
+
+STOP_SECONDS = 20.0  # from asking for a stop to its breakpoint
+FROZEN_SECONDS = 2.0  # how long a call may take while the other threads are frozen
+CALL_SECONDS = 15.0  # how long a call may take in all
+_SLICE_MS = 100  # waits are cut into slices, so that Ctrl+C is noticed between them
+
+_ALLOCATION = 0x10000  # the system's allocation granularity, bytes
+_REACH = 0x7FFF0000  # a range must end within this many bytes of its module's base
+_PAGE = 0x1000
+_PIECE = 4 << 20  # bytes moved by one system call
+
+_PROTECTIONS = {
+    Protection.READ: api.PAGE_READONLY,
+    Protection.READ_WRITE: api.PAGE_READWRITE,
+    Protection.EXECUTE_READ: api.PAGE_EXECUTE_READ,
+}
+
+# The page on which calls begin and end. It has unwind data of its own with a handler, so that an exception
+# let out by the called function ends the call, short of the handlers of what the thread did before.
+#
+#   00  sub rsp, 28h                 rax = function; rcx, rdx, r8, r9 = arguments, set in the context
+#   04  call rax
+#   06  int3                         it returned
+#   07  mov ecx, 0
+#   0c  mov rax, RtlExitUserThread   (patched in)
+#   16  call rax
+#   18  int3                         the handler: it raised
+#   20  UNWIND_INFO: version 1 with handler 18h; prolog of 4 bytes: at 4, 28h bytes allocated
+#   30  RUNTIME_FUNCTION: 00 to 18h, UNWIND_INFO at 20h
+_STUB = bytearray.fromhex(
+    "48 83 ec 28  ff d0  cc  b9 00 00 00 00  48 b8 00 00 00 00 00 00 00 00  ff d0  cc cc cc cc cc cc cc cc"
+    "09 04 01 00  04 42 00 00  18 00 00 00  00 00 00 00"
+    "00 00 00 00  18 00 00 00  20 00 00 00"
+)
+_STUB_RETURNED, _STUB_EXIT_THREAD, _STUB_RAISED, _STUB_TABLE = 0x06, 0x0E, 0x18, 0x30
+_NOP = b"\x90"
+_RETURNED = 0  # how a call ended, else the code of its exception
+
+
+class Win32Port:
+    """A process of this machine, as `calltrace.win32.launch` makes them; a Port and more."""
+
+    def __init__(self, process: int, process_id: int) -> None:
+        """Take over `process`, a handle with PROCESS_RIGHTS to a running process nobody debugs."""
+        self.process_id = process_id
+        self._process = process
+        self._debugging = False
+        self._thread_handles: dict[int, int] = {}
+        self._module_paths: dict[int, str] = {}  # base -> path, in order of loading
+        self._event: tuple[int, int] | None = None  # unanswered: thread id, how to answer it
+        self._stub = 0  # VA of the call stub, 0 = none
+
+    # Control
+
+    def supports(self, capability: Capability) -> bool:
+        """True: the standalone port can do everything."""
+        return capability in (Capability.STOP, Capability.WAIT)
+
+    def stop(self) -> None:
+        """Become the target's debugger again and wait for the break-in."""
+        if not api.kernel32().DebugActiveProcess(self.process_id):
+            why = api.error_text(api.last_error())
+            raise self._unless_ended(AccessRefused(f"cannot stop process {self.process_id}: {why}"))
+        api.kernel32().DebugSetProcessKillOnExit(0)
+        self.wait_for_break()
+
+    def wait_for_break(self) -> None:
+        """Wait for the first breakpoint of a process this thread has just begun to debug.
+
+        EngineError, and no debugging any more, if it does not come within STOP_SECONDS.
+        """
+        self._debugging = True
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            event = self._next_event(deadline)
+            if event is None:
+                self.detach()
+                raise EngineError(
+                    f"process {self.process_id} did not stop within {STOP_SECONDS:.0f} s "
+                    "(it may be starting, ending or frozen): try again"
+                )
+            if self._is_system_break(event):
+                self._event = (event.dwThreadId, api.DBG_CONTINUE)
+                return
+            self._answer(event)
+
+    def detach(self) -> None:
+        """Stop debugging: the target runs on, and no longer sees a debugger."""
+        if not self._debugging:
+            return
+        kernel32 = api.kernel32()
+        self._remove_stub()
+        with self._frozen(list(self._thread_handles)):  # so that nothing happens between answer and farewell
+            if self._event is not None:
+                kernel32.ContinueDebugEvent(self.process_id, *self._event)
+                self._event = None
+            kernel32.DebugActiveProcessStop(self.process_id)
+            self._clear_being_debugged()
+        self._end_debugging()
+
+    def close(self) -> None:
+        """Detach, and give up the process handle; the port is of no further use."""
+        self.detach()
+        api.kernel32().CloseHandle(self._process)
+
+    def terminate(self) -> None:
+        """End the target at once and wait until it has; harmless if it has ended."""
+        api.kernel32().TerminateProcess(self._process, 1)
+        self.detach()
+        api.kernel32().WaitForSingleObject(self._process, int(STOP_SECONDS * 1000))
+
+    def share_handle(self, handle: int) -> int:
+        """The value in the target of a duplicate of `handle`. AccessRefused if the system refuses."""
+        kernel32, duplicate = api.kernel32(), ctypes.c_void_p()
+        own = kernel32.GetCurrentProcess()
+        if not kernel32.DuplicateHandle(
+            own, handle, self._process, ctypes.byref(duplicate), 0, 0, api.DUPLICATE_SAME_ACCESS
+        ):
+            raise self._failure("hand a file over")
+        return duplicate.value or 0
+
+    def wait(self, seconds: float | None, *events: int) -> int | None:
+        """Wait for the target's end or one of `events` (event handles of this process).
+
+        Returns 0 for the target's end, n for the nth event, None when `seconds` (None: no limit) are over. A
+        KeyboardInterrupt comes through.
+        """
+        handles = (ctypes.c_void_p * (1 + len(events)))(self._process, *events)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = _SLICE_MS if deadline is None else _milliseconds_until(deadline)
+            which = api.kernel32().WaitForMultipleObjects(len(handles), handles, 0, left)
+            if which < len(handles):
+                return int(which)
+            if which != api.WAIT_TIMEOUT:
+                raise EngineError(f"cannot wait: {api.error_text(api.last_error())}")
+            if left == 0:
+                return None
+
+    def exit_code(self) -> int:
+        """The exit code of a target that has ended, 0 to 2**32 - 1."""
+        code = ctypes.c_uint32()
+        api.kernel32().GetExitCodeProcess(self._process, ctypes.byref(code))
+        return code.value
+
+    # Memory
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes at VA `address`."""
+        store = bytearray(size)
+        for offset in range(0, size, _PIECE):
+            length = min(_PIECE, size - offset)
+            done = ctypes.c_size_t()
+            piece = (ctypes.c_char * length).from_buffer(store, offset)
+            ok = api.kernel32().ReadProcessMemory(
+                self._process, address + offset, piece, length, ctypes.byref(done)
+            )
+            if not ok or done.value != length:
+                raise self._failure(f"read {length} bytes at {address + offset:#x}")
+        return bytes(store)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write `data` at VA `address`, and read it back."""
+        for start, end, protection in list(self._regions(address, address + len(data))):
+            writable = bool(protection & api.PAGES_WRITABLE)
+            if not writable:
+                self._set_protection(start, end - start, api.PAGE_READWRITE)
+            try:
+                self._write_plain(start, data[start - address : end - address])
+            finally:
+                if not writable:
+                    self._set_protection(start, end - start, protection)
+        api.kernel32().FlushInstructionCache(self._process, address, len(data))
+        if self.read(address, len(data)) != data:
+            raise AccessRefused(
+                f"process {self.process_id} changes its memory at {address:#x} back: it protects itself, "
+                "so it cannot be traced"
+            )
+
+    def allocate(self, size: int, above: TargetModule | None = None) -> int:
+        """The VA of `size` fresh READ_WRITE bytes, behind `above` and within its reach if given."""
+        if above is None:
+            address = self._allocate_at(0, size)
+            if not address:
+                raise self._unless_ended(
+                    OutOfSpace(f"process {self.process_id} has no {size:,} bytes of memory left")
+                )
+            return address
+        start = _align_up(above.end, _ALLOCATION)
+        while start + size <= above.base + _REACH:
+            info = self._query(start)
+            if info is None:
+                break
+            region_end = info.BaseAddress + info.RegionSize
+            if info.State == api.MEM_FREE and start + size <= region_end:
+                address = self._allocate_at(start, size)
+                if address:
+                    return address
+                start += _ALLOCATION  # taken in between, or the system wants it for itself
+            else:
+                start = _align_up(region_end, _ALLOCATION)
+        raise self._unless_ended(
+            OutOfSpace(
+                f"no free range of {size:,} bytes within 2 GB above {above.name} at {above.base:#x}: "
+                "leave functions out with --exclude, or choose some with --include"
+            )
+        )
+
+    def protect(self, address: int, size: int, protection: Protection) -> None:
+        """Set the access to the pages of `address` to `address + size`."""
+        self._set_protection(address, size, _PROTECTIONS[protection])
+
+    def free(self, address: int) -> None:
+        """Release a range that `allocate` returned."""
+        if not api.kernel32().VirtualFreeEx(self._process, address, 0, api.MEM_RELEASE):
+            raise self._failure(f"free the memory at {address:#x}")
+
+    # Modules
+
+    def modules(self) -> list[TargetModule]:
+        """The modules mapped when the target was last stopped, the program first."""
+        return [TargetModule(base, self._image_size(base), path) for base, path in self._module_paths.items()]
+
+    # Threads
+
+    def threads(self) -> list[int]:
+        """The ids of the target's threads."""
+        self._require_stop()
+        return list(self._thread_handles)
+
+    def registers(self, thread: int) -> Registers:
+        """Where `thread` stands."""
+        context = self._context(thread)
+        return Registers(context.Rip, context.Rsp)
+
+    def set_rip(self, thread: int, rip: int) -> None:
+        """Let `thread` go on at VA `rip`."""
+        context = self._context(thread)
+        context.Rip = rip
+        self._set_context(thread, context)
+
+    def call(self, function: int, *arguments: int) -> int:
+        """Call `function` on the stopped thread, the others frozen for at most FROZEN_SECONDS."""
+        thread = self._require_stop()
+        if len(arguments) > 4:
+            raise ValueError("a call takes at most four arguments")
+        stub = self._call_stub()
+        saved, context = self._context(thread), self._context(thread)
+        context.Rip, context.Rax = stub, function
+        context.Rcx, context.Rdx, context.R8, context.R9 = (*arguments, 0, 0, 0, 0)[:4]
+        # Clear of anything kept below the stack pointer, and aligned so that `call rax` finds the stack as
+        # the calling convention wants it.
+        context.Rsp = ((saved.Rsp - 0x200) & ~0xF) - 8
+        self._set_context(thread, context)
+        others = [other for other in self._thread_handles if other != thread]
+        started = time.monotonic()
+        with self._frozen(others):
+            self._continue()
+            ended = self._run_until_return(thread, stub, started + FROZEN_SECONDS)
+        if ended is None:  # a frozen thread may hold a lock that the function waits for
+            ended = self._run_until_return(thread, stub, started + CALL_SECONDS)
+        if ended is None:
+            ended = self._abandon_call(thread, stub)
+        if ended is None:
+            self.detach()
+            raise EngineError(
+                f"a call of {function:#x} in process {self.process_id} did not come back within "
+                f"{CALL_SECONDS:.0f} s: try again, or start the program under calltrace"
+            )
+        result = int(self._context(thread).Rax)
+        self._set_context(thread, saved)
+        if ended != _RETURNED:
+            raise EngineError(
+                f"{function:#x}, called in process {self.process_id}, raised exception {ended:#x}"
+            )
+        return result
+
+    # Debug events
+
+    def _next_event(self, deadline: float) -> api.DebugEvent | None:
+        """The next debug event, already noted in our tables; None at the deadline. TargetLost at its end."""
+        event = api.DebugEvent()
+        while True:
+            left = _milliseconds_until(deadline)
+            if api.kernel32().WaitForDebugEvent(ctypes.byref(event), left):
+                break
+            error = api.last_error()
+            if error not in (api.ERROR_SEM_TIMEOUT, api.WAIT_TIMEOUT):
+                raise self._failure("wait for its events", error)
+            if left == 0:
+                return None
+        if event.dwProcessId != self.process_id:
+            raise EngineError(f"process {event.dwProcessId} is debugged beside {self.process_id}")
+        self._note(event)
+        return event
+
+    def _note(self, event: api.DebugEvent) -> None:
+        """Keep the tables of threads and modules, and close what the event hands over."""
+        kernel32, code = api.kernel32(), event.dwDebugEventCode
+        if code == api.CREATE_PROCESS_DEBUG_EVENT:
+            info = event.u.CreateProcessInfo
+            self._module_paths = {info.lpBaseOfImage: self._module_path(info.lpBaseOfImage, info.hFile)}
+            self._open_thread(event.dwThreadId)
+        elif code == api.LOAD_DLL_DEBUG_EVENT:
+            dll = event.u.LoadDll
+            self._module_paths[dll.lpBaseOfDll] = self._module_path(dll.lpBaseOfDll, dll.hFile)
+        elif code == api.UNLOAD_DLL_DEBUG_EVENT:
+            self._module_paths.pop(event.u.UnloadedDll, None)
+        elif code == api.CREATE_THREAD_DEBUG_EVENT:
+            self._open_thread(event.dwThreadId)
+        elif code == api.EXIT_THREAD_DEBUG_EVENT:
+            handle = self._thread_handles.pop(event.dwThreadId, 0)
+            if handle:
+                kernel32.CloseHandle(handle)
+        elif code == api.EXIT_PROCESS_DEBUG_EVENT:
+            exit_code = event.u.ExitCode
+            kernel32.ContinueDebugEvent(event.dwProcessId, event.dwThreadId, api.DBG_CONTINUE)
+            self._event = None
+            self._end_debugging()
+            raise TargetLost(f"process {self.process_id} has ended (exit code {exit_code})")
+
+    def _answer(self, event: api.DebugEvent) -> None:
+        """Continue after an event that is the target's own affair."""
+        how = api.DBG_CONTINUE
+        if event.dwDebugEventCode == api.EXCEPTION_DEBUG_EVENT:
+            how = api.DBG_EXCEPTION_NOT_HANDLED
+        self._event = (event.dwThreadId, how)
+        self._continue()
+
+    def _continue(self) -> None:
+        assert self._event is not None
+        event, self._event = self._event, None
+        if not api.kernel32().ContinueDebugEvent(self.process_id, *event):
+            raise self._failure("continue")
+
+    def _is_system_break(self, event: api.DebugEvent) -> bool:
+        """Whether this is ntdll's own breakpoint: at a process's start, or of the break-in thread."""
+        if event.dwDebugEventCode != api.EXCEPTION_DEBUG_EVENT:
+            return False
+        record = event.u.Exception.ExceptionRecord
+        if record.ExceptionCode != api.EXCEPTION_BREAKPOINT:
+            return False
+        ntdll = next((m for m in self.modules() if m.name.lower() == "ntdll.dll"), None)
+        return ntdll is None or ntdll.base <= record.ExceptionAddress < ntdll.end
+
+    def _run_until_return(self, thread: int, stub: int, deadline: float) -> int | None:
+        """Answer events until the call on `thread` is over, and leave that event unanswered.
+
+        Returns _RETURNED, or the code of an exception that it let out, or None at the deadline.
+        """
+        raised = 0
+        while True:
+            event = self._next_event(deadline)
+            if event is None:
+                return None
+            if event.dwDebugEventCode == api.EXCEPTION_DEBUG_EVENT and event.dwThreadId == thread:
+                record = event.u.Exception.ExceptionRecord
+                code, address = record.ExceptionCode, record.ExceptionAddress
+                if code == api.EXCEPTION_BREAKPOINT and address == stub + _STUB_RETURNED:
+                    self._event = (thread, api.DBG_CONTINUE)
+                    return _RETURNED
+                if code == api.EXCEPTION_BREAKPOINT and address == stub + _STUB_RAISED:
+                    self._event = (thread, api.DBG_CONTINUE)
+                    return raised
+                raised = int(code)
+                if not event.u.Exception.dwFirstChance:
+                    self._event = (thread, api.DBG_CONTINUE)
+                    return raised
+            self._answer(event)
+
+    def _abandon_call(self, thread: int, stub: int) -> int | None:
+        """Let the thread end itself when its call returns after all, instead of meeting our int3 undebugged.
+
+        It is the break-in thread, or one of a process about to be terminated: nobody misses it. The result is
+        that of `_run_until_return` if the call returned at the last moment.
+        """
+        self.write(stub + _STUB_RETURNED, _NOP)
+        self._stub = 0  # that page stays with the thread
+        return self._run_until_return(thread, stub, time.monotonic() + 0.2)
+
+    def _end_debugging(self) -> None:
+        self._debugging = False
+        self._stub = 0
+        for handle in self._thread_handles.values():
+            api.kernel32().CloseHandle(handle)
+        self._thread_handles = {}
+
+    def _clear_being_debugged(self) -> None:
+        """PEB.BeingDebugged is the system's to clear; where it forgets to, we do."""
+        with contextlib.suppress(CalltraceError):
+            flag = process_environment_block(self._process) + 2
+            if self.read(flag, 1) != b"\0":
+                self._write_plain(flag, b"\0")
+
+    # Threads, inside
+
+    def _open_thread(self, thread: int) -> None:
+        # The event's own handle is closed by the system on detaching, before we let the threads go on.
+        handle = api.kernel32().OpenThread(api.THREAD_RIGHTS, 0, thread)
+        if handle:
+            self._thread_handles[thread] = handle
+
+    @contextlib.contextmanager
+    def _frozen(self, threads: Sequence[int]) -> Iterator[None]:
+        kernel32 = api.kernel32()
+        frozen = []
+        for thread in threads:
+            if kernel32.SuspendThread(self._thread_handles[thread]) != 0xFFFFFFFF:
+                frozen.append(thread)
+        try:
+            yield
+        finally:
+            for thread in frozen:
+                if thread in self._thread_handles:
+                    kernel32.ResumeThread(self._thread_handles[thread])
+
+    def _require_stop(self) -> int:
+        if self._event is None:
+            raise EngineError(f"process {self.process_id} is not stopped")
+        return self._event[0]
+
+    def _context(self, thread: int) -> api.Context:
+        self._require_stop()
+        context = api.new_context()
+        if not api.kernel32().GetThreadContext(self._thread_handle(thread), ctypes.byref(context)):
+            raise self._failure(f"read the registers of thread {thread}")
+        return context
+
+    def _set_context(self, thread: int, context: api.Context) -> None:
+        self._require_stop()
+        if not api.kernel32().SetThreadContext(self._thread_handle(thread), ctypes.byref(context)):
+            raise self._failure(f"set the registers of thread {thread}")
+
+    def _thread_handle(self, thread: int) -> int:
+        handle = self._thread_handles.get(thread)
+        if handle is None:
+            raise AccessRefused(f"process {self.process_id} has no thread {thread} that can be opened")
+        return handle
+
+    def _call_stub(self) -> int:
+        if not self._stub:
+            code, exit_thread = bytearray(_STUB), export_address(self, "ntdll.dll", "RtlExitUserThread")
+            code[_STUB_EXIT_THREAD : _STUB_EXIT_THREAD + 8] = exit_thread.to_bytes(8, "little")
+            stub = self.allocate(_PAGE)
+            self.write(stub, bytes(code))
+            self.protect(stub, _PAGE, Protection.EXECUTE_READ)
+            self._stub = stub
+            self.call(export_address(self, "ntdll.dll", "RtlAddFunctionTable"), stub + _STUB_TABLE, 1, stub)
+        return self._stub
+
+    def _remove_stub(self) -> None:
+        if self._stub and self._event is not None:
+            with contextlib.suppress(CalltraceError):  # what cannot be removed does no harm
+                forget = export_address(self, "ntdll.dll", "RtlDeleteFunctionTable")
+                self.call(forget, self._stub + _STUB_TABLE)
+                self.free(self._stub)
+            self._stub = 0
+
+    # Memory, inside
+
+    def _query(self, address: int) -> api.MemoryBasicInformation | None:
+        info = api.MemoryBasicInformation()
+        size = ctypes.sizeof(info)
+        if not api.kernel32().VirtualQueryEx(self._process, address, ctypes.byref(info), size):
+            return None
+        return info
+
+    def _regions(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The parts of [start, end) with one protection each: (start, end, PAGE_ value)."""
+        while start < end:
+            info = self._query(start)
+            if info is None or info.State != api.MEM_COMMIT:
+                raise self._failure(f"find the memory at {start:#x}")
+            stop = min(end, info.BaseAddress + info.RegionSize)
+            yield start, stop, info.Protect
+            start = stop
+
+    def _write_plain(self, address: int, data: bytes) -> None:
+        for offset in range(0, len(data), _PIECE):
+            piece = data[offset : offset + _PIECE]
+            done = ctypes.c_size_t()
+            ok = api.kernel32().WriteProcessMemory(
+                self._process, address + offset, piece, len(piece), ctypes.byref(done)
+            )
+            if not ok or done.value != len(piece):
+                raise self._failure(f"write {len(piece)} bytes at {address + offset:#x}")
+
+    def _set_protection(self, address: int, size: int, protection: int) -> None:
+        old = ctypes.c_uint32()
+        if not api.kernel32().VirtualProtectEx(self._process, address, size, protection, ctypes.byref(old)):
+            raise self._failure(f"set the protection of {size} bytes at {address:#x}")
+
+    def _allocate_at(self, address: int, size: int) -> int:
+        allocate = api.kernel32().VirtualAllocEx
+        return int(allocate(self._process, address, size, api.MEM_COMMIT_RESERVE, api.PAGE_READWRITE))
+
+    # Modules, inside
+
+    def _module_path(self, base: int, file: int | None) -> str:
+        """The path of a module from its debug event, whose file handle is closed here."""
+        kernel32 = api.kernel32()
+        text = ctypes.create_unicode_buffer(32768)
+        length = kernel32.K32GetModuleFileNameExW(self._process, base, text, len(text))
+        if not length and file:
+            length = kernel32.GetFinalPathNameByHandleW(file, text, len(text), 0)
+        if file:
+            kernel32.CloseHandle(file)
+        path = text.value if length else ""
+        return path[4:] if path.startswith("\\\\?\\") else path
+
+    def _image_size(self, base: int) -> int:
+        """SizeOfImage from the headers in memory; one page if they are not to be read."""
+        try:
+            header = self.read(base + 0x3C, 4)
+            nt_headers = base + int.from_bytes(header, "little")
+            return int.from_bytes(self.read(nt_headers + 0x50, 4), "little")
+        except AccessRefused:
+            return _PAGE
+
+    # Errors
+
+    def _failure(self, action: str, error: int | None = None) -> CalltraceError:
+        """The error for a failed system call."""
+        code = api.last_error() if error is None else error
+        return self._unless_ended(
+            AccessRefused(f"cannot {action} in process {self.process_id}: {api.error_text(code)}")
+        )
+
+    def _unless_ended(self, error: CalltraceError) -> CalltraceError:
+        """`error`, or TargetLost if the process has ended, which is the better explanation."""
+        if api.kernel32().WaitForSingleObject(self._process, 0) == api.WAIT_OBJECT_0:
+            return TargetLost(f"process {self.process_id} has ended (exit code {self.exit_code()})")
+        return error
+
+
+def process_environment_block(process: int) -> int:
+    """The VA of the PEB of a process, by handle. AccessRefused if the system does not tell."""
+    info = api.ProcessBasicInformation()
+    status = api.ntdll().NtQueryInformationProcess(process, 0, ctypes.byref(info), ctypes.sizeof(info), None)
+    if status:
+        raise AccessRefused(f"cannot find the process environment block: status {status:#x}")
+    return int(info.PebBaseAddress)
+
+
+def check_machine(machine: int, name: str) -> None:
+    """NotTraceable unless `machine`, a PE header's machine type, is x64."""
+    if machine == api.IMAGE_FILE_MACHINE_AMD64:
+        return
+    kinds = {0x14C: "a 32-bit program", 0xAA64: "an ARM64 program", 0x1C4: "a 32-bit ARM program"}
+    kind = kinds.get(machine, f"for machine type {machine:#x}")
+    raise NotTraceable(f"{name} is {kind}: only x64 programs can be traced")
+
+
+def _milliseconds_until(deadline: float) -> int:
+    """What is left of it, but no more than a slice; 0 when it is over."""
+    return max(0, min(_SLICE_MS, int((deadline - time.monotonic()) * 1000)))
+
+
+def _align_up(value: int, alignment: int) -> int:
+    return (value + alignment - 1) & -alignment

@@ -1,0 +1,61 @@
+/* Inside the reader: the index of a trace file, and the machine that walks a thread's units. */
+#ifndef CALLTRACE_READER_INDEX_H
+#define CALLTRACE_READER_INDEX_H
+
+#include <stdbool.h>
+
+#include "reader.h"
+#include "trace_format.h"
+
+/* Counts and times beyond are no writer's; sums of those below do not wrap. */
+#define CT_NUMBER_LIMIT (UINT64_C(1) << 62)
+
+/* One thread's events in one block of the file. */
+struct ct_piece {
+    uint64_t units_at; /* file offset of its first unit */
+    uint64_t first_unit;
+    uint64_t open_tsc;
+    uint64_t close_tsc;
+    uint32_t units;
+    uint32_t thread_index;
+    uint32_t thread_id;
+    bool live;
+};
+
+struct ct_reader_thread {
+    struct ct_thread_entry entry;
+    uint64_t first_piece, piece_count;
+    bool ends_live; /* its last piece is a slot: nothing of it is missing at its end */
+};
+
+/* Addresses given through the C API, numbered in the order they are met. */
+struct ct_addresses {
+    uint64_t *values;
+    uint32_t *slots; /* hash table of id + 1 */
+    uint32_t count, slot_count;
+};
+
+struct ct_reader {
+    const uint8_t *file;
+    struct ct_file_header header;
+    struct ct_index index;
+    struct ct_piece *pieces;
+    struct ct_module_entry *modules;
+    struct ct_span *infos;
+    struct ct_reader_thread *threads;
+    uint32_t id_count; /* ids of functions and sites of all modules lie below */
+    uint32_t *parents; /* by function id: the parent of a funclet, else CT_NONE */
+    uint32_t *holders; /* by site id: the function that holds it, else CT_NONE */
+    struct ct_addresses addresses;
+};
+
+/* Values (of 64 bits) that follow a CT_EXT unit; -1: a kind this version does not know. */
+int ct_ext_values(uint32_t kind);
+
+/* The id of a VA; 0 is the id of every address after too many. False: no memory. */
+bool ct_address_id(struct ct_addresses *addresses, uint64_t va, uint32_t *id);
+
+/* Makes room for `count` elements of `size` bytes in *array, doubling; new ones are zero. False: no memory. */
+bool ct_reserve_items(void **array, uint64_t *capacity, uint64_t count, size_t size);
+
+#endif

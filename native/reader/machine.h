@@ -1,0 +1,64 @@
+/* Walks the units of one thread after the other and tells what happened, frame by frame. */
+#ifndef CALLTRACE_READER_MACHINE_H
+#define CALLTRACE_READER_MACHINE_H
+
+#include "index.h"
+
+struct ct_frame {
+    uint64_t begin;
+    uint64_t children; /* time spent in closed children */
+    uint64_t sp;       /* stack pointer at entry, if has_sp */
+    uint32_t id;
+    uint32_t below; /* the next lower open frame of the same kind and id, plus 1; 0 = none */
+    uint8_t kind;
+    bool has_sp;
+};
+
+/* By id: the topmost open frame, plus 1. */
+struct ct_tops {
+    uint32_t *of;
+    uint64_t count;
+};
+
+struct ct_machine {
+    struct ct_reader *reader;
+    uint32_t thread, thread_end;
+    bool inside; /* the thread's first step was given */
+    uint64_t piece, piece_end;
+    const uint8_t *unit, *unit_end;
+    uint64_t piece_close_tsc;
+    uint64_t position; /* of `unit` in its thread */
+    uint64_t time;
+    uint64_t told_position; /* of the unit whose steps are being given */
+    uint64_t sp;
+    bool has_sp; /* a CT_FRAME came and waits for what it belongs to */
+    bool after_tail;
+    bool no_memory;
+
+    struct ct_frame *frames;
+    uint64_t frame_room;
+    uint32_t depth;
+    struct ct_tops tops[CT_NODE_KINDS];
+    uint32_t api_frames; /* open frames of CT_NODE_API_FUNCTION */
+
+    /* Frames above `close_to` are being closed, the last of them for a reason of its own; then comes `pending`. */
+    uint32_t close_to;
+    uint8_t close_cause, last_cause;
+    uint64_t goto_target;
+    struct ct_step pending;
+    uint64_t pending_sp;
+    bool pending_has_sp;
+
+    struct ct_totals *totals; /* units and events are counted here */
+};
+
+/* Every thread from `first` on, `count` of them. */
+void ct_machine_start(struct ct_machine *machine, struct ct_reader *reader, uint32_t first, uint32_t count,
+                      struct ct_totals *totals);
+
+/* The next step. False: there is none, or machine->no_memory. */
+bool ct_machine_next(struct ct_machine *machine, struct ct_step *step);
+
+void ct_machine_free(struct ct_machine *machine);
+
+#endif

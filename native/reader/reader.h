@@ -1,0 +1,239 @@
+/* The trace reader: what a trace file holds, and the call tree it tells.
+ *
+ *   ct_reader_open      index: every chunk of the file, each thread's blocks in order
+ *   ct_reader_steps_*   pull: what happened, in order, frame by frame
+ *   ct_reader_tree_*    pull: lines of a call tree, repeated leaf calls folded
+ *   ct_reader_summary_* the whole trace in numbers
+ *
+ * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
+ * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
+ * opened from it belong to one thread at a time.
+ *
+ * Times are time stamp counter ticks in traces with a clock, else positions (units this thread recorded before).
+ */
+#ifndef CALLTRACE_READER_H
+#define CALLTRACE_READER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define CT_READER_EXPORT __declspec(dllexport)
+#else
+#define CT_READER_EXPORT __attribute__((visibility("default")))
+#endif
+
+#define CT_READER_ABI 1u
+
+enum ct_reader_status {
+    CT_READER_OK = 0,
+    CT_READER_NO_MEMORY = 1,
+    CT_READER_NOT_A_TRACE = 2, /* too small for a header, or another magic */
+    CT_READER_VERSION = 3,     /* a version this reader does not know */
+    CT_READER_BAD_HEADER = 4,  /* sizes in the header that no writer gives */
+};
+
+/* Whose frame. Each kind numbers its ids by itself. */
+enum ct_node_kind {
+    CT_NODE_FUNCTION = 0,     /* id = function */
+    CT_NODE_CALL = 1,         /* id = site */
+    CT_NODE_API_FUNCTION = 2, /* id = address, see ct_reader_address: entered through the C API */
+    CT_NODE_API_CALL = 3,     /* id = address of what is called through the C API */
+    CT_NODE_KINDS = 4,
+};
+
+/* How a frame was closed. From CT_CAUSE_EXCEPTION on: without an event of its own. */
+enum ct_cause {
+    CT_CAUSE_NONE = 0, /* not closed (yet) */
+    CT_CAUSE_RETURN = 1,
+    CT_CAUSE_TAIL = 2,        /* by a jump; the next frame at this depth may be where to */
+    CT_CAUSE_EXCEPTION = 3,   /* unwound: a frame below it goes on after an exception or longjmp */
+    CT_CAUSE_INFERRED = 4,    /* a frame below it closed; its own end was not recorded */
+    CT_CAUSE_THREAD_EXIT = 5, /* open when its thread ended */
+    CT_CAUSE_PROCESS_END = 6, /* open when the process ended */
+    CT_CAUSE_RUNNING = 7,     /* open when recording was stopped */
+    CT_CAUSE_CUT = 8,         /* open where the trace breaks off */
+    CT_CAUSE_GAP = 9,         /* open where events were lost */
+    CT_CAUSE_STOPPED = 10,    /* open when recording of its thread was stopped */
+    CT_CAUSE_RESET = 11,      /* forgotten on request of the C API */
+    CT_CAUSE_TOO_DEEP = 12,   /* more frames open than this reader follows */
+    CT_CAUSES = 13,
+};
+
+enum ct_step_type {
+    CT_STEP_THREAD = 1, /* the steps of `thread` follow */
+    CT_STEP_OPEN = 2,
+    CT_STEP_CLOSE = 3,
+    CT_STEP_LAND = 4,   /* the frame of function `id`, now on top, goes on */
+    CT_STEP_MARK = 5,   /* value = the number given to mark() */
+    CT_STEP_GAP = 6,    /* value = units lost */
+    CT_STEP_ORPHAN = 7, /* an end without its beginning; value = enum ct_event of the unit */
+    CT_STEP_THREAD_START = 8,
+    CT_STEP_THREAD_EXIT = 9,
+    CT_STEP_STOP = 10,
+    CT_STEP_RESET = 11,
+};
+
+enum ct_step_flags {
+    CT_STEP_TAIL_CALLEE = 1, /* OPEN: entered by the jump that closed the frame before it */
+    CT_STEP_OUTERMOST = 2,   /* CLOSE: no other frame of the same kind and id is open */
+};
+
+struct ct_step {
+    uint64_t time;
+    uint64_t begin;    /* CLOSE: when it was opened */
+    uint64_t self;     /* CLOSE: time spent in it and in none of its children */
+    uint64_t value;    /* OPEN of the C API: call-site VA; CLOSE by goto: target VA; else see enum ct_step_type */
+    uint64_t position; /* units of this thread before the unit that told */
+    uint32_t id;
+    uint32_t depth;  /* OPEN, CLOSE: frames open below this one; else: frames open */
+    uint32_t thread; /* position among the reader's threads */
+    uint8_t type;    /* enum ct_step_type */
+    uint8_t kind;    /* enum ct_node_kind */
+    uint8_t cause;   /* CLOSE: enum ct_cause */
+    uint8_t flags;   /* enum ct_step_flags */
+};
+
+enum ct_line_type {
+    CT_LINE_THREAD = 1,
+    CT_LINE_FRAME = 2,
+    CT_LINE_CLOSE = 3, /* the end of a frame whose line was given out, too many lines ago, while it was open */
+    CT_LINE_MARK = 4,
+    CT_LINE_GAP = 5,
+};
+
+enum ct_line_flags {
+    CT_LINE_TAIL_CALLEE = 1,
+    CT_LINE_TAIL_KNOWN = 2, /* cause is CT_CAUSE_TAIL, and tail_kind and tail_id say where to */
+};
+
+struct ct_line {
+    uint64_t begin;
+    uint64_t end;
+    uint64_t duration; /* of all `count` calls */
+    uint64_t count;    /* calls folded into this line */
+    uint64_t value;    /* as in the step */
+    uint32_t id;
+    uint32_t depth; /* below the top of what is shown */
+    uint32_t thread;
+    uint32_t tail_id;
+    uint8_t type; /* enum ct_line_type */
+    uint8_t kind;
+    uint8_t cause; /* CT_CAUSE_NONE: its end comes later (a CT_LINE_CLOSE) or lies behind what was looked at */
+    uint8_t flags; /* enum ct_line_flags */
+    uint8_t tail_kind;
+    uint8_t reserved[3];
+};
+
+struct ct_tree_options {
+    uint32_t first_thread, thread_count; /* positions among the reader's threads */
+    uint32_t max_depth;                  /* levels shown; 0 = all */
+    uint32_t window;                     /* lines held back until their end is known */
+    uint64_t limit;                      /* lines; 0 = all */
+    uint64_t lookahead;                  /* steps looked at behind the limit for the ends of frames shown */
+    /* What is shown, with everything inside it: one bit per id. Both null: everything. */
+    const uint8_t *functions;
+    const uint8_t *sites;
+    uint32_t function_bits, site_bits;
+};
+
+enum ct_pull { /* what a pull found besides what it wrote */
+               CT_PULL_MORE = 0,
+               CT_PULL_END = 1,
+               CT_PULL_LIMIT = 2, /* ended by the limit: there would be more lines */
+               CT_PULL_NO_MEMORY = 3,
+};
+
+/* The chunks of a file. */
+struct ct_index {
+    uint64_t file_size;
+    uint64_t event_chunks;   /* with events, live slots among them */
+    uint64_t hole_blocks;    /* steps over CT_CHUNK_HOLE */
+    uint64_t unknown_chunks; /* of a kind this version does not know: skipped */
+    uint64_t damaged_chunks; /* contradicting themselves or each other: left out */
+    uint64_t units;
+    uint64_t lost; /* units missing between the chunks of their threads */
+    uint32_t modules, infos, threads;
+    uint32_t live_slots; /* slots of the LIVE area */
+    uint32_t truncated;  /* 1: the file ends before its last chunk does, or before header.append_end */
+    uint32_t reserved;
+};
+
+struct ct_module_entry { /* offsets are file offsets */
+    uint64_t base, load_tsc;
+    uint64_t functions, sites, json;
+    uint32_t size, index;
+    uint32_t first_function, function_count;
+    uint32_t first_site, site_count;
+    uint32_t json_size, reserved;
+};
+
+struct ct_span {
+    uint64_t offset, size;
+};
+
+struct ct_thread_entry {
+    uint32_t index, id; /* the recorder's number, the system's */
+    uint64_t units;     /* present in the file */
+    uint64_t lost;
+    uint64_t open_tsc; /* of its first chunk */
+};
+
+struct ct_totals {
+    uint64_t units;     /* read, payloads and lost ones not counted */
+    uint64_t events[8]; /* by enum ct_event */
+    uint64_t ext[16];   /* by enum ct_ext */
+    uint64_t frames[CT_NODE_KINDS];
+    uint64_t causes[CT_CAUSES];
+    uint64_t orphans;
+    uint64_t gaps, lost;  /* in the file's order and inside damaged chunks; units */
+    uint64_t short_times; /* chunks in which the 40-bit counter turned unseen: later times in them are too early */
+    uint64_t first_time, last_time;
+    uint32_t max_depth, reserved;
+};
+
+struct ct_stat {
+    uint64_t calls;
+    uint64_t self;
+    uint64_t total; /* recursion counted once */
+};
+
+struct ct_reader;
+struct ct_steps;
+struct ct_tree;
+struct ct_summary;
+
+CT_READER_EXPORT uint32_t ct_reader_abi(void);
+CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t *status);
+CT_READER_EXPORT void ct_reader_close(struct ct_reader *reader);
+CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_index *out);
+/* Each of the three: `out` gets the entry; `at` must lie below the index's count. */
+CT_READER_EXPORT void ct_reader_module(const struct ct_reader *reader, uint32_t at, struct ct_module_entry *out);
+CT_READER_EXPORT void ct_reader_info(const struct ct_reader *reader, uint32_t at, struct ct_span *out);
+CT_READER_EXPORT void ct_reader_thread(const struct ct_reader *reader, uint32_t at, struct ct_thread_entry *out);
+/* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
+CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
+
+/* Null: no memory. `capacity` is in steps or lines; `pull` gets enum ct_pull. A pull may come back with nothing and
+ * CT_PULL_MORE, so that a caller can be interrupted. */
+CT_READER_EXPORT struct ct_steps *ct_reader_steps_open(struct ct_reader *reader, uint32_t first_thread,
+                                                       uint32_t thread_count);
+CT_READER_EXPORT uint32_t ct_reader_steps_next(struct ct_steps *steps, struct ct_step *out, uint32_t capacity,
+                                               uint32_t *pull);
+CT_READER_EXPORT void ct_reader_steps_close(struct ct_steps *steps);
+
+CT_READER_EXPORT struct ct_tree *ct_reader_tree_open(struct ct_reader *reader, const struct ct_tree_options *options);
+CT_READER_EXPORT uint32_t ct_reader_tree_next(struct ct_tree *tree, struct ct_line *out, uint32_t capacity,
+                                              uint32_t *pull);
+CT_READER_EXPORT void ct_reader_tree_close(struct ct_tree *tree);
+
+CT_READER_EXPORT struct ct_summary *ct_reader_summary_open(struct ct_reader *reader);
+/* Reads on for a while: enum ct_pull. */
+CT_READER_EXPORT uint32_t ct_reader_summary_run(struct ct_summary *summary);
+CT_READER_EXPORT void ct_reader_summary_totals(const struct ct_summary *summary, struct ct_totals *out);
+/* By id; valid until the next run or close. */
+CT_READER_EXPORT const struct ct_stat *ct_reader_summary_stats(const struct ct_summary *summary, uint32_t kind,
+                                                               uint32_t *count);
+CT_READER_EXPORT void ct_reader_summary_close(struct ct_summary *summary);
+
+#endif

@@ -1,0 +1,464 @@
+/* Giving blocks to threads, closing them and passing them on. */
+#include "session.h"
+
+/* A thread that records nothing looks again after so many bytes of units. */
+#define IDLE_BYTES 2048u
+
+struct ct_events *ct_busy_block;
+struct ct_events *ct_idle_block;
+
+static uint8_t zeros[CT_BLOCK]; /* never written to */
+
+static uint64_t idle_cursor(void)
+{
+    return (uint64_t)(uintptr_t)ct_idle_block + CT_BLOCK - IDLE_BYTES;
+}
+
+uint32_t ct_values_after(uint32_t code)
+{
+    if ((code & 7) != CT_EXT)
+        return 0;
+    switch (code >> 3) {
+    case CT_EXT_MARK:
+        return 1;
+    case CT_EXT_ENTER:
+    case CT_EXT_EXIT:
+    case CT_EXT_CALL:
+    case CT_EXT_RET:
+    case CT_EXT_GOTO:
+        return 2;
+    default:
+        return 0;
+    }
+}
+
+static void write_unit(const struct session *s, uint64_t at, uint32_t code)
+{
+    if (s->header->clock == CT_CLOCK_NONE)
+        __atomic_store_n((uint32_t *)(uintptr_t)at, code, __ATOMIC_RELEASE);
+    else if (s->header->clock == CT_CLOCK_TSC)
+        __atomic_store_n((uint64_t *)(uintptr_t)at, ct_rdtsc() << 24 | code, __ATOMIC_RELEASE);
+    else
+        __atomic_store_n((uint64_t *)(uintptr_t)at, ct_load64(&ct_coarse_clock) | code, __ATOMIC_RELEASE);
+}
+
+uint64_t ct_end_of_units(const struct session *s, const struct ct_events *block)
+{
+    uint64_t at = ct_units_of(block), end = (uint64_t)(uintptr_t)block + CT_BLOCK;
+    while (at < end) {
+        uint64_t unit = s->unit_size == 4 ? *(const uint32_t *)(uintptr_t)at : *(const uint64_t *)(uintptr_t)at;
+        if (unit == 0)
+            break;
+        at += s->unit_size + 8 * ct_values_after((uint32_t)unit & 0xFFFFFF);
+    }
+    return at < end ? at : end;
+}
+
+static bool is_private(const struct session *s, const struct slot *slot)
+{
+    return slot >= s->slots + s->live_count;
+}
+
+/* The slot the calling thread has open with this block; NULL if it is of an earlier session, or closed meanwhile. */
+static struct slot *own_slot(struct session *s, const struct ct_events *block)
+{
+    if (!s || !block)
+        return NULL;
+    struct slot *slot = NULL;
+    uint64_t distance = (uint64_t)((const char *)block - (const char *)s->slots[0].block);
+    if (distance < (uint64_t)s->live_count * CT_BLOCK) {
+        slot = s->slots + distance / CT_BLOCK;
+    } else {
+        uint32_t used = ct_load32(&s->slots_used);
+        for (uint32_t i = s->live_count; i < used && !slot; i++)
+            if (s->slots[i].block == block)
+                slot = s->slots + i;
+    }
+    return slot && ct_load32(&slot->state) == SLOT_OPEN && slot->teb == ct_this_teb() ? slot : NULL;
+}
+
+/* Makes a new slot fit for use. The file gets real zeros there, so that a full disk is an error here and not a fault
+ * in the target's next event. */
+static bool materialise(struct session *s, struct slot *slot)
+{
+    uint32_t index = (uint32_t)(slot - s->slots), done;
+    if (!is_private(s, slot))
+        return NT_SUCCESS(ct_write(s, s->live_offset + (uint64_t)index * CT_BLOCK, zeros, CT_BLOCK, &done));
+    slot->block = ct_allocate(CT_BLOCK);
+    if (!slot->block)
+        return false;
+    for (uint32_t used = ct_load32(&s->slots_used); used <= index; used = ct_load32(&s->slots_used))
+        ct_swap32(&s->slots_used, used, index + 1);
+    return true;
+}
+
+/* Takes a free slot, or else a new one, of those in [from, to). It is SLOT_BUSY then. */
+static struct slot *take_slot(struct session *s, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to; i++)
+        if (ct_load32(&s->slots[i].state) == SLOT_FREE && ct_swap32(&s->slots[i].state, SLOT_FREE, SLOT_BUSY))
+            return s->slots + i;
+    for (uint32_t i = from; i < to; i++) {
+        struct slot *slot = s->slots + i;
+        if (ct_load32(&slot->state) != SLOT_NEW || !ct_swap32(&slot->state, SLOT_NEW, SLOT_BUSY))
+            continue;
+        if (materialise(s, slot))
+            return slot;
+        ct_store32(&slot->state, SLOT_NEW);
+        return NULL;
+    }
+    return NULL;
+}
+
+/* SLOT_BUSY, or the caller's own → SLOT_OPEN for the calling thread; returns the cursor. The kind is written last: what
+ * is left of a process killed half way through is an unused slot. */
+static uint64_t open_slot(struct slot *slot, uint32_t thread_index, uint64_t first_unit)
+{
+    struct ct_events *block = slot->block;
+    uint32_t thread_id;
+    __asm__ volatile("movl %%gs:0x48, %0" : "=r"(thread_id));
+    block->chunk.flags = CT_EVENTS_LIVE;
+    block->chunk.length = CT_BLOCK;
+    block->thread_index = thread_index;
+    block->thread_id = thread_id;
+    block->first_unit = first_unit;
+    block->open_tsc = ct_rdtsc();
+    __atomic_store_n(&block->chunk.kind, CT_CHUNK_EVENTS, __ATOMIC_RELEASE);
+    slot->teb = ct_this_teb();
+    slot->thread_id = thread_id;
+    ct_store32(&slot->state, SLOT_OPEN);
+    return ct_units_of(block);
+}
+
+/* The kind goes first: what is left of a thread killed half way through is not taken for a block. */
+static void clear_block(struct slot *slot)
+{
+    __atomic_store_n(&slot->block->chunk.kind, CT_CHUNK_HOLE, __ATOMIC_SEQ_CST);
+    memset(slot->block, 0, CT_BLOCK);
+    __atomic_store_n(&slot->offset, 0, __ATOMIC_SEQ_CST);
+}
+
+void ct_free_slot(struct slot *slot)
+{
+    clear_block(slot);
+    slot->teb = 0;
+    ct_store32(&slot->leaving, 0);
+    ct_store32(&slot->state, SLOT_FREE);
+}
+
+static void close_block(struct session *s, struct ct_events *block, uint64_t end)
+{
+    block->chunk.payload_size = end - ct_units_of(block);
+    block->close_tsc = ct_rdtsc();
+    ct_add64(&s->header->units_total, block->chunk.payload_size / s->unit_size);
+}
+
+/* A closed block's slot → SLOT_FULL, for the writer; without one the caller writes it as far as there is room. Then a
+ * block in the LIVE chunk can stay as it is. */
+static void pass_on(struct session *s, struct slot *slot)
+{
+    slot->block->chunk.flags = CT_EVENTS_LIVE | CT_EVENTS_FULL;
+    ct_store32(&slot->leaving, 0);
+    ct_store32(&slot->state, SLOT_FULL);
+    if (__atomic_load_n(&s->writer_id, __ATOMIC_SEQ_CST))
+        ct_wake_writer(s);
+    else
+        ct_drain(s);
+}
+
+struct slot *ct_take_full(struct session *s)
+{
+    for (;;) {
+        struct slot *oldest = NULL;
+        uint32_t used = ct_load32(&s->slots_used);
+        for (uint32_t i = 0; i < used; i++) {
+            struct slot *slot = s->slots + i;
+            if (ct_load32(&slot->state) == SLOT_FULL && (!oldest || slot->block->close_tsc < oldest->block->close_tsc))
+                oldest = slot;
+        }
+        if (!oldest || ct_swap32(&oldest->state, SLOT_FULL, SLOT_BUSY))
+            return oldest;
+    }
+}
+
+bool ct_drain(struct session *s)
+{
+    for (;;) {
+        struct slot *slot = ct_take_full(s);
+        if (!slot)
+            return true;
+        if (ct_append(s, slot) == APPEND_NO_ROOM) {
+            ct_store32(&slot->state, SLOT_FULL);
+            return false;
+        }
+        ct_free_slot(slot);
+    }
+}
+
+/* From a full block to the next one, as the thread's policy has it. */
+static uint64_t next_block(struct session *s, struct slot *slot)
+{
+    struct ct_events *block = slot->block;
+    uint32_t thread_index = block->thread_index;
+    uint64_t first_unit = block->first_unit + block->chunk.payload_size / s->unit_size;
+    bool waiting = false, host_died = false;
+    uint64_t cursor = 0;
+    while (!cursor) {
+        /* A quarter of the LIVE chunk is kept for threads to come. Who has none of it takes what there is. */
+        uint32_t limit = is_private(s, slot) ? s->live_count : s->live_count - (s->live_count + 3) / 4;
+        struct slot *fresh = NULL;
+        if (is_private(s, slot) || __atomic_load_n(&s->writer_id, __ATOMIC_SEQ_CST))
+            fresh = take_slot(s, 0, limit);
+        if (fresh) {
+            ct_store32(&fresh->leaving, ct_load32(&slot->leaving));
+            cursor = open_slot(fresh, thread_index, first_unit);
+            pass_on(s, slot);
+            break;
+        }
+        enum append_result result = ct_append(s, slot);
+        if (result == APPEND_NO_ROOM) {
+            if (!ct_recording(s)) {
+                pass_on(s, slot);
+                cursor = idle_cursor();
+                break;
+            }
+            if (!host_died) {
+                if (!waiting)
+                    __atomic_fetch_add(&s->header->blocked, 1, __ATOMIC_SEQ_CST);
+                waiting = true;
+                host_died = ct_wait_for_room(s);
+                continue;
+            }
+            ct_lose(s, block); /* nobody is left to make room */
+        }
+        clear_block(slot);
+        cursor = open_slot(slot, thread_index, first_unit);
+    }
+    if (waiting)
+        __atomic_fetch_sub(&s->header->blocked, 1, __ATOMIC_SEQ_CST);
+    return cursor;
+}
+
+static uint64_t first_block(struct session *s)
+{
+    struct slot *slot = take_slot(s, 0, s->live_count);
+    if (!slot) {
+        /* Threads that were terminated did not say so: look for them now and then. */
+        bool all = __atomic_fetch_add(&s->sweeps, 1, __ATOMIC_SEQ_CST) % 16 == 0;
+        if (all || ct_load32(&s->leaving)) {
+            ct_sweep(s, all);
+            slot = take_slot(s, 0, s->live_count);
+        }
+    }
+    if (!slot)
+        slot = take_slot(s, s->live_count, s->slot_count);
+    if (!slot) {
+        ct_add64(&s->header->units_total, IDLE_BYTES / s->unit_size);
+        ct_add64(&s->header->units_lost, IDLE_BYTES / s->unit_size);
+        return idle_cursor();
+    }
+    uint64_t at = open_slot(slot, __atomic_fetch_add(&s->header->threads, 1, __ATOMIC_SEQ_CST), 0);
+    write_unit(s, at, CT_EXT_THREAD_START << 3 | CT_EXT);
+    return at + s->unit_size;
+}
+
+/* Ends the calling thread's recording into a block whose units end at `end`. */
+static void leave_block(struct session *s, struct slot *slot, uint64_t end)
+{
+    if (end == ct_units_of(slot->block)) {
+        ct_free_slot(slot);
+    } else {
+        close_block(s, slot->block, end);
+        pass_on(s, slot);
+    }
+}
+
+/* The calling thread is done with `block`, whose units end at `end`; NULL if it has none. Moves its cursor to the next.
+ * Meanwhile, what is called here may be traced itself: the events of that go nowhere. */
+static void advance(struct ct_events *block, uint64_t end)
+{
+    ct_set_cursor(ct_units_of(ct_busy_block));
+    struct session *s = ct_session;
+    struct slot *slot = own_slot(s, block);
+    uint64_t cursor = idle_cursor();
+    if (!ct_recording(s)) {
+        if (slot)
+            leave_block(s, slot, end);
+    } else if (slot) {
+        close_block(s, slot->block, end);
+        cursor = next_block(s, slot);
+    } else {
+        cursor = first_block(s);
+    }
+    ct_set_cursor(cursor);
+    /* Recording may have been stopped while this thread was on its way, with nobody daring to touch its block. */
+    if (!ct_recording(s) && (slot = own_slot(s, ct_block_of(cursor)))) {
+        ct_set_cursor(ct_units_of(ct_busy_block));
+        leave_block(s, slot, cursor);
+        ct_set_cursor(idle_cursor());
+    }
+}
+
+void ct_refill(void)
+{
+    uint64_t cursor = ct_cursor();
+    struct ct_events *block = ct_block_of(cursor);
+    if (block == ct_busy_block)
+        ct_set_cursor(ct_units_of(ct_busy_block));
+    else
+        advance(block, cursor);
+}
+
+uint64_t ct_room(uint32_t size)
+{
+    uint64_t cursor = ct_cursor();
+    struct ct_events *block = ct_block_of(cursor);
+    if (!ct_recording(ct_session) || block == ct_busy_block)
+        return 0;
+    if (!cursor || block == ct_idle_block || cursor + size > (uint64_t)(uintptr_t)block + CT_BLOCK)
+        advance(block, cursor);
+    cursor = ct_cursor();
+    return ct_block_of(cursor) == ct_idle_block ? 0 : cursor;
+}
+
+bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second)
+{
+    struct session *s = ct_session;
+    uint32_t code = (uint32_t)kind << 3 | CT_EXT, values = ct_values_after(code);
+    if (!s)
+        return false;
+    uint32_t size = s->unit_size + 8 * values;
+    uint64_t at = ct_room(size);
+    if (!at)
+        return false;
+    /* The unit itself last: until then the chunk ends before it. */
+    uint64_t value[2] = {first, second};
+    memcpy((void *)(uintptr_t)(at + s->unit_size), value, 8 * values);
+    write_unit(s, at, code);
+    ct_set_cursor(at + size);
+    return true;
+}
+
+void ct_thread_ends(void)
+{
+    struct session *s = ct_session;
+    struct slot *slot = own_slot(s, ct_block_of(ct_cursor()));
+    if (!slot || !ct_record(CT_EXT_THREAD_EXIT, 0, 0))
+        return;
+    slot = own_slot(s, ct_block_of(ct_cursor()));
+    if (slot && ct_swap32(&slot->leaving, 0, 1))
+        __atomic_fetch_add(&s->leaving, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Where the thread that had this slot open stands. */
+static bool cursor_of(const struct slot *slot, uint64_t *cursor)
+{
+    return slot->teb && NT_SUCCESS(NtReadVirtualMemory(NT_PROCESS, (void *)(uintptr_t)(slot->teb + ct_cursor_offset),
+                                                       cursor, sizeof *cursor, NULL));
+}
+
+static bool is_dead(const struct slot *slot)
+{
+    OBJECT_ATTRIBUTES attributes = {.Length = sizeof attributes};
+    CLIENT_ID id = {.UniqueThread = (HANDLE)(uintptr_t)slot->thread_id};
+    HANDLE thread;
+    NTSTATUS status = NtOpenThread(&thread, THREAD_QUERY_LIMITED_INFORMATION | SYNCHRONIZE, &attributes, &id);
+    if (!NT_SUCCESS(status))
+        return status == STATUS_INVALID_CID || status == STATUS_INVALID_PARAMETER;
+    LARGE_INTEGER now = {0};
+    nt_thread_basic_information information;
+    bool dead = NtWaitForSingleObject(thread, FALSE, &now) == STATUS_WAIT_0;
+    if (!dead && NT_SUCCESS(NtQueryInformationThread(thread, (THREADINFOCLASS)0 /* basic */, &information,
+                                                     sizeof information, NULL))) {
+        /* Thread ids and TEBs are used again, so the thread found may be a later one. */
+        uint64_t cursor;
+        if ((uint64_t)(uintptr_t)information.teb != slot->teb)
+            dead = true;
+        else if (cursor_of(slot, &cursor))
+            dead = ct_block_of(cursor) != slot->block && ct_block_of(cursor) != ct_busy_block;
+    }
+    NtClose(thread);
+    return dead;
+}
+
+/* SLOT_BUSY of a thread that is gone or was stopped → SLOT_FULL, or free if nothing is in it. */
+static void finish(struct session *s, struct slot *slot, bool stopped)
+{
+    struct ct_events *block = slot->block;
+    if (block->chunk.kind == CT_CHUNK_EVENTS && block->chunk.payload_size == 0) {
+        uint64_t end = ct_end_of_units(s, block);
+        if (stopped && end + s->unit_size <= (uint64_t)(uintptr_t)block + CT_BLOCK) {
+            write_unit(s, end, CT_EXT_STOP << 3 | CT_EXT);
+            end += s->unit_size;
+        }
+        if (end != ct_units_of(block))
+            close_block(s, block, end);
+    }
+    if (block->chunk.kind == CT_CHUNK_EVENTS && block->chunk.payload_size)
+        pass_on(s, slot);
+    else
+        ct_free_slot(slot);
+}
+
+void ct_sweep(struct session *s, bool all)
+{
+    /* One at a time: a slot found dead here must not be another thread's by the time it is taken. */
+    if (!ct_swap32(&s->sweeping, 0, 1))
+        return;
+    uint32_t used = ct_load32(&s->slots_used);
+    for (uint32_t i = 0; i < used; i++) {
+        struct slot *slot = s->slots + i;
+        uint32_t leaving = ct_load32(&slot->leaving);
+        if (ct_load32(&slot->state) != SLOT_OPEN || !(all || leaving) || slot->teb == ct_this_teb() || !is_dead(slot))
+            continue;
+        if (!ct_swap32(&slot->state, SLOT_OPEN, SLOT_BUSY))
+            continue;
+        if (leaving)
+            __atomic_fetch_sub(&s->leaving, 1, __ATOMIC_SEQ_CST);
+        finish(s, slot, false);
+    }
+    ct_store32(&s->sweeping, 0);
+}
+
+void ct_close_all(struct session *s)
+{
+    uint32_t used = ct_load32(&s->slots_used);
+    for (uint32_t i = 0; i < used; i++) {
+        struct slot *slot = s->slots + i;
+        uint64_t cursor = 0;
+        if (ct_load32(&slot->state) != SLOT_OPEN)
+            continue;
+        bool there = cursor_of(slot, &cursor) && ct_block_of(cursor) == slot->block;
+        bool dead = is_dead(slot);
+        /* Else it is in the slow path, and will find out for itself that recording is over. */
+        if ((!there && !dead) || !ct_swap32(&slot->state, SLOT_OPEN, SLOT_BUSY))
+            continue;
+        if (!dead) {
+            /* Event code may have tested its cursor already, so it gets one that can be written through. */
+            cursor = idle_cursor();
+            NtWriteVirtualMemory(NT_PROCESS, (void *)(uintptr_t)(slot->teb + ct_cursor_offset), &cursor, sizeof cursor,
+                                 NULL);
+        }
+        finish(s, slot, !dead);
+    }
+    ct_drain(s);
+}
+
+void ct_save_private(struct session *s)
+{
+    uint32_t used = ct_load32(&s->slots_used);
+    if (used <= s->live_count)
+        return;
+    for (uint32_t i = 0; i < used; i++) {
+        struct slot *slot = s->slots + i;
+        if (slot->teb != ct_this_teb() && ct_swap32(&slot->state, SLOT_OPEN, SLOT_BUSY))
+            finish(s, slot, false);
+    }
+    uint64_t cursor = ct_cursor();
+    struct slot *own = own_slot(s, ct_block_of(cursor));
+    if (own && is_private(s, own))
+        advance(own->block, cursor);
+    for (uint32_t i = s->live_count; i < used; i++)
+        if (ct_load32(&s->slots[i].state) == SLOT_FULL)
+            ct_lose(s, s->slots[i].block);
+}

@@ -1,0 +1,244 @@
+/* The recorder's inner workings: one session per trace file, and the threads' blocks in it.
+ *
+ *   slow_path.S   from inline event code into ct_refill, nothing disturbed
+ *   recorder.c    the exports for the host; process and thread ends
+ *   blocks.c      giving blocks to threads, closing and passing them on
+ *   append.c      writing closed blocks to the file; limits, full disks, the ring
+ *   service.c     our own threads: the writer, the coarse clock
+ *   modules.c     function tables of relocated copies; module loads
+ *   api.c         the C API of calltrace.h
+ *
+ * Recording must go on in any thread at any instruction, at loader lock, with other threads frozen or killed, so there
+ * are no locks here: each slot has a state that changes by compare-and-swap, and whoever moved a slot to SLOT_BUSY
+ * owns it. A thread that dies owning one costs one slot until it is swept.
+ */
+#ifndef CALLTRACE_SESSION_H
+#define CALLTRACE_SESSION_H
+
+#include "nt.h"
+#include "recorder.h"
+#include "trace_format.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+_Static_assert(sizeof(struct ct_chunk) == 32 && sizeof(struct ct_events) == 64, "layout of the trace file");
+_Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its block");
+
+#define CT_EVENTS_FULL 2u /* chunk.flags, beside CT_EVENTS_LIVE: closed, on its way to the file */
+
+#define PRIVATE_SLOTS 4096u /* blocks outside the file, for threads beyond the LIVE chunk's slots */
+
+enum slot_state {
+    SLOT_NEW = 0, /* never used: in the file it may still be a hole, in private memory it is not allocated */
+    SLOT_FREE,    /* all zeros */
+    SLOT_OPEN,    /* a thread writes into it */
+    SLOT_FULL,    /* closed, to be appended to the file */
+    SLOT_BUSY,    /* changing from one to another */
+};
+
+struct slot {
+    uint32_t state;   /* enum slot_state; atomic */
+    uint32_t leaving; /* its thread has announced its end; a few events may still follow */
+    uint64_t teb;     /* of its thread; 0 if it has none */
+    uint64_t thread_id;
+    uint64_t offset; /* in the file, where its block is just being written; else 0 */
+    struct ct_events *block;
+};
+
+struct session {
+    struct ct_file_header *header; /* the file's first block, mapped */
+    struct slot *slots;            /* first those of the LIVE chunk, mapped, then private ones */
+    uint32_t live_count;
+    uint32_t slot_count;  /* live_count + PRIVATE_SLOTS */
+    uint32_t slots_used;  /* slots from here on are all SLOT_NEW; atomic */
+    uint32_t unit_size;   /* bytes */
+    uint64_t live_offset; /* in the file, of the first slot */
+    uint64_t live_end;    /* in the file, of the LIVE chunk */
+    HANDLE file;
+    HANDLE host_process; /* NULL if not given */
+    HANDLE load_request;
+    HANDLE load_answer;
+    uint32_t flags;       /* enum ct_start_flags */
+    uint32_t stopped;     /* by ct_stop; atomic */
+    uint32_t disk_full;   /* the last attempt to write failed for lack of room; atomic */
+    uint32_t probing;     /* one thread is trying whether it still is; atomic */
+    uint32_t sweeps;      /* atomic */
+    uint32_t sweeping;    /* one thread is at it; atomic */
+    uint32_t leaving;     /* slots with their leaving mark set; atomic */
+    HANDLE writer_id;     /* thread id of the writer while it runs, else NULL; atomic */
+    uint32_t writer_idle; /* it sleeps, or is about to; atomic */
+};
+
+/* The session being recorded, or the last one; NULL before the first. Sessions are never freed. */
+extern struct session *ct_session;
+/* gs offset of the thread's cursor. */
+extern uint64_t ct_cursor_offset;
+/* Blocks nobody reads. busy: the cursor of a thread inside the recorder, and of its own threads for ever. idle: of a
+ * thread with nothing to record into for now; looked at again now and then. */
+extern struct ct_events *ct_busy_block;
+extern struct ct_events *ct_idle_block;
+/* Time stamp counter << 24, when header.clock is CT_CLOCK_COARSE. */
+extern uint64_t ct_coarse_clock;
+
+/* runtime.c and inlines */
+void *memset(void *to, int value, size_t size);
+void *memcpy(void *to, const void *from, size_t size);
+
+/* Zeroed memory from the system, or NULL. */
+void *ct_allocate(size_t size);
+
+static inline uint64_t ct_cursor(void)
+{
+    uint64_t value;
+    __asm__ volatile("movq %%gs:(%1), %0" : "=r"(value) : "r"(ct_cursor_offset) : "memory");
+    return value;
+}
+
+static inline void ct_set_cursor(uint64_t value)
+{
+    __asm__ volatile("movq %0, %%gs:(%1)" : : "r"(value), "r"(ct_cursor_offset) : "memory");
+}
+
+static inline uint64_t ct_this_teb(void)
+{
+    uint64_t value;
+    __asm__ volatile("movq %%gs:0x30, %0" : "=r"(value));
+    return value;
+}
+
+static inline uint64_t ct_rdtsc(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+
+/* Changes *place from one value to another if that is what it holds. */
+static inline bool ct_swap32(uint32_t *place, uint32_t from, uint32_t to)
+{
+    return __atomic_compare_exchange_n(place, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static inline bool ct_swap64(uint64_t *place, uint64_t from, uint64_t to)
+{
+    return __atomic_compare_exchange_n(place, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static inline uint32_t ct_load32(const uint32_t *place)
+{
+    return __atomic_load_n(place, __ATOMIC_SEQ_CST);
+}
+
+static inline uint64_t ct_load64(const uint64_t *place)
+{
+    return __atomic_load_n(place, __ATOMIC_SEQ_CST);
+}
+
+static inline void ct_store32(uint32_t *place, uint32_t value)
+{
+    __atomic_store_n(place, value, __ATOMIC_SEQ_CST);
+}
+
+static inline void ct_add64(uint64_t *place, uint64_t value)
+{
+    __atomic_fetch_add(place, value, __ATOMIC_SEQ_CST);
+}
+
+/* Where the units of a block start. */
+static inline uint64_t ct_units_of(const struct ct_events *block)
+{
+    return (uint64_t)(uintptr_t)(block + 1);
+}
+
+/* The block a cursor points into; a cursor at a block's end belongs to that block. NULL for cursor 0. */
+static inline struct ct_events *ct_block_of(uint64_t cursor)
+{
+    return cursor ? (struct ct_events *)(uintptr_t)((cursor - 1) & ~(uint64_t)(CT_BLOCK - 1)) : NULL;
+}
+
+static inline bool ct_recording(const struct session *s)
+{
+    return s && !ct_load32(&s->stopped) && !ct_load32(&s->header->stop);
+}
+
+/* The number of 64-bit values that follow a unit: those of its kind if it is a CT_EXT, else 0. `code` is the low 24
+ * bits of the unit. */
+uint32_t ct_values_after(uint32_t code);
+
+/* blocks.c */
+
+/* The slow path: gives the calling thread room for at least one unit. */
+void ct_refill(void);
+
+/* Room for `size` bytes of units in one block of the calling thread: their address, or 0 if it is not recording. Its
+ * cursor is not moved past them. */
+uint64_t ct_room(uint32_t size);
+
+/* Records one CT_EXT with its values; false if the thread is not recording. */
+bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second);
+
+/* Records the end of the calling thread. DLLs told after us, and thread-local destructors, may still record: so its
+ * block stays open, and is swept when the thread is gone. */
+void ct_thread_ends(void);
+
+/* Address behind the last unit of an open block, found by reading it. */
+uint64_t ct_end_of_units(const struct session *s, const struct ct_events *block);
+
+/* SLOT_BUSY of the caller → SLOT_FREE, zeroed. */
+void ct_free_slot(struct slot *slot);
+
+/* Takes a full slot, the longest closed one first; NULL if there is none. It is SLOT_BUSY then. */
+struct slot *ct_take_full(struct session *s);
+
+/* Appends every full block; false if there was no room for one. */
+bool ct_drain(struct session *s);
+
+/* Closes the blocks of threads that died, unless another thread is doing so; with `all` unset only of those that had
+ * announced it. */
+void ct_sweep(struct session *s, bool all);
+
+/* Ends every thread's recording with CT_EXT_STOP. */
+void ct_close_all(struct session *s);
+
+/* At the process's end: brings into the file what lies outside it. */
+void ct_save_private(struct session *s);
+
+/* append.c */
+
+enum append_result {
+    APPEND_DONE,
+    APPEND_NO_ROOM, /* policy block: try again later */
+    APPEND_LOST,    /* given up, and counted */
+};
+
+/* Writes a slot's closed block to the file, following the policy when there is no room. Never waits. If a thread died
+ * while it did so, the next one writes to the same place. */
+enum append_result ct_append(struct session *s, struct slot *slot);
+
+/* Writes at an offset. The number of bytes written is in *done, also on failure. */
+NTSTATUS ct_write(const struct session *s, uint64_t offset, const void *data, uint32_t size, uint32_t *done);
+
+/* Reads exactly `size` bytes at an offset. */
+bool ct_read(const struct session *s, uint64_t offset, void *data, uint32_t size);
+
+/* Counts a closed block's units as lost. */
+void ct_lose(struct session *s, const struct ct_events *block);
+
+/* Is this the header of a closed EVENTS block? */
+bool ct_is_events(const struct session *s, const struct ct_events *block);
+
+/* service.c */
+
+/* Starts the writer, and the coarse clock if asked for; without them recording still works. */
+void ct_start_service(struct session *s);
+
+/* Tells the writer that a slot is full. */
+void ct_wake_writer(struct session *s);
+
+/* Sleeps 20 ms; true if the host has died. */
+bool ct_wait_for_room(struct session *s);
+
+/* modules.c */
+
+/* Registers for notification of module loads and unloads, once. */
+void ct_watch_modules(void);
+
+#endif

@@ -1,0 +1,114 @@
+"""What recording costs: ratios to the untraced run of the same program, and nanoseconds per call.
+
+tests/targets/calls.c times its own calls, so nothing but the calls is in its figures: best of five rounds there, best
+of three runs here. Of cmake and duckdb, which time nothing themselves, a run that does next to nothing is subtracted:
+what remains is the program's own work, without starting it and without planning.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "core")]
+
+from rig import corpus, targets, tracing, windows  # noqa: E402
+
+CALLS = "5000000"
+RUNS = 3
+CLOCKS = ("none", "tsc", "coarse")
+
+CMAKE_WORK = """
+set(sum 0)
+foreach(i RANGE 1 20000)
+  math(EXPR sum "${sum} + ${i} * 2")
+  string(REGEX REPLACE "([0-9])" "<\\\\1>" text "${sum}")
+endforeach()
+message("${text}")
+"""
+DUCKDB_WORK = (
+    "SET threads = 1; SELECT sum(hash(i) % 1000), count(DISTINCT i % 5003) FROM range(4000000) t(i);"
+)
+
+
+def per_call(output: bytes) -> dict[str, float]:
+    """Nanoseconds by kind of call, as calls.exe prints them."""
+    pairs = (line.split(":") for line in output.decode().splitlines() if ":" in line)
+    return {kind: float(nanoseconds) for kind, nanoseconds in pairs}
+
+
+def best(run: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The least figure of each kind over several runs."""
+    runs = [run() for _ in range(RUNS)]
+    return {kind: min(figures[kind] for figures in runs) for kind in runs[0]}
+
+
+def bench_calls(folder: Path) -> None:
+    """Print what entry and exit add to each kind of call, per clock."""
+    program = targets.build("calls")
+    plain = best(lambda: per_call(windows.run([program, CALLS]).stdout))
+    print(f"{'entry + exit':18}{'plain':>9}", *(f"{clock:>26}" for clock in CLOCKS), sep="")
+    rows = {kind: f"{kind:18}{nanoseconds:6.2f} ns" for kind, nanoseconds in plain.items()}
+    for clock in CLOCKS:
+        options = ("--events", "functions", "--clock", clock)
+        figures = best(lambda options=options: per_call(traced(folder, program, [CALLS], *options)))
+        for kind, nanoseconds in figures.items():
+            added = nanoseconds - plain[kind]
+            rows[kind] += f"{nanoseconds:9.2f} ns {added:+6.2f} ×{nanoseconds / plain[kind]:<5.1f}"
+    print(*rows.values(), sep="\n")
+
+
+def traced(folder: Path, program: Path, arguments: Sequence[str], *options: str) -> bytes:
+    """The output of a program that is recorded."""
+    trace = folder / "bench.calltrace"
+    done = tracing.calltrace(
+        "run", "--quiet", "-o", trace, *options, "--", program, *arguments, timeout=600, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    trace.unlink()
+    return done.stdout
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The least time of several runs."""
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bench_program(folder: Path, name: str, work: Sequence[str], nothing: Sequence[str]) -> None:
+    """Print what recording a real program costs, with each choice of events and clock."""
+    program = corpus.program(name)
+
+    def plain(arguments: Sequence[str]) -> float:
+        return seconds(lambda: windows.run([program, *arguments], cwd=folder, timeout=600))
+
+    own = plain(work) - plain(nothing)
+    print(f"{name:18}{own * 1000:8,.0f} ms plain")
+    for events in ("functions", "outward"):
+        for clock in CLOCKS:
+            options = ("--events", events, "--clock", clock)
+            idle = seconds(lambda options=options: traced(folder, program, nothing, *options))
+            busy = seconds(lambda options=options: traced(folder, program, work, *options))
+            print(f"  {events:10}{clock:7}{(busy - idle) * 1000:8,.0f} ms ×{(busy - idle) / own:.2f}")
+
+
+def main() -> None:
+    """Run all of it in a temporary folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bench_calls(folder)
+        (folder / "work.cmake").write_text(CMAKE_WORK)
+        bench_program(folder, "cmake", ["-P", "work.cmake"], ["--version"])
+        bench_program(folder, "duckdb", ["-c", DUCKDB_WORK], ["-c", "SELECT 1"])
+
+
+if __name__ == "__main__":
+    main()

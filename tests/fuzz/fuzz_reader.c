@@ -1,0 +1,188 @@
+/* libFuzzer's target for the trace reader.
+ *
+ * Trace files are mostly zeros, so an input is a packed one: two bytes of options, then for each block of the file a
+ * length of two bytes and the block's first bytes. Whatever the file holds, the reader must stay within it, and what
+ * it tells must be consistent in itself.
+ */
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reader.h"
+#include "trace_format.h"
+
+#define BLOCK_LIMIT 24
+#define BATCH 64
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            abort();                                                                                                   \
+    } while (0)
+
+struct input {
+    uint8_t *file; /* exactly `size` bytes, so that a byte read behind it is noticed */
+    size_t size;
+    uint8_t options[2];
+};
+
+static bool unpack(const uint8_t *data, size_t size, struct input *input)
+{
+    if (size < 2)
+        return false;
+    memcpy(input->options, data, 2);
+    size_t at = 2, blocks = 0, last = 0;
+    uint8_t *file = calloc(BLOCK_LIMIT, CT_BLOCK);
+    CHECK(file);
+    for (; at + 2 <= size && blocks < BLOCK_LIMIT; blocks++) {
+        size_t length = data[at] | (size_t)data[at + 1] << 8;
+        at += 2;
+        last = length < size - at ? length : size - at;
+        memcpy(file + blocks * CT_BLOCK, data + at, last);
+        at += last;
+    }
+    bool cut = input->options[0] & 1;
+    input->size = blocks ? (blocks - 1) * CT_BLOCK + (cut ? last : CT_BLOCK) : 0;
+    input->file = malloc(input->size ? input->size : 1);
+    CHECK(input->file);
+    memcpy(input->file, file, input->size);
+    free(file);
+    return true;
+}
+
+static void read_entries(struct ct_reader *reader, const struct input *input, struct ct_index *index)
+{
+    ct_reader_index(reader, index);
+    for (uint32_t at = 0; at < index->modules; at++) {
+        struct ct_module_entry module;
+        ct_reader_module(reader, at, &module);
+        CHECK(module.functions + 16ull * module.function_count == module.sites);
+        CHECK(module.sites + 16ull * module.site_count == module.json);
+        CHECK(module.json + module.json_size <= input->size);
+    }
+    for (uint32_t at = 0; at < index->infos; at++) {
+        struct ct_span span;
+        ct_reader_info(reader, at, &span);
+        CHECK(span.offset <= input->size && span.size <= input->size - span.offset);
+    }
+    uint64_t units = 0, lost = 0;
+    for (uint32_t at = 0; at < index->threads; at++) {
+        struct ct_thread_entry thread;
+        ct_reader_thread(reader, at, &thread);
+        units += thread.units;
+        lost += thread.lost;
+    }
+    CHECK(units == index->units && lost == index->lost);
+}
+
+/* Frames nest, and each is closed once. */
+static void read_steps(struct ct_reader *reader, const struct ct_index *index)
+{
+    struct ct_steps *steps = ct_reader_steps_open(reader, 0, index->threads);
+    CHECK(steps);
+    struct ct_step batch[BATCH];
+    uint32_t pull = CT_PULL_MORE;
+    uint64_t depth = 0, time = 0;
+    while (pull == CT_PULL_MORE) {
+        uint32_t count = ct_reader_steps_next(steps, batch, BATCH, &pull);
+        CHECK(pull != CT_PULL_NO_MEMORY);
+        for (uint32_t at = 0; at < count; at++) {
+            const struct ct_step *step = &batch[at];
+            if (step->type == CT_STEP_THREAD) {
+                CHECK(depth == 0);
+                time = 0;
+            }
+            CHECK(step->time >= time && step->thread < index->threads && step->kind < CT_NODE_KINDS);
+            time = step->time;
+            if (step->type == CT_STEP_OPEN)
+                CHECK(step->depth == depth++);
+            else if (step->type == CT_STEP_CLOSE)
+                CHECK(step->depth == --depth && step->cause && step->self <= step->time - step->begin);
+            else
+                CHECK(step->depth == depth);
+        }
+    }
+    CHECK(depth == 0);
+    ct_reader_steps_close(steps);
+}
+
+static void read_tree(struct ct_reader *reader, const struct ct_index *index, const uint8_t *options)
+{
+    uint8_t bits[4];
+    memset(bits, options[1], sizeof bits);
+    struct ct_tree_options chosen = {
+        .thread_count = index->threads,
+        .max_depth = options[0] >> 1 & 3,
+        .window = options[1] & 15,
+        .limit = options[0] >> 3 & 7,
+        .lookahead = options[1] >> 4,
+        .functions = options[0] & 64 ? bits : NULL,
+        .sites = options[0] & 128 ? bits : NULL,
+        .function_bits = options[0] & 64 ? 8 * sizeof bits : 0,
+        .site_bits = options[0] & 128 ? 8 * sizeof bits : 0,
+    };
+    struct ct_tree *tree = ct_reader_tree_open(reader, &chosen);
+    CHECK(tree);
+    struct ct_line batch[BATCH];
+    uint32_t pull = CT_PULL_MORE;
+    uint64_t lines = 0;
+    while (pull == CT_PULL_MORE) {
+        uint32_t count = ct_reader_tree_next(tree, batch, BATCH, &pull);
+        CHECK(pull != CT_PULL_NO_MEMORY);
+        for (uint32_t at = 0; at < count; at++) {
+            CHECK(batch[at].count && batch[at].type >= CT_LINE_THREAD && batch[at].type <= CT_LINE_GAP);
+            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth);
+        }
+        lines += count;
+    }
+    CHECK(!chosen.limit || lines <= chosen.limit);
+    CHECK(pull != CT_PULL_LIMIT || lines == chosen.limit);
+    ct_reader_tree_close(tree);
+}
+
+static void read_summary(struct ct_reader *reader)
+{
+    struct ct_summary *summary = ct_reader_summary_open(reader);
+    CHECK(summary);
+    uint32_t pull = CT_PULL_MORE;
+    while (pull == CT_PULL_MORE)
+        pull = ct_reader_summary_run(summary);
+    CHECK(pull == CT_PULL_END);
+    struct ct_totals totals;
+    ct_reader_summary_totals(summary, &totals);
+    uint64_t frames = 0, closed = 0, calls = 0;
+    for (uint32_t kind = 0; kind < CT_NODE_KINDS; kind++) {
+        uint32_t count;
+        const struct ct_stat *stats = ct_reader_summary_stats(summary, kind, &count);
+        frames += totals.frames[kind];
+        for (uint32_t id = 0; id < count; id++) {
+            calls += stats[id].calls;
+            if (stats[id].calls && kind >= CT_NODE_API_FUNCTION)
+                ct_reader_address(reader, id);
+        }
+    }
+    for (uint32_t cause = 0; cause < CT_CAUSES; cause++)
+        closed += totals.causes[cause];
+    CHECK(frames == closed && frames == calls);
+    ct_reader_summary_close(summary);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct input input;
+    if (!unpack(data, size, &input))
+        return 0;
+    uint32_t status;
+    struct ct_reader *reader = ct_reader_open(input.file, input.size, &status);
+    CHECK(reader ? status == CT_READER_OK : status != CT_READER_OK && status != CT_READER_NO_MEMORY);
+    if (reader) {
+        struct ct_index index;
+        read_entries(reader, &input, &index);
+        read_steps(reader, &index);
+        read_tree(reader, &index, input.options);
+        read_summary(reader);
+        ct_reader_close(reader);
+    }
+    free(input.file);
+    return 0;
+}

@@ -1,0 +1,164 @@
+"""Scenes with the standalone port, each a function here: port_main.py SCENE ARGUMENT...
+
+Runs in Windows Python. A scene prints its result as JSON to the standard error output: the standard output
+belongs to the target.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from calltrace.errors import CalltraceError
+from calltrace.ports import Protection
+from calltrace.recorder import load_library
+from calltrace.win32 import api, launch
+from calltrace.win32.exports import export_address
+from calltrace.win32.port import Win32Port, process_environment_block
+
+
+def run(program: str, command_line: str) -> Any:
+    """Start, call into, and let go a program."""
+    port = launch.create(launch.find_program(program), command_line)
+    port.call(export_address(port, "kernel32.dll", "GetCurrentThreadId"))
+    port.detach()
+    assert port.wait(60) == 0
+    return port.exit_code()
+
+
+def attach_and_leave(program: str) -> Any:
+    """Stop a running program three times, call into it, and let it end by itself."""
+    child = _start(program)
+    results = []
+    for _ in range(3):
+        port = launch.attach(child.pid)
+        results.append(
+            [len(port.threads()), port.call(export_address(port, "kernel32.dll", "GetCurrentProcessId"))]
+        )
+        port.close()
+        time.sleep(0.05)
+    output, _ = child.communicate(timeout=30)
+    return {"pid": child.pid, "results": results, "output": output.decode(), "exit_code": child.returncode}
+
+
+def flag_after_detach(program: str) -> Any:
+    """PEB.BeingDebugged while stopped and after detaching."""
+    child = _start(program)
+    port = launch.attach(child.pid)
+    flag = process_environment_block(port._process) + 2
+    flags = [port.read(flag, 1)[0]]
+    port.detach()
+    flags.append(port.read(flag, 1)[0])
+    child.communicate(timeout=30)
+    return flags
+
+
+def protection_is_restored(program: str) -> Any:
+    """The protection of code and of a constant before and after writing across both sides of them."""
+    port = launch.create(launch.find_program(program), "program")
+    base = port.modules()[0].base
+    before = [(info.Protect, info.RegionSize) for info in _regions(port, base)]
+    size = port.modules()[0].size
+    port.write(base, port.read(base, size))
+    after = [(info.Protect, info.RegionSize) for info in _regions(port, base)]
+    region = port.allocate(0x3000, port.modules()[0])
+    port.protect(region + 0x1000, 0x1000, Protection.EXECUTE_READ)
+    region_info = [info.Protect for info in (port._query(region), port._query(region + 0x1000)) if info]
+    port.terminate()
+    return {"before": before, "after": after, "region": region_info}
+
+
+def call_that_waits(program: str, held: str) -> Any:
+    """Call a function that needs a lock which another, frozen thread holds for `held` milliseconds."""
+    child = _start(program, held)
+    port = launch.attach(child.pid)
+    started = time.monotonic()
+    result: Any
+    try:
+        result = port.call(child.address)
+    except CalltraceError as error:
+        result = f"{type(error).__name__}: {error}"
+    seconds = time.monotonic() - started
+    port.close()
+    output, _ = child.communicate(timeout=60)
+    return {"result": result, "seconds": seconds, "output": output.decode(), "exit_code": child.returncode}
+
+
+def library(program: str, *paths: str) -> Any:
+    """Load DLLs into a stopped program."""
+    port = launch.create(launch.find_program(program), "program")
+    results = []
+    for path in paths:
+        try:
+            load_library(port, Path(path))
+            results.append(any(module.name.lower() == Path(path).name.lower() for module in port.modules()))
+        except CalltraceError as error:
+            results.append(f"{type(error).__name__}: {error}")
+    port.terminate()
+    return results
+
+
+def create_error(program: str) -> Any:
+    """What starting something that cannot be traced says."""
+    launch.create(launch.find_program(program), program).terminate()
+    return None
+
+
+def attach_error(process: str) -> Any:
+    """What attaching to something that cannot be traced says."""
+    launch.attach(os.getpid() if process == "self" else int(process)).close()
+    return None
+
+
+def attach_to_ended(program: str) -> Any:
+    """Attach to a process that has ended, whose id is still taken as we hold a handle to it."""
+    child = _start(program)
+    child.communicate()
+    launch.attach(child.pid).close()
+    return None
+
+
+def attach_twice(program: str) -> Any:
+    """Attach to a process that has a debugger already."""
+    child = _start(program)
+    first = launch.attach(child.pid)
+    try:
+        launch.attach(child.pid).close()
+    finally:
+        first.terminate()
+    return None
+
+
+def _start(program: str, *arguments: str) -> Any:
+    child = subprocess.Popen([program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    line = child.stdout.readline()  # it is running now
+    child.address = int(line) if line.strip().isdigit() else 0  # type: ignore[attr-defined]
+    return child
+
+
+def _regions(port: Win32Port, base: int) -> list[api.MemoryBasicInformation]:
+    regions, address = [], base
+    while True:
+        info = port._query(address)
+        if info is None or info.AllocationBase != base:
+            return regions
+        regions.append(info)
+        address = info.BaseAddress + info.RegionSize
+
+
+def main() -> None:
+    scene, *arguments = sys.argv[1:]
+    try:
+        result = globals()[scene](*arguments)
+    except CalltraceError as error:
+        result = f"{type(error).__name__}: {error}"
+    print(json.dumps(result), file=sys.stderr)
+
+
+main()

@@ -1,0 +1,1 @@
+"""What tests share: Windows programs under Wine, compiled targets, real programs."""

@@ -1,0 +1,43 @@
+"""Compiling the small Windows programs of tests/targets."""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+import subprocess
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parent.parent.parent
+SOURCES = TREE / "tests" / "targets"
+BUILT = TREE / "build" / "targets"
+INCLUDE = TREE / "native" / "include"
+
+_DEFAULT_FLAGS = "-O2"
+_COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
+
+
+def build(name: str) -> Path:
+    """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
+
+    A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries); with -shared among
+    them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's words.
+    """
+    [source] = [SOURCES / (name + suffix) for suffix in _COMPILERS if (SOURCES / (name + suffix)).is_file()]
+    first = source.read_text(encoding="utf-8").partition("\n")[0]
+    flags = shlex.split(first[len("// build:") :] if first.startswith("// build:") else _DEFAULT_FLAGS)
+    program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
+    BUILT.mkdir(parents=True, exist_ok=True)
+    made_of = [source, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
+    with open(BUILT / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
+            compiler = "x86_64-w64-mingw32-" + _COMPILERS[source.suffix]
+            command = [compiler, "-static", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}"]
+            fresh = program.with_suffix(".new" + program.suffix)
+            # Flags come last: libraries among them must follow the source that uses them.
+            done = subprocess.run(
+                [*command, "-o", str(fresh), str(source), *flags], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            fresh.replace(program)
+    return program

@@ -1,0 +1,119 @@
+"""Running programs under ``./calltrace run`` and holding them against their plain runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rig import windows
+
+CALLTRACE = Path(__file__).resolve().parent.parent.parent / "calltrace"
+
+
+def calltrace(
+    *args: str | Path,
+    timeout: float = 120,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command line from the source tree in the bare environment of Windows programs."""
+    words = [str(CALLTRACE), *(str(arg) for arg in args)]
+    return windows.execute(words, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
+
+
+def info(trace: Path) -> Any:
+    """What ``calltrace info --json`` says of a trace file."""
+    done = calltrace("info", trace, "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a program's run leaves behind, but for how long it took."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for a Windows program, in a folder that `prepare` fills anew for each run."""
+
+    program: Path
+    arguments: Sequence[str]
+    folder: Path
+    prepare: Callable[[Path], None] = lambda folder: None
+    stdin: bytes = b""
+    ignored_files: Sequence[str] = field(default=())  # those with times in them
+    timeout: float = 300
+
+    def plain(self) -> Outcome:
+        """Run it as it is."""
+        return self._run(["wine", windows.path(self.program), *self.arguments])
+
+    def traced(self, trace: Path, *options: str) -> Outcome:
+        """Run it under calltrace, recording into `trace`."""
+        ours = [str(CALLTRACE), "run", "--quiet", "-o", str(trace), *options, "--"]
+        return self._run([*ours, str(self.program), *self.arguments])
+
+    def _run(self, command: Sequence[str]) -> Outcome:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.prepare(self.folder)
+        done = windows.execute(command, cwd=self.folder, stdin=self.stdin, timeout=self.timeout)
+        files = {
+            str(file.relative_to(self.folder)): file.read_bytes()
+            for file in sorted(self.folder.rglob("*"))
+            if file.is_file() and file.name not in self.ignored_files
+        }
+        return Outcome(done.returncode, done.stdout, done.stderr, files)
+
+
+# How frames may end without an event of their own in a run that nobody cut short.
+_ORDERLY_CAUSES = {"exception", "thread_exit", "process_end"}
+
+
+def runs_the_same_three_times_traced(
+    job: Job, trace: Path, *, least_share_of_pdata_instrumented: float = 0.995
+) -> Outcome:
+    """Assert that `job` leaves the same behind traced as plain, in whole traces. Return the plain one."""
+    plain = job.plain()
+    _assert_same(job.plain(), plain)  # or the work itself differs from run to run
+    for _ in range(3):
+        _assert_same(job.traced(trace), plain)
+        _assert_whole(info(trace), plain.exit_code, least_share_of_pdata_instrumented)
+        trace.unlink()
+    return plain
+
+
+def _assert_same(found: Outcome, expected: Outcome) -> None:
+    assert found.exit_code == expected.exit_code, found.stderr[-2000:].decode(errors="replace")
+    assert found.stderr.decode(errors="replace") == expected.stderr.decode(errors="replace")
+    assert found.stdout.decode(errors="replace") == expected.stdout.decode(errors="replace")
+    assert list(found.files) == list(expected.files)
+    assert [name for name in found.files if found.files[name] != expected.files[name]] == []
+
+
+def _assert_whole(report: Any, exit_code: int, least_share: float) -> None:
+    assert report["state"] == "exited"
+    assert report["exit_code"] & 0xFF == exit_code
+    assert report["gaps"] == {"count": 0, "units_lost": 0, "recorder_units_lost": 0}
+    assert not any(report["health"].values()), report["health"]
+    assert report["frames"]["orphans"] == 0
+    assert report["frames"]["unclosed"].keys() <= _ORDERLY_CAUSES
+    assert report["frames"]["functions"] == report["events"]["enter"] > 1000
+    [module] = report["modules"]
+    assert module["pdata_groups"]["share"] >= least_share
+    for refusal in module["refusals"]:
+        assert refusal["count"] == len(refusal["functions"])
+        assert refusal["reason"] not in ("", f"status {refusal['status']}")
+    assert sum(refusal["count"] for refusal in module["refusals"]) == module["functions"]["refused"]
