@@ -8,8 +8,10 @@ line to the `progress` function he is given.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import fnmatch
+import math
 import platform
 import signal
 import subprocess
@@ -32,6 +34,7 @@ from calltrace.win32.port import Win32Port
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
 
 _PAGE = 0x1000
+_SLICE_SECONDS = 0.1  # how soon an interrupt is noticed
 _LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
 
 
@@ -69,7 +72,7 @@ class AttachOptions:
 
 
 def run(options: RunOptions, progress: Progress) -> int:
-    """Start a program, record it to its end, and return its exit code.
+    """Start a program, record it to its end, and return its exit code, signed as `sys.exit` wants it.
 
     If it cannot be prepared it is ended before its first instruction, and the error says why.
     """
@@ -82,10 +85,10 @@ def run(options: RunOptions, progress: Progress) -> int:
         with _recording(port, options.trace, output, about, progress, port.terminate) as tracing:
             tracing.start()
             port.detach()
-        with _interrupts_ignored():  # the target gets its own, and we stay until it has ended
-            tracing.wait_for_end(None)
+        with _interrupts_held():  # the target gets its own, and we stay until it has ended
+            tracing.wait_for_end()
             tracing.finish(State.KILLED, port.exit_code())
-        return port.exit_code()
+        return ctypes.c_int32(port.exit_code()).value
     except BaseException:
         port.terminate()
         raise
@@ -98,31 +101,33 @@ def attach(options: AttachOptions, progress: Progress) -> int:
 
     The recording ends after `options.seconds`, with Ctrl+C, or with the process.
     """
-    port = launch.attach(options.process_id)
-    try:
-        program = port.modules()[0]
-        output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
-        about = {"program": program.path, "process_id": options.process_id}
-        with _recording(port, options.trace, output, about, progress, None) as tracing:
-            tracing.start()
-            port.detach()
-        progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
-        with contextlib.suppress(KeyboardInterrupt):
-            tracing.wait_for_end(options.seconds)
-        with _interrupts_ignored():
+    # No exception may come between what is done to a running process and what undoes it.
+    with _interrupts_held() as interrupts:
+        port = launch.attach(options.process_id)
+        try:
+            program = port.modules()[0]
+            output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
+            about = {"program": program.path, "process_id": options.process_id}
+            with _recording(port, options.trace, output, about, progress, None) as tracing:
+                tracing.start()
+                port.detach()
+            progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
             state, exit_code = State.STOPPED, 0
             try:
-                tracing.wind_down()
-                port.stop()
-                tracing.stop()
-                port.detach()
+                try:
+                    tracing.wait_for_end(options.seconds, interrupts)
+                finally:
+                    tracing.wind_down()
+                    port.stop()
+                    tracing.stop()
+                    port.detach()
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
                 tracing.finish(state, exit_code)
-        return 0
-    finally:
-        port.close()
+        finally:
+            port.close()
+    return 0
 
 
 class Tracing:
@@ -158,14 +163,22 @@ class Tracing:
                 except (NotTraceable, OutOfSpace) as error:
                     self._progress(f"{module.name} is left out: {error}")
 
-    def wait_for_end(self, seconds: float | None) -> None:
-        """Attend to the running target until it ends or `seconds` are over. Standalone only."""
+    def wait_for_end(self, seconds: float | None = None, interrupts: Sequence[int] = ()) -> None:
+        """Attend to the running target until it ends, `seconds` are over, or `interrupts` has something.
+
+        Standalone only.
+        """
         port = self._port
         assert isinstance(port, Win32Port)
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
         events = (self._loads.request,) if self._loads else ()
-        while port.wait(None if deadline is None else max(0.0, deadline - time.monotonic()), *events) == 1:
-            self._answer_load()
+        while not interrupts:
+            left = deadline - time.monotonic()
+            which = port.wait(max(0.0, min(_SLICE_SECONDS, left)), *events)
+            if which == 1:
+                self._answer_load()
+            elif which == 0 or left <= 0:
+                return
 
     def wind_down(self) -> None:
         """Let the running target's module loads alone from now on. Standalone only.
@@ -317,16 +330,15 @@ def _recording(
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    def ignore(number: int, frame: object) -> None:
-        pass
-
+def _interrupts_held() -> Iterator[Sequence[int]]:
+    """Ctrl+C raises nothing meanwhile; the numbers of the signals that came are gathered in what is given."""
+    came: list[int] = []
     numbers = [signal.SIGINT]
     if sys.platform == "win32":
         numbers.append(signal.SIGBREAK)
-    before = [(number, signal.signal(number, ignore)) for number in numbers]
+    before = [(number, signal.signal(number, lambda number, _: came.append(number))) for number in numbers]
     try:
-        yield
+        yield came
     finally:
         for number, handler in before:
             signal.signal(number, handler)

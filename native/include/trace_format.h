@@ -170,9 +170,12 @@ struct ct_function_record {
     uint32_t parent;  /* function id of a funclet's parent, else CT_NONE */
 };
 
+/* A call, or, with CT_SITE_TAIL, a jump by which the function may be left. No event names the latter: they tell which
+ * ENTER behind a CT_TAIL can be the jump's. */
+#define CT_SITE_TAIL 0x80000000u
 struct ct_site_record {
-    uint32_t rva;      /* of the call instruction */
-    uint32_t function; /* function id that holds it */
+    uint32_t rva;      /* of the call or jump instruction */
+    uint32_t function; /* id of the function that holds it; plus CT_SITE_TAIL */
     uint32_t target;   /* RVA of a direct target in this module, else 0 */
     uint32_t import;   /* position in the JSON's "imports", else CT_NONE */
 };

@@ -112,6 +112,25 @@ static void put_load_target(struct composer *composer, const struct ct_insn *ins
     ct_put(&composer->out, bytes, size);
 }
 
+/* TAIL, and a record that the function may be left here, to `target` if that is known, or through an import. */
+static void put_tail(struct composer *composer, const struct walk *walk, const struct ct_stub *stub,
+                     const struct ct_insn *insn, uint32_t target)
+{
+    struct ct_plan *plan = composer->plan;
+    bool import = insn->flow == CT_FLOW_JMP_IND && insn->flags & CT_INSN_RIP;
+    composer->site++;
+    if (composer->recording) {
+        vec_push(&plan->sites, &plan->oom,
+                 (struct ct_site){
+                     .rva = insn->rva,
+                     .function = walk->id | CT_SITE_TAIL,
+                     .target = target,
+                     .import = import ? ct_import_at(plan, insn->target) : CT_NONE,
+                 });
+    }
+    put_event(composer, stub, CT_TAIL, walk->id);
+}
+
 static bool may_stay_inside(const struct ct_insn *insn)
 {
     return !(insn->flags & (CT_INSN_RIP | CT_INSN_REX_W));
@@ -129,7 +148,7 @@ static void put_mapped_jump(struct composer *composer, const struct walk *walk, 
     ct_fix_u32(out, at + stub->length_at, walk->group->mapped.end - walk->group->mapped.begin);
     ct_fix_rel32(out, at + stub->map_at, out->region + walk->group->map);
     ct_fix_rel32(out, at + stub->region_at, out->region);
-    put_event(composer, &composer->plan->codegen.event_inline, CT_TAIL, walk->id);
+    put_tail(composer, walk, &composer->plan->codegen.event_inline, insn, 0);
     ct_put(out, composer->plan->image.bytes + insn->rva, insn->length);
 }
 
@@ -309,7 +328,8 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
     if ((goes_on(insn) || stops) && (next == CT_NONE || plan->insns.items[next].rva != follows)) {
         uint32_t copy = inside(composer, walk, follows);
         if (copy == CT_NONE && !stops && !is_call(insn) && !is_nop_behind_call(plan, part, index)) {
-            put_event(composer, &plan->codegen.event_inline, CT_TAIL, walk->id); /* runs on into another function */
+            /* runs on into another function */
+            put_tail(composer, walk, &plan->codegen.event_inline, insn, follows);
         }
         ct_put_rel32(&composer->out, "\xE9", 1, copy != CT_NONE ? copy : follows);
     }
@@ -320,10 +340,14 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
 static void put_exit(struct composer *composer, const struct walk *walk, const struct ct_insn *insn)
 {
     const struct ct_codegen *codegen = &composer->plan->codegen;
-    put_event(composer, &codegen->event, insn->flow == CT_FLOW_RET ? CT_LEAVE : CT_TAIL, walk->id);
-    if (insn->flow == CT_FLOW_RET || insn->flow == CT_FLOW_JMP_IND) {
+    if (insn->flow == CT_FLOW_RET) {
+        put_event(composer, &codegen->event, CT_LEAVE, walk->id);
+        put_relocated(composer, walk, insn);
+    } else if (insn->flow == CT_FLOW_JMP_IND) {
+        put_tail(composer, walk, &codegen->event, insn, 0);
         put_relocated(composer, walk, insn);
     } else {
+        put_tail(composer, walk, &codegen->event, insn, insn->target);
         ct_put_rel32(&composer->out, "\xE9", 1, insn->target);
     }
 }

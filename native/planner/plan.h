@@ -76,8 +76,8 @@ struct ct_function {
 };
 
 struct ct_site {
-    uint32_t rva;      /* of the call instruction */
-    uint32_t function; /* event id of the function that holds it */
+    uint32_t rva;      /* of the call, or of a jump out of the function */
+    uint32_t function; /* event id of the function that holds it; with CT_SITE_TAIL for a jump */
     uint32_t target;   /* RVA of a direct target, else 0 */
     uint32_t import;   /* index into image.imports, else CT_NONE */
 };

@@ -412,7 +412,8 @@ static bool order_modules(struct ct_reader *reader)
             size_t size = sizeof record;
             memcpy(&record, reader->file + module.sites + (uint64_t)(id - module.first_site) * size, size);
             taken[id] |= 2;
-            reader->holders[id] = record.function;
+            if (!(record.function & CT_SITE_TAIL))
+                reader->holders[id] = record.function;
         }
         reader->modules[kept++] = module;
     }
@@ -451,7 +452,8 @@ struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t *stat
         reader->header = header;
         reader->index.file_size = size;
         struct walk walk = {.reader = reader};
-        if (walk_chunks(&walk) && order_threads(reader, walk.piece_count) && order_modules(reader))
+        if (walk_chunks(&walk) && order_threads(reader, walk.piece_count) && order_modules(reader) &&
+            ct_read_tails(reader))
             return reader;
         ct_reader_close(reader);
     }
@@ -467,6 +469,7 @@ void ct_reader_close(struct ct_reader *reader)
     free(reader->threads);
     free(reader->parents);
     free(reader->holders);
+    free(reader->tails);
     free(reader->addresses.values);
     free(reader->addresses.slots);
     free(reader);

@@ -35,6 +35,11 @@ struct ct_addresses {
     uint32_t count, slot_count;
 };
 
+/* A function may be left by a jump to another; `to` is CT_NONE if it is not known to which. */
+struct ct_tail {
+    uint32_t from, to;
+};
+
 struct ct_reader {
     const uint8_t *file;
     struct ct_file_header header;
@@ -43,11 +48,19 @@ struct ct_reader {
     struct ct_module_entry *modules;
     struct ct_span *infos;
     struct ct_reader_thread *threads;
-    uint32_t id_count; /* ids of functions and sites of all modules lie below */
-    uint32_t *parents; /* by function id: the parent of a funclet, else CT_NONE */
-    uint32_t *holders; /* by site id: the function that holds it, else CT_NONE */
+    uint32_t id_count;     /* ids of functions and sites of all modules lie below */
+    uint32_t *parents;     /* by function id: the parent of a funclet, else CT_NONE */
+    uint32_t *holders;     /* by call site's id: the function that holds it, else CT_NONE */
+    struct ct_tail *tails; /* where functions may be left to, ascending */
+    uint64_t tail_count;
     struct ct_addresses addresses;
 };
+
+/* Fills reader->tails from the sites of its modules. False: no memory. */
+bool ct_read_tails(struct ct_reader *reader);
+
+/* May an ENTER of `to` right behind a TAIL of `from` be where that jump went? */
+bool ct_may_tail(const struct ct_reader *reader, uint32_t from, uint32_t to);
 
 /* Values (of 64 bits) that follow a CT_EXT unit; -1: a kind this version does not know. */
 int ct_ext_values(uint32_t kind);

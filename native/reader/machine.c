@@ -41,7 +41,8 @@ static void pend(struct ct_machine *machine, uint8_t type, uint8_t kind, uint32_
 static void pend_open(struct ct_machine *machine, uint8_t kind, uint32_t id, uint64_t call_site)
 {
     pend(machine, CT_STEP_OPEN, kind, id, call_site);
-    if (machine->after_tail)
+    if (machine->after_tail && (kind != CT_NODE_FUNCTION || machine->tail_from == CT_NONE ||
+                                ct_may_tail(machine->reader, machine->tail_from, id)))
         machine->pending.flags = CT_STEP_TAIL_CALLEE;
     machine->pending_has_sp = machine->has_sp && kind == CT_NODE_FUNCTION;
     machine->pending_sp = machine->sp;
@@ -246,6 +247,7 @@ static bool api_event(struct ct_machine *machine, uint32_t kind, uint64_t va, ui
         close_to(machine, at - 1, CT_CAUSE_INFERRED, CT_CAUSE_TAIL);
         machine->goto_target = va;
         machine->after_tail = true;
+        machine->tail_from = CT_NONE;
     }
     return true;
 }
@@ -389,6 +391,7 @@ static bool take_unit(struct ct_machine *machine)
     case CT_TAIL:
         close_frame(machine, CT_NODE_FUNCTION, id, CT_CAUSE_TAIL, CT_TAIL);
         after_tail = machine->close_to != NOT_CLOSING;
+        machine->tail_from = id;
         break;
     case CT_CALL:
         call(machine, id);

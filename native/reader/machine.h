@@ -33,6 +33,7 @@ struct ct_machine {
     uint64_t sp;
     bool has_sp; /* a CT_FRAME came and waits for what it belongs to */
     bool after_tail;
+    uint32_t tail_from; /* the function that was left, if after_tail; CT_NONE: one of the C API */
     bool no_memory;
 
     struct ct_frame *frames;

@@ -21,6 +21,16 @@ typedef struct {
     LONG base_priority;
 } nt_thread_basic_information;
 
+typedef struct { /* PS_ATTRIBUTE_LIST of one attribute */
+    SIZE_T total_size;
+    ULONG_PTR attribute;
+    SIZE_T size;
+    void *value;
+    SIZE_T *returned_size;
+} nt_thread_attributes;
+
+enum { NT_ATTRIBUTE_TEB = 0x10005 };
+
 typedef struct { /* LDR_DLL_NOTIFICATION_DATA, of a load and of an unload alike */
     ULONG flags;
     const UNICODE_STRING *full_name;
@@ -57,7 +67,7 @@ NTSTATUS NTAPI NtSetEvent(HANDLE event, LONG *previous);
 NTSTATUS NTAPI NtOpenThread(HANDLE *thread, ACCESS_MASK access, OBJECT_ATTRIBUTES *attributes, CLIENT_ID *id);
 NTSTATUS NTAPI NtCreateThreadEx(HANDLE *thread, ACCESS_MASK access, OBJECT_ATTRIBUTES *attributes, HANDLE process,
                                 void *start, void *argument, ULONG flags, ULONG_PTR zero_bits, SIZE_T commit,
-                                SIZE_T reserve, void *attribute_list);
+                                SIZE_T reserve, nt_thread_attributes *attributes_of_it);
 NTSTATUS NTAPI NtResumeThread(HANDLE thread, ULONG *count);
 NTSTATUS NTAPI NtTerminateThread(HANDLE thread, NTSTATUS status);
 NTSTATUS NTAPI NtAlertThreadByThreadId(HANDLE thread_id);

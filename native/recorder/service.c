@@ -58,15 +58,14 @@ static bool start_thread(DWORD(NTAPI *entry)(void *), struct session *s)
 {
     enum { CREATE_STOPPED = 1, STACK = 0x10000 };
     HANDLE thread;
+    char *teb = NULL;
+    nt_thread_attributes wanted = {sizeof wanted, NT_ATTRIBUTE_TEB, sizeof teb, &teb, NULL};
     if (!NT_SUCCESS(NtCreateThreadEx(&thread, THREAD_ALL_ACCESS, NULL, NT_PROCESS, (void *)(uintptr_t)entry, s,
-                                     CREATE_STOPPED, 0, STACK, STACK, NULL)))
+                                     CREATE_STOPPED, 0, STACK, STACK, &wanted)))
         return false;
-    nt_thread_basic_information information;
     uint64_t cursor = ct_units_of(ct_busy_block);
-    bool muted = NT_SUCCESS(NtQueryInformationThread(thread, (THREADINFOCLASS)0 /* basic */, &information,
-                                                     sizeof information, NULL)) &&
-                 NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, (char *)information.teb + ct_cursor_offset, &cursor,
-                                                 sizeof cursor, NULL));
+    bool muted =
+        teb && NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, teb + ct_cursor_offset, &cursor, sizeof cursor, NULL));
     if (muted)
         NtResumeThread(thread, NULL);
     else

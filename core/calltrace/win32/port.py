@@ -137,23 +137,18 @@ class Win32Port:
             raise self._failure("hand a file over")
         return duplicate.value or 0
 
-    def wait(self, seconds: float | None, *events: int) -> int | None:
+    def wait(self, seconds: float, *events: int) -> int | None:
         """Wait for the target's end or one of `events` (event handles of this process).
 
-        Returns 0 for the target's end, n for the nth event, None when `seconds` (None: no limit) are over. A
-        KeyboardInterrupt comes through.
+        Returns 0 for the target's end, n for the nth event, None when `seconds` are over.
         """
         handles = (ctypes.c_void_p * (1 + len(events)))(self._process, *events)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while True:
-            left = _SLICE_MS if deadline is None else _milliseconds_until(deadline)
-            which = api.kernel32().WaitForMultipleObjects(len(handles), handles, 0, left)
-            if which < len(handles):
-                return int(which)
-            if which != api.WAIT_TIMEOUT:
-                raise EngineError(f"cannot wait: {api.error_text(api.last_error())}")
-            if left == 0:
-                return None
+        which = api.kernel32().WaitForMultipleObjects(len(handles), handles, 0, int(seconds * 1000))
+        if which < len(handles):
+            return int(which)
+        if which != api.WAIT_TIMEOUT:
+            raise EngineError(f"cannot wait: {api.error_text(api.last_error())}")
+        return None
 
     def exit_code(self) -> int:
         """The exit code of a target that has ended, 0 to 2**32 - 1."""
