@@ -29,7 +29,7 @@ typedef struct { /* PS_ATTRIBUTE_LIST of one attribute */
     SIZE_T *returned_size;
 } nt_thread_attributes;
 
-enum { NT_ATTRIBUTE_TEB = 0x10005 };
+enum { NT_ATTRIBUTE_TEB = 0x10004 };
 
 typedef struct { /* LDR_DLL_NOTIFICATION_DATA, of a load and of an unload alike */
     ULONG flags;

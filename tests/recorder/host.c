@@ -244,6 +244,7 @@ static HANDLE start_thread(uint64_t number)
 }
 
 static HANDLE threads[MAX_THREADS];
+static DWORD main_thread_id;
 
 static void start_threads(void)
 {
@@ -367,12 +368,15 @@ static void scenario_stop(const char *path)
 /* NtWriteFile as the recorder calls it is itself traced. */
 static NTSTATUS(NTAPI *real_write)(HANDLE, HANDLE, void *, void *, IO_STATUS_BLOCK *, void *, ULONG, LARGE_INTEGER *,
                                    ULONG *);
-static volatile LONG nested_writes;
+static volatile LONG writes_by_threads, writes_by_writer;
 
 static NTSTATUS NTAPI traced_write(HANDLE file, HANDLE event, void *apc, void *context, IO_STATUS_BLOCK *io,
                                    void *buffer, ULONG size, LARGE_INTEGER *place, ULONG *key)
 {
-    InterlockedIncrement(&nested_writes);
+    bool ours = GetCurrentThreadId() == main_thread_id;
+    for (uint64_t i = 0; i < option("threads", 1); i++)
+        ours = ours || GetCurrentThreadId() == GetThreadId(threads[i]);
+    InterlockedIncrement(ours ? &writes_by_threads : &writes_by_writer);
     for (int i = 0; i < 20000; i++) /* more than a block full of them */
         emit(0xFFFFF << 3 | CT_CALL);
     return real_write(file, event, apc, context, io, buffer, size, place, key);
@@ -394,7 +398,7 @@ static void scenario_reentrant(void)
         table[i] = traced;
     }
     scenario_events();
-    CHECK(nested_writes > 0);
+    CHECK(writes_by_threads > 0 && writes_by_writer > 0);
 }
 
 static char *teb(void)
@@ -750,6 +754,7 @@ static void scenario_bench(void)
 int main(int argc, char **argv)
 {
     CHECK(argc >= 4);
+    main_thread_id = GetCurrentThreadId();
     argument_count = argc - 4;
     arguments = argv + 4;
     const char *trace = argv[2], *scenario = argv[3];

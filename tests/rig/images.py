@@ -10,6 +10,8 @@ knows these lines in the code:
     end                     ends the function; what follows is between functions
     %push rbx, %alloc 40, %setframe rbp 32, %save rsi 64, %savexmm 6 48, %machframe
                             the unwind code of the instruction above
+    %epilogs SIZE LABEL ... makes it version 2: the epilogs' size and where they start; the first one may be at
+                            the function's end
     %prolog                 the prolog ends here; without it, behind the last unwind code
     %handler NAME           the language handler; lines of `%data DIRECTIVE` give its data
 
@@ -33,7 +35,7 @@ CODE = 0x1000
 SCRATCH_BYTES = 0x1000
 
 _REGISTERS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
-_PUSH, _LARGE, _SMALL, _SETFRAME, _SAVE, _SAVEXMM, _MACHFRAME = 0, 1, 2, 3, 4, 8, 10
+_PUSH, _LARGE, _SMALL, _SETFRAME, _SAVE, _EPILOG, _SAVEXMM, _MACHFRAME = 0, 1, 2, 3, 4, 6, 8, 10
 _KINDS = ("function", "part", "cold", "leaf")
 _EHANDLER_UHANDLER, _CHAININFO = 3, 4
 
@@ -75,6 +77,7 @@ class _Part:
     codes: list[str] = field(default_factory=list)  # assembly, last code first
     slots: int = 0
     frame: int = 0
+    epilogs: list[str] = field(default_factory=list)
     prolog: str = ""
     handler: str = ""
     data: list[str] = field(default_factory=list)
@@ -84,8 +87,10 @@ class _Part:
         flags = _CHAININFO if self.kind == "part" else _EHANDLER_UHANDLER if self.handler else 0
         prolog = f"{self.prolog} - {self.name}" if self.prolog else "0"
         lines = [".balign 4, 0", f"{self.name}.unwind:"]
-        lines += [f".byte {1 | flags << 3}, {prolog}, {self.slots}, {self.frame}", *self.codes]
-        if self.slots % 2:
+        version, slots = 2 if self.epilogs else 1, self.slots + len(self.epilogs)
+        lines.append(f".byte {version | flags << 3}, {prolog}, {slots}, {self.frame}")
+        lines += [*self.epilogs, *self.codes]
+        if slots % 2:
             lines.append(".short 0")
         if flags == _CHAININFO:
             lines += [f".long {address} - image" for address in _runtime_function(self.primary)]
@@ -180,8 +185,8 @@ def _code_lines(code: str, parts: list[_Part]) -> list[str]:
             lines.append(f"{words[1]}:")
         elif words[0].startswith("%"):
             assert open_part
-            if words[0] in ("%handler", "%data"):
-                _annotate_handler(open_part, words)
+            if words[0] in ("%handler", "%data", "%epilogs"):
+                _annotate(open_part, words)
                 continue
             label = f"at.{number}"
             lines.append(f"{label}:")
@@ -197,9 +202,14 @@ def _code_lines(code: str, parts: list[_Part]) -> list[str]:
     return lines
 
 
-def _annotate_handler(part: _Part, words: Sequence[str]) -> None:
+def _annotate(part: _Part, words: Sequence[str]) -> None:
     if words[0] == "%handler":
         part.handler = words[1]
+    elif words[0] == "%epilogs":
+        # bit 0 of the first one's info: there is an epilog at the very end; else the rest says where they are
+        at_end = words[2] == "end"
+        part.epilogs = [f".byte {words[1]}, {_EPILOG | at_end << 4}"]
+        part.epilogs += [f".short {part.name}.end - {label} + {_EPILOG << 8}" for label in words[2 + at_end :]]
     else:
         part.data.append(" ".join(words[1:]))
 

@@ -17,9 +17,15 @@ from calltrace.errors import FileMissing, NotTraceable
 from calltrace.model import Source
 
 _DIRECTORIES = pefile.DIRECTORY_ENTRY
-_HEADER_BYTES = 0x1000
 _EXECUTE = 0x20000000  # IMAGE_SCN_MEM_EXECUTE
-_MACHINES = {0x014C: "32-bit x86", 0x01C0: "32-bit ARM", 0x01C4: "32-bit ARM", 0xAA64: "ARM64"}
+_DLL = 0x2000  # IMAGE_FILE_DLL
+_AMD64 = 0x8664
+_MACHINES = {
+    0x014C: "a 32-bit program",
+    0x01C0: "a 32-bit ARM program",
+    0x01C4: "a 32-bit ARM program",
+    0xAA64: "an ARM64 program",
+}
 _MAX_IMAGE = 1 << 30  # larger ones leave no room for copies within reach of 32-bit displacements
 _GUARD_ENTRIES_LIMIT = 1 << 22
 
@@ -63,32 +69,82 @@ class Image:
         return int.from_bytes(self.data[rva : rva + size], "little") if inside else 0
 
 
+def check_machine(machine: int, name: str) -> None:
+    """Raise NotTraceable unless `machine`, a PE header's machine type, is x64."""
+    if machine != _AMD64:
+        kind = _MACHINES.get(machine, f"for machine type {machine:#x}")
+        raise NotTraceable(f"{name} is {kind}: only x64 programs can be traced")
+
+
+def check_program(path: Path) -> None:
+    """Make sure that a file can be traced as a program, before the system is asked to start it.
+
+    Raises FileMissing, or NotTraceable if it is no 64-bit Windows program with code of its own, or a DLL.
+    """
+    raw, headers = _open(path)
+    if headers.FILE_HEADER.Characteristics & _DLL:
+        raise NotTraceable(f"{path} is a DLL: trace a program that loads it, with --modules {path.name}")
+    _check_sections(raw, headers, path)
+    _check_code(headers, str(path))
+
+
 def from_file(path: Path) -> Image:
     """Map a file as the loader would, at its preferred base.
 
     Raises FileMissing, or NotTraceable if it is no 64-bit Windows program with code of its own.
     """
+    raw, headers = _open(path)
+    _check_sections(raw, headers, path)
+    data = bytearray(headers.OPTIONAL_HEADER.SizeOfImage)
+    head = min(headers.OPTIONAL_HEADER.SizeOfHeaders, len(raw), len(data))
+    data[:head] = raw[:head]
+    for section in headers.sections:
+        count = _file_bytes(section)
+        start = section.PointerToRawData
+        data[section.VirtualAddress : section.VirtualAddress + count] = raw[start : start + count]
+    return _image(headers, str(path), headers.OPTIONAL_HEADER.ImageBase, bytes(data))
+
+
+def _open(path: Path) -> tuple[bytes, pefile.PE]:
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise FileMissing(f"{path} cannot be read: {error.strerror or error}") from error
-    headers = _headers(raw, str(path))
-    size = headers.OPTIONAL_HEADER.SizeOfImage
-    data = bytearray(size)
-    head = min(headers.OPTIONAL_HEADER.SizeOfHeaders, len(raw), size)
-    data[:head] = raw[:head]
+    return raw, _headers(raw, str(path))
+
+
+def _file_bytes(section: pefile.SectionStructure) -> int:
+    """How much of a section the file holds."""
+    return int(min(section.SizeOfRawData, section.Misc_VirtualSize or section.SizeOfRawData))
+
+
+def _check_sections(raw: bytes, headers: pefile.PE, path: Path) -> None:
     for section in headers.sections:
-        count = min(section.SizeOfRawData, section.Misc_VirtualSize or section.SizeOfRawData)
+        count = _file_bytes(section)
         end = section.PointerToRawData + count
         if end > len(raw):
             raise NotTraceable(
                 f"{path} is truncated: section {_section_name(section)} ends at byte {end:,} of "
                 f"{len(raw):,}; get a complete copy of it"
             )
-        if section.VirtualAddress + count > size:
+        if section.VirtualAddress + count > headers.OPTIONAL_HEADER.SizeOfImage:
             raise NotTraceable(f"{path} is damaged: section {_section_name(section)} lies outside the image")
-        data[section.VirtualAddress : section.VirtualAddress + count] = raw[section.PointerToRawData : end]
-    return _image(headers, str(path), headers.OPTIONAL_HEADER.ImageBase, bytes(data))
+
+
+def _check_code(headers: pefile.PE, path: str) -> None:
+    """There must be code, and what says where its functions are must be inside the image."""
+    size = headers.OPTIONAL_HEADER.SizeOfImage
+    rva, length = _directory(headers, "IMAGE_DIRECTORY_ENTRY_EXCEPTION")
+    if rva + length > size:
+        raise NotTraceable(
+            f"{path} is damaged: its .pdata ({rva:#x} to {rva + length:#x}) lies outside the image "
+            f"({size:#x} bytes)"
+        )
+    _, com = _directory(headers, "IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR")
+    if com and not length:
+        raise NotTraceable(f"{path} holds .NET code only, which is compiled at run time and cannot be traced")
+    if not any(section.Characteristics & _EXECUTE for section in headers.sections):
+        raise NotTraceable(f"{path} has no code")
 
 
 def from_memory(read: Callable[[int, int], bytes], base: int, size: int, path: str) -> Image:
@@ -113,10 +169,9 @@ def _headers(data: bytes, path: str) -> pefile.PE:
     except pefile.PEFormatError as error:
         reason = str(error).strip("'\"")
         raise NotTraceable(f"{path} is damaged or no 64-bit Windows program: {reason}") from error
-    machine = headers.FILE_HEADER.Machine
-    if machine != 0x8664 or headers.OPTIONAL_HEADER.Magic != 0x20B:
-        kind = _MACHINES.get(machine, f"for machine {machine:#06x}")
-        raise NotTraceable(f"{path} is {kind}: only 64-bit x86 programs can be traced")
+    check_machine(headers.FILE_HEADER.Machine, path)
+    if headers.OPTIONAL_HEADER.Magic != 0x20B:  # PE32+
+        raise NotTraceable(f"{path} is damaged: its optional header is not that of a 64-bit program")
     size = headers.OPTIONAL_HEADER.SizeOfImage
     if not 0 < size <= _MAX_IMAGE:
         raise NotTraceable(f"{path} is damaged: its image size is {size:,} bytes")
@@ -134,17 +189,7 @@ def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
         for section in headers.sections
         if section.Characteristics & _EXECUTE and section.VirtualAddress < size
     )
-    pdata = _directory(headers, "IMAGE_DIRECTORY_ENTRY_EXCEPTION")
-    if pdata[0] + pdata[1] > size:
-        raise NotTraceable(
-            f"{path} is damaged: its .pdata ({pdata[0]:#x} to {pdata[0] + pdata[1]:#x}) lies outside "
-            f"the image ({size:#x} bytes)"
-        )
-    com = _directory(headers, "IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR")
-    if com[1] and not pdata[1]:
-        raise NotTraceable(f"{path} holds .NET code only, which is compiled at run time and cannot be traced")
-    if not executable:
-        raise NotTraceable(f"{path} has no code")
+    _check_code(headers, path)
     relocations = _directory(headers, "IMAGE_DIRECTORY_ENTRY_BASERELOC")
     image = Image(
         path=path,
@@ -153,7 +198,7 @@ def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
         timestamp=headers.FILE_HEADER.TimeDateStamp,
         checksum=headers.OPTIONAL_HEADER.CheckSum,
         executable=_disjoint(executable),
-        pdata=pdata,
+        pdata=_directory(headers, "IMAGE_DIRECTORY_ENTRY_EXCEPTION"),
         relocations=relocations if sum(relocations) <= size else (0, 0),
     )
     if headers.OPTIONAL_HEADER.AddressOfEntryPoint:

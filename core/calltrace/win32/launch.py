@@ -9,9 +9,10 @@ import struct
 from pathlib import Path
 
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, NotTraceable, TargetLost
+from calltrace.pe.image import check_machine, check_program
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
-from calltrace.win32.port import Win32Port, check_machine, process_environment_block
+from calltrace.win32.port import Win32Port, process_environment_block
 
 # With this in its environment a program started by a debugger gets the ordinary heap, not the debugging one.
 _ORDINARY_HEAP = "_NO_DEBUG_HEAP"
@@ -28,23 +29,8 @@ def find_program(name: str) -> Path:
     path = Path(found).absolute()
     if path.suffix.lower() in (".bat", ".cmd"):
         raise NotTraceable(f"{path} is a batch file: name the program that it starts")
-    _check_file(path)
+    check_program(path)
     return path
-
-
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(0x1000)
-    except OSError as error:
-        raise AccessRefused(f"cannot read {path}: {error.strerror}") from None
-    offset = struct.unpack_from("<I", head, 0x3C)[0] if len(head) >= 0x40 else len(head)
-    if head[:2] != b"MZ" or head[offset : offset + 4] != b"PE\0\0" or len(head) < offset + 24:
-        raise NotTraceable(f"{path} is not a Windows program")
-    machine, characteristics = struct.unpack_from("<H16xH", head, offset + 4)
-    check_machine(machine, str(path))
-    if characteristics & 0x2000:
-        raise NotTraceable(f"{path} is a DLL: trace a program that loads it, with --modules {path.name}")
 
 
 def create(program: Path, command_line: str) -> Win32Port:

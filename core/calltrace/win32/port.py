@@ -12,7 +12,7 @@ import ctypes
 import time
 from collections.abc import Iterator, Sequence
 
-from calltrace.errors import AccessRefused, CalltraceError, EngineError, NotTraceable, OutOfSpace, TargetLost
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, OutOfSpace, TargetLost
 from calltrace.ports import Capability, Protection, Registers, TargetModule
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
@@ -553,15 +553,6 @@ def process_environment_block(process: int) -> int:
     if status:
         raise AccessRefused(f"cannot find the process environment block: status {status:#x}")
     return int(info.PebBaseAddress)
-
-
-def check_machine(machine: int, name: str) -> None:
-    """NotTraceable unless `machine`, a PE header's machine type, is x64."""
-    if machine == api.IMAGE_FILE_MACHINE_AMD64:
-        return
-    kinds = {0x14C: "a 32-bit program", 0xAA64: "an ARM64 program", 0x1C4: "a 32-bit ARM program"}
-    kind = kinds.get(machine, f"for machine type {machine:#x}")
-    raise NotTraceable(f"{name} is {kind}: only x64 programs can be traced")
 
 
 def _milliseconds_until(deadline: float) -> int:
