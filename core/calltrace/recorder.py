@@ -144,26 +144,27 @@ class TraceFile:
         self.header.tsc_start = _engine().ct_tsc()
         self._append_info(info)
         live = Chunk(_KIND_LIVE, 0, (1 + SLOTS) * BLOCK, SLOTS * BLOCK)
-        self.append(bytes(live), (1 + SLOTS) * BLOCK)
+        slots = self.append(bytes(live), (1 + SLOTS) * BLOCK) + BLOCK
+        for slot in range(SLOTS):
+            # A reader looks at every slot's header; on a full tmpfs, mapped holes cannot even be read.
+            self._put(slots + slot * BLOCK, bytes(ctypes.sizeof(Chunk)))
 
     def open_for_target(self) -> BinaryIO:
         """The file once more: the target needs a file position of its own."""
         return self.path.open("r+b", buffering=0)
 
-    def append(self, chunk: bytes, length: int | None = None) -> None:
+    def append(self, chunk: bytes, length: int | None = None) -> int:
         """Append a chunk, whose header says `length` bytes (None: as many as there are, in whole blocks).
 
-        Safe while the target appends, too. OutOfSpace if the disk is full.
+        Returns its offset in the file. Safe while the target appends, too. OutOfSpace if the disk is full.
         """
         if length is None:
             length = _whole_blocks(len(chunk))
         offset = _engine().ct_reserve(ctypes.addressof(self.header), length)
-        try:
-            self._write(offset, chunk)
-            if len(chunk) < length:
-                self._write(offset + length - 1, b"\0")  # whatever else appends, the file reaches this far
-        except OSError as error:
-            raise _write_failure(self.path, error) from None
+        self._put(offset, chunk)
+        if len(chunk) < length:
+            self._put(offset + length - 1, b"\0")  # whatever else appends, the file reaches this far
+        return int(offset)
 
     def _append_info(self, info: dict[str, Any]) -> None:
         text = json.dumps(info, ensure_ascii=False).encode()
@@ -187,11 +188,14 @@ class TraceFile:
             self.header.tsc_end = self.header.tsc_start + ticks
         self.close()
 
-    def _write(self, offset: int, data: bytes) -> None:
-        self._file.seek(offset)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+    def _put(self, offset: int, data: bytes) -> None:
+        try:
+            self._file.seek(offset)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise _write_failure(self.path, error) from None
 
     def close(self) -> None:
         """Unmap and close; what is in the file stays."""

@@ -54,6 +54,11 @@ uint64_t ct_end_of_units(const struct session *s, const struct ct_events *block)
     return at < end ? at : end;
 }
 
+static bool is_open(uint32_t state)
+{
+    return state >= SLOT_OPEN;
+}
+
 static bool is_private(const struct session *s, const struct slot *slot)
 {
     return slot >= s->slots + s->live_count;
@@ -74,7 +79,7 @@ static struct slot *own_slot(struct session *s, const struct ct_events *block)
             if (s->slots[i].block == block)
                 slot = s->slots + i;
     }
-    return slot && ct_load32(&slot->state) == SLOT_OPEN && slot->teb == ct_this_teb() ? slot : NULL;
+    return slot && is_open(ct_load32(&slot->state)) && slot->teb == ct_this_teb() ? slot : NULL;
 }
 
 /* Makes a new slot fit for use. The file gets real zeros there, so that a full disk is an error here and not a fault
@@ -112,7 +117,7 @@ static struct slot *take_slot(struct session *s, uint32_t from, uint32_t to)
 
 /* SLOT_BUSY, or the caller's own → SLOT_OPEN for the calling thread; returns the cursor. The kind is written last: what
  * is left of a process killed half way through is an unused slot. */
-static uint64_t open_slot(struct slot *slot, uint32_t thread_index, uint64_t first_unit)
+static uint64_t open_slot(struct session *s, struct slot *slot, uint32_t thread_index, uint64_t first_unit)
 {
     struct ct_events *block = slot->block;
     uint32_t thread_id;
@@ -126,7 +131,8 @@ static uint64_t open_slot(struct slot *slot, uint32_t thread_index, uint64_t fir
     __atomic_store_n(&block->chunk.kind, CT_CHUNK_EVENTS, __ATOMIC_RELEASE);
     slot->teb = ct_this_teb();
     slot->thread_id = thread_id;
-    ct_store32(&slot->state, SLOT_OPEN);
+    uint32_t number = __atomic_fetch_add(&s->openings, 1, __ATOMIC_SEQ_CST);
+    ct_store32(&slot->state, SLOT_OPEN + number % (UINT32_MAX - SLOT_OPEN));
     return ct_units_of(block);
 }
 
@@ -211,7 +217,7 @@ static uint64_t next_block(struct session *s, struct slot *slot)
             fresh = take_slot(s, 0, limit);
         if (fresh) {
             ct_store32(&fresh->leaving, ct_load32(&slot->leaving));
-            cursor = open_slot(fresh, thread_index, first_unit);
+            cursor = open_slot(s, fresh, thread_index, first_unit);
             pass_on(s, slot);
             break;
         }
@@ -232,7 +238,7 @@ static uint64_t next_block(struct session *s, struct slot *slot)
             ct_lose(s, block); /* nobody is left to make room */
         }
         clear_block(slot);
-        cursor = open_slot(slot, thread_index, first_unit);
+        cursor = open_slot(s, slot, thread_index, first_unit);
     }
     if (waiting)
         __atomic_fetch_sub(&s->header->blocked, 1, __ATOMIC_SEQ_CST);
@@ -257,7 +263,7 @@ static uint64_t first_block(struct session *s)
         ct_add64(&s->header->units_lost, IDLE_BYTES / s->unit_size);
         return idle_cursor();
     }
-    uint64_t at = open_slot(slot, __atomic_fetch_add(&s->header->threads, 1, __ATOMIC_SEQ_CST), 0);
+    uint64_t at = open_slot(s, slot, __atomic_fetch_add(&s->header->threads, 1, __ATOMIC_SEQ_CST), 0);
     write_unit(s, at, CT_EXT_THREAD_START << 3 | CT_EXT);
     return at + s->unit_size;
 }
@@ -402,22 +408,18 @@ static void finish(struct session *s, struct slot *slot, bool stopped)
 
 void ct_sweep(struct session *s, bool all)
 {
-    /* One at a time: a slot found dead here must not be another thread's by the time it is taken. */
-    if (!ct_swap32(&s->sweeping, 0, 1))
-        return;
     uint32_t used = ct_load32(&s->slots_used);
     for (uint32_t i = 0; i < used; i++) {
         struct slot *slot = s->slots + i;
-        uint32_t leaving = ct_load32(&slot->leaving);
-        if (ct_load32(&slot->state) != SLOT_OPEN || !(all || leaving) || slot->teb == ct_this_teb() || !is_dead(slot))
+        uint32_t state = ct_load32(&slot->state), leaving = ct_load32(&slot->leaving);
+        if (!is_open(state) || !(all || leaving) || slot->teb == ct_this_teb() || !is_dead(slot))
             continue;
-        if (!ct_swap32(&slot->state, SLOT_OPEN, SLOT_BUSY))
+        if (!ct_swap32(&slot->state, state, SLOT_BUSY)) /* what was found out is of an earlier opening */
             continue;
         if (leaving)
             __atomic_fetch_sub(&s->leaving, 1, __ATOMIC_SEQ_CST);
         finish(s, slot, false);
     }
-    ct_store32(&s->sweeping, 0);
 }
 
 void ct_close_all(struct session *s)
@@ -425,13 +427,14 @@ void ct_close_all(struct session *s)
     uint32_t used = ct_load32(&s->slots_used);
     for (uint32_t i = 0; i < used; i++) {
         struct slot *slot = s->slots + i;
+        uint32_t state = ct_load32(&slot->state);
         uint64_t cursor = 0;
-        if (ct_load32(&slot->state) != SLOT_OPEN)
+        if (!is_open(state))
             continue;
         bool there = cursor_of(slot, &cursor) && ct_block_of(cursor) == slot->block;
         bool dead = is_dead(slot);
         /* Else it is in the slow path, and will find out for itself that recording is over. */
-        if ((!there && !dead) || !ct_swap32(&slot->state, SLOT_OPEN, SLOT_BUSY))
+        if ((!there && !dead) || !ct_swap32(&slot->state, state, SLOT_BUSY))
             continue;
         if (!dead) {
             /* Event code may have tested its cursor already, so it gets one that can be written through. */
@@ -444,16 +447,20 @@ void ct_close_all(struct session *s)
     ct_drain(s);
 }
 
-void ct_save_private(struct session *s)
+void ct_settle(struct session *s)
 {
     uint32_t used = ct_load32(&s->slots_used);
-    if (used <= s->live_count)
-        return;
     for (uint32_t i = 0; i < used; i++) {
         struct slot *slot = s->slots + i;
-        if (slot->teb != ct_this_teb() && ct_swap32(&slot->state, SLOT_OPEN, SLOT_BUSY))
+        uint32_t state = ct_load32(&slot->state);
+        /* Blocks that the writer, or a thread, died over; and those in memory that goes with the process. */
+        if (slot->block && slot->teb != ct_this_teb() &&
+            (state == SLOT_BUSY || (is_open(state) && is_private(s, slot)))) {
+            ct_store32(&slot->state, SLOT_BUSY);
             finish(s, slot, false);
+        }
     }
+    ct_drain(s);
     uint64_t cursor = ct_cursor();
     struct slot *own = own_slot(s, ct_block_of(cursor));
     if (own && is_private(s, own))

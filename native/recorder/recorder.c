@@ -215,8 +215,7 @@ __declspec(dllexport) uint32_t ct_stop(void)
 static void process_ends(struct session *s)
 {
     __atomic_store_n(&s->writer_id, NULL, __ATOMIC_SEQ_CST);
-    ct_drain(s);
-    ct_save_private(s);
+    ct_settle(s);
     s->header->tsc_end = ct_rdtsc();
     ct_swap32(&s->header->state, CT_STATE_RECORDING, CT_STATE_EXITED);
 }

@@ -31,9 +31,9 @@ _Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its b
 enum slot_state {
     SLOT_NEW = 0, /* never used: in the file it may still be a hole, in private memory it is not allocated */
     SLOT_FREE,    /* all zeros */
-    SLOT_OPEN,    /* a thread writes into it */
     SLOT_FULL,    /* closed, to be appended to the file */
     SLOT_BUSY,    /* changing from one to another */
+    SLOT_OPEN,    /* this and all above: a thread writes into it; each opening has a number of its own */
 };
 
 struct slot {
@@ -63,7 +63,7 @@ struct session {
     uint32_t disk_full;   /* the last attempt to write failed for lack of room; atomic */
     uint32_t probing;     /* one thread is trying whether it still is; atomic */
     uint32_t sweeps;      /* atomic */
-    uint32_t sweeping;    /* one thread is at it; atomic */
+    uint32_t openings;    /* number for the next SLOT_OPEN; atomic */
     uint32_t leaving;     /* slots with their leaving mark set; atomic */
     HANDLE writer_id;     /* thread id of the writer while it runs, else NULL; atomic */
     uint32_t writer_idle; /* it sleeps, or is about to; atomic */
@@ -191,15 +191,15 @@ struct slot *ct_take_full(struct session *s);
 /* Appends every full block; false if there was no room for one. */
 bool ct_drain(struct session *s);
 
-/* Closes the blocks of threads that died, unless another thread is doing so; with `all` unset only of those that had
+/* Closes the blocks of threads that died; with `all` unset only of those that had
  * announced it. */
 void ct_sweep(struct session *s, bool all);
 
 /* Ends every thread's recording with CT_EXT_STOP. */
 void ct_close_all(struct session *s);
 
-/* At the process's end: brings into the file what lies outside it. */
-void ct_save_private(struct session *s);
+/* At the process's end, with all other threads gone: brings into the file what lies outside it. */
+void ct_settle(struct session *s);
 
 /* append.c */
 

@@ -1,4 +1,4 @@
-// build: -O2 -fno-inline -shared -nostdlib -Wl,--entry=0 -lgcc
+// build: -O2 -mno-stack-arg-probe -fno-inline -shared -nostdlib -Wl,--entry=0 -lgcc
 /* Functions with every kind of frame gcc makes, for runs without a system around them. */
 #include <stdarg.h>
 

@@ -182,6 +182,8 @@ def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
     for section in headers.sections:  # from here on pefile reads `data`, which has no file layout any more
         section.PointerToRawData = section.VirtualAddress
         section.SizeOfRawData = max(section.Misc_VirtualSize, 1)
+        # what pefile has derived from the old ones, if it has looked for something in this section
+        section.PointerToRawData_adj = section.section_min_addr = section.section_max_addr = None
     headers.__data__ = data
     size = len(data)
     executable = sorted(
