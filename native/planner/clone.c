@@ -108,7 +108,7 @@ enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group
         for (unsigned slot = 0, slots; slot < unwind->code_count; slot += slots) {
             uint16_t code = code_at(plan, unwind, slot);
             slots = ct_unwind_code_slots(unwind->version, code);
-            if (slots == 0) {
+            if (slots == 0 || slots > unwind->code_count - slot) {
                 return CT_UNWIND_UNKNOWN;
             }
             if (!is_epilog_code(code) &&
@@ -181,8 +181,11 @@ static void put_scope(struct ct_plan *plan, uint32_t data)
         uint32_t begin = ct_u32(&plan->image, entry), end = ct_u32(&plan->image, entry + 4);
         uint32_t target = ct_u32(&plan->image, entry + 12);
         const struct ct_part *part = copied_part(plan, begin);
+        /* a scope may reach into parts chained to the one it begins in */
+        const struct ct_part *last = end > begin ? copied_part(plan, end - 1) : part;
+        last = part && last && last->group == part->group ? last : part;
         put_u32(plan, part ? unwound(plan, part, begin) : begin);
-        put_u32(plan, part && end <= part->end ? unwound(plan, part, end) : end);
+        put_u32(plan, last ? unwound(plan, last, end) : end);
         put_image(plan, entry + 8, 4);
         put_u32(plan, target ? ct_landing(plan, plan->region, target) : 0);
     }
@@ -216,24 +219,37 @@ static uint32_t clone_fh3_tries(struct clone *clone, const struct ct_fh3 *info)
 }
 
 /* The IP-to-state entries that matter to one part: the state it starts in, and the changes inside it. */
-static uint32_t clone_fh3_ips(struct clone *clone, const struct ct_fh3 *info, const struct ct_part *part,
-                              uint32_t *count)
+static uint32_t put_fh3_ips(struct ct_plan *plan, const struct ct_fh3 *info, const struct ct_part *part)
 {
-    struct ct_plan *plan = clone->plan;
-    const struct ct_image *image = &plan->image;
-    uint32_t map = plan->data.count, state = CT_NONE;
-    *count = 1;
+    uint32_t start = plan->data.count, state = CT_NONE, count = 1;
     put_u32(plan, plan->region + part->copy_begin);
     put_u32(plan, state);
     for (uint32_t i = 0; i < info->ip_count; i++) {
-        uint32_t ip = ct_u32(image, info->ip_map + 8 * i);
-        state = ct_u32(image, info->ip_map + 8 * i + 4);
+        uint32_t ip = ct_u32(&plan->image, info->ip_map + 8 * i);
+        state = ct_u32(&plan->image, info->ip_map + 8 * i + 4);
         if (ip <= part->begin) {
-            set_u32(plan, map + 4, state);
+            set_u32(plan, start + 4, state);
         } else if (ip < part->end) {
             put_u32(plan, unwound(plan, part, ip));
             put_u32(plan, state);
-            ++*count;
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Those of a RUNTIME_FUNCTION and of what is chained to it. */
+static uint32_t clone_fh3_ips(struct clone *clone, const struct ct_fh3 *info, const struct ct_part *primary,
+                              uint32_t *count)
+{
+    struct ct_plan *plan = clone->plan;
+    const struct ct_group *group = &plan->groups.items[primary->group];
+    uint32_t map = plan->data.count;
+    *count = 0;
+    for (uint32_t i = 0; i < group->parts.count; i++) {
+        const struct ct_part *part = &plan->parts.items[group->parts.items[i]];
+        if (part == primary || part->unwind.flags & CT_UNW_CHAININFO) {
+            *count += put_fh3_ips(plan, info, part);
         }
     }
     return clone->base + map;

@@ -1,8 +1,8 @@
 """What recording costs: ratios to the untraced run of the same program, and nanoseconds per call.
 
-tests/targets/calls.c times its own calls, so nothing but the calls is in its figures: best of five rounds there, best
-of three runs here. Of cmake and duckdb, which time nothing themselves, a run that does next to nothing is subtracted:
-what remains is the program's own work, without starting it and without planning.
+tests/targets/calls.c times its own calls, so nothing but the calls is in its figures: best of five rounds
+there, best of three runs here. Of cmake and duckdb, which time nothing themselves, a run that does next to
+nothing is subtracted: what remains is the program's own work, without starting it and without planning.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def bench_calls(folder: Path) -> None:
         figures = best(lambda options=options: per_call(traced(folder, program, [CALLS], *options)))
         for kind, nanoseconds in figures.items():
             added = nanoseconds - plain[kind]
-            rows[kind] += f"{nanoseconds:9.2f} ns {added:+6.2f} ×{nanoseconds / plain[kind]:<5.1f}"
+            rows[kind] += f"{nanoseconds:9.2f} ns {added:+6.2f} x{nanoseconds / plain[kind]:<5.1f}"
     print(*rows.values(), sep="\n")
 
 
@@ -97,7 +97,7 @@ def bench_program(folder: Path, name: str, work: Sequence[str], nothing: Sequenc
             options = ("--events", events, "--clock", clock)
             idle = seconds(lambda options=options: traced(folder, program, nothing, *options))
             busy = seconds(lambda options=options: traced(folder, program, work, *options))
-            print(f"  {events:10}{clock:7}{(busy - idle) * 1000:8,.0f} ms ×{(busy - idle) / own:.2f}")
+            print(f"  {events:10}{clock:7}{(busy - idle) * 1000:8,.0f} ms x{(busy - idle) / own:.2f}")
 
 
 def main() -> None:

@@ -19,8 +19,10 @@ SECONDS = 30  # for things to happen that take a fraction of one
 
 
 def _processes(word: str) -> list[int]:
-    """Ids of the processes whose own program, the first word of their command line, ends in `word`."""
-    listed = subprocess.run(["ps", "-eww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    """Ids of the processes whose program, the first word of their command line, ends in `word`."""
+    listed = subprocess.run(
+        ["ps", "-eww", "-o", "pid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     lines = (line.split(None, 1) for line in listed.splitlines())
     return [int(pid) for pid, args in lines if args.split()[0].endswith(word)]
 
@@ -34,14 +36,18 @@ def _wait_for(what: str, found: object) -> None:
 
 @pytest.fixture
 def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
-    """A program that goes on calling for minutes, recorded: calltrace's process, the program's id, the trace."""
+    """A program that calls for minutes, recorded: calltrace's process, the program's id, the trace."""
     name = f"endless{os.getpid()}.exe"
     program, trace = tmp_path / name, tmp_path / "endless.calltrace"
     shutil.copy(targets.build("calls"), program)
     command = [CALLTRACE, "run", "-o", trace, "--events", "functions", "--max-size", "64M"]
     command += ["--policy", "drop-oldest", "--", program, "4000000000"]
     with subprocess.Popen(
-        command, env=windows.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=windows.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as host:
         try:
             _wait_for("full trace", lambda: trace.exists() and trace.stat().st_size >= 64 << 20)
@@ -122,7 +128,11 @@ def test_on_a_full_disk_the_program_waits_until_there_is_room(small_disk: Path, 
     trace = small_disk / "waits.calltrace"
     command = [CALLTRACE, "run", "-o", trace, "--events", "functions", "--", targets.build("calls"), "100000"]
     with subprocess.Popen(
-        command, env=windows.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=windows.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as host:
         with pytest.raises(subprocess.TimeoutExpired):
             host.wait(4)

@@ -1,4 +1,4 @@
-"""What cannot be traced gets one clear line and an exit code of its own, and nothing of it is left running."""
+"""What cannot be traced gets one clear line and its own exit code, and nothing of it is left running."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ def test_a_process_we_have_no_rights_to() -> None:
         assert target.stdin
         assert target.stdout
         process_id = target.stdout.readline().decode().strip()
-        _assert_refused(tracing.calltrace("attach", process_id, "--seconds", "1"), 77, process_id, "administrator")
+        _assert_refused(
+            tracing.calltrace("attach", process_id, "--seconds", "1"), 77, process_id, "administrator"
+        )
         target.stdin.close()
         assert target.wait(10) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -64,7 +65,9 @@ def record(host: Path, trace: Path, scenario: str, *, exit_code: int = 0, **opti
     """Run a scenario of the host program; what it printed, by name."""
     words = [f"{name}={value}" for name, value in options.items()]
     done = windows.run([host, DLL, trace, scenario, *words], timeout=120)
-    assert (done.returncode, done.stderr) == (exit_code, b""), done.stdout
+    # Wine now and then says this about a thread it has killed at the process's end.
+    errors = re.sub(rb"wine client error:[^\n]*\n?", b"", done.stderr)
+    assert (done.returncode, errors) == (exit_code, b""), done.stdout
     lines = done.stdout.decode().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -83,7 +86,7 @@ def body(trace: Trace, thread: int, end: list[int]) -> array[int]:
 
 
 def test_slow_path_keeps_registers_flags_vectors_and_last_error(host: Path, tmp_path: Path) -> None:
-    said = record(host, tmp_path / "t", "preserve")
+    said = record(host, tmp_path / "t", "preserve", slots=1)  # with one slot each thread writes by itself
     assert int(said["mask"]) & 3 == 3
 
 
@@ -103,17 +106,23 @@ def test_every_event_of_64_threads_is_in_the_file(host: Path, tmp_path: Path, cl
     assert trace.header["units_total"] == closed
 
 
+def is_later(late: int, early: int) -> bool:
+    """Of two 40-bit counters less than half a wrap apart."""
+    return (late - early) & 0xFFFFFFFFFF < 1 << 39
+
+
 @pytest.mark.parametrize("clock", ["tsc", "coarse"])
 def test_time_never_runs_backwards_within_a_thread(host: Path, tmp_path: Path, clock: str) -> None:
     record(host, tmp_path / "t", "events", threads=4, events=100000, clock=CLOCKS[clock])
     trace = Trace(tmp_path / "t")
+    assert len(trace.threads) == 4
     for thread, blocks in trace.threads.items():
         times = [unit >> 24 for unit in trace.units(thread)]
-        # 40 bits may wrap once in a while: count forward differences only
-        steps = [(late - early) & 0xFFFFFFFFFF for early, late in zip(times, times[1:])]
-        assert all(step < 1 << 39 for step in steps)
-        assert sum(steps) <= blocks[-1].close_tsc - blocks[0].open_tsc or not blocks[-1].close_tsc
-        assert abs(((times[0] - blocks[0].open_tsc) & 0xFFFFFFFFFF) - (1 << 39)) > 1 << 38
+        assert all(is_later(late, early) for early, late in zip(times, times[1:]))
+        for block in blocks:
+            assert is_later(block.close_tsc or trace.header["tsc_end"], block.units[-1] >> 24)
+            if clock == "tsc":  # the coarse one may lag behind
+                assert is_later(block.units[0] >> 24, block.open_tsc)
 
 
 def test_events_up_to_exitprocess_are_kept(host: Path, tmp_path: Path) -> None:
@@ -125,7 +134,7 @@ def test_events_up_to_exitprocess_are_kept(host: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-@pytest.mark.parametrize("slots", [64, 8])
+@pytest.mark.parametrize("slots", [64, 32])
 def test_a_terminated_process_leaves_every_event_in_the_file(
     host: Path, tmp_path: Path, clock: str, slots: int
 ) -> None:

@@ -9,6 +9,7 @@ from calltrace import wine
 _PROGRAMS = {
     "clang-format": "clang_format/data/bin/clang-format.exe",
     "cmake": "cmake/data/bin/cmake.exe",
+    "dbgeng": "pykd/dbgeng.dll",
     "duckdb": "duckdb_cli/duckdb.exe",
     "ffmpeg": "imageio_ffmpeg/binaries/ffmpeg-win-x86_64-v7.1.exe",
     "ninja": "ninja-1.13.2.data/scripts/ninja.exe",
@@ -16,5 +17,5 @@ _PROGRAMS = {
 
 
 def program(name: str) -> Path:
-    """The program called `name`: clang-format, cmake, duckdb, ffmpeg or ninja."""
+    """The program called `name`: clang-format, cmake, dbgeng, duckdb, ffmpeg or ninja."""
     return wine.cache_folder() / "corpus" / _PROGRAMS[name]

@@ -318,6 +318,36 @@ def test_a_call_after_the_return_of_a_tail_caller_is_not_its_callee(read: Read) 
         assert [step.flags & STEP_TAIL_CALLEE for step in opened] == [0, 0, 0]
 
 
+TAIL_SITE = 0x80000000  # CT_SITE_TAIL
+
+
+@pytest.mark.parametrize(
+    ("targets", "is_callee"),
+    [
+        ([0x3000], True),  # the function that is entered next
+        ([0x1000, 0x3000], True),
+        ([0x1000], False),  # another one
+        ([0x9000], False),  # code that is no function we know
+        ([0], True),  # through a register: anywhere
+    ],
+)
+def test_only_what_a_function_may_jump_to_is_its_tail_callee(
+    read: Read, targets: list[int], is_callee: bool
+) -> None:
+    units = calls(Units(), "ab")
+    units.event(tracewriter.TAIL, 1)
+    calls(units, "cCA")
+    writer = TraceWriter()
+    functions = [(0x1000 * (at + 1), 16, 1, 0, 0, NONE) for at in range(3)]
+    sites = [(0x2004, 1 | TAIL_SITE, target, NONE) for target in targets]
+    writer.module({"name": "m.exe"}, functions, sites)
+    writer.thread(units)
+    with read(writer) as trace:
+        _, _, left, callee = Tree(trace, TreeFilter())
+        assert left.cause == Cause.TAIL
+        assert bool(callee.flags & LINE_TAIL_CALLEE) is is_callee
+
+
 def test_a_goto_of_the_c_api_names_its_target(read: Read) -> None:
     units = Units()
     units.ext(tracewriter.API_ENTER, 0x140001000, 0x500)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import collections
 import functools
-from pathlib import Path
+import itertools
 
 import capstone
 import pytest
 
-from calltrace.pe import image as pe_image
+from calltrace.pe.image import Image, from_file
 from calltrace.plan import Composition, ModulePlan
-from rig import corpus, handlers, targets
+from rig import corpus, handlers, images, targets
 from rig.emulator import Slots
 from rig.handlers import Place
 from rig.unwinding import Entry, Tables
@@ -23,8 +23,8 @@ from rig.unwinding import Entry, Tables
 class Clones:
     """A program's exception data beside that of its copies."""
 
-    def __init__(self, path: Path) -> None:
-        image = self.image = pe_image.from_file(path)
+    def __init__(self, image: Image) -> None:
+        self.image = image
         self.plan = ModulePlan(image)
         size = self.plan.lay_out(Slots(), "all", "none", 0, 0)
         self.region = -(-image.size // 0x10000) * 0x10000 + 0x50000
@@ -88,8 +88,8 @@ class Clones:
         else:
             assert after == before
 
-    def check(self) -> None:
-        """Compare all functions that have a handler."""
+    def check(self, step: int = 1) -> None:
+        """Compare every `step`th of the functions that have a handler."""
         statuses = {function.rva: function.status for function in self.plan.functions}
         owners: dict[Entry, list[Entry]] = collections.defaultdict(list)
         for entry in self.before.entries:
@@ -105,7 +105,7 @@ class Clones:
             handler: handlers.kind_of(self.before, primaries, is_code, self.image.size)
             for handler, primaries in users.items()
         }
-        for primary, parts in owners.items():
+        for primary, parts in itertools.islice(owners.items(), None, None, step):
             handler = self.before.info(primary[2]).handler
             if not handler or statuses.get(primary[0]):
                 continue
@@ -157,13 +157,110 @@ class Clones:
         return handlers.lsda(read, data, pc, function, self.image.base)
 
 
-def test_frame_handler_4_scopes_and_security_cookies_of_ninja() -> None:
-    clones = Clones(corpus.program("ninja"))
-    clones.check()
-    print(clones.checked)
+@pytest.mark.parametrize(
+    ("name", "step", "kinds"),
+    [("ninja", 1, {"fh4": 40_000, "gs": 10_000, "scope": 3_000, "fh3": 1_000}), ("dbgeng", 4, {"fh3": 50_000})],
+)
+def test_handlers_of_the_visual_c_runtime_find_the_same(name: str, step: int, kinds: dict[str, int]) -> None:
+    clones = Clones(from_file(corpus.program(name)))
+    clones.check(step)
+    assert all(clones.checked[kind] > count for kind, count in kinds.items()), clones.checked
 
 
-def test_landing_pads_of_gcc() -> None:
-    clones = Clones(targets.build("throws"))
+def test_landing_pads_of_gcc_are_found_for_the_same_calls() -> None:
+    clones = Clones(from_file(targets.build("throws")))
     clones.check()
-    print(clones.checked)
+    assert clones.checked["lsda"] > 100
+
+
+def test_scope_that_reaches_into_chained_parts() -> None:
+    program = images.build(
+        """
+function f
+    sub rsp, 0x28
+    %alloc 0x28
+    %handler handler
+    %data .long 2, inner - image, inner_end - image, 1, caught - image
+    %data .long outer - image, outer_end - image, 1, caught - image
+    call g
+outer:
+    call g
+part f.second of f
+    mov qword ptr [rsp + 0x20], rbx
+    %save rbx 0x20
+inner:
+    call g
+    mov rbx, qword ptr [rsp + 0x20]
+part f.third of f
+    call g
+inner_end:
+    call g
+outer_end:
+    nop
+caught:
+    add rsp, 0x28
+    ret
+function g
+    lea rax, [rax + 1]
+    ret
+function handler
+    xor eax, eax
+    ret
+"""
+    )
+    clones = Clones(program.image)
+    clones.check()
+    assert clones.checked["chained scope"] > 5
+
+
+def test_frame_handler_3_of_a_function_with_chained_parts() -> None:
+    program = images.build(
+        """
+function f
+    sub rsp, 0x28
+    %alloc 0x28
+    %handler handler
+    %data .long info - image
+    call g
+state_0:
+    call g
+part f.second of f
+    call g
+state_1:
+    call g
+back_to_0:
+    call g
+part f.third of f
+    call g
+    add rsp, 0x28
+    ret
+function caught
+    sub rsp, 0x28
+    %alloc 0x28
+    call g
+    lea rax, [rip + back_to_0]
+    add rsp, 0x28
+    ret
+function g
+    lea rax, [rax + 1]
+    ret
+function handler
+    xor eax, eax
+    ret
+""",
+        """
+info:
+    .long 0x19930522, 2, unwind_map - image, 1, try_map - image, 4, ip_map - image, 0x20, 0, 1
+unwind_map:
+    .long -1, 0, 0, 0
+try_map:
+    .long 1, 1, 1, 1, catches - image
+catches:
+    .long 0x40, 0, 0, caught - image, 0x38
+ip_map:
+    .long f - image, -1, state_0 - image, 0, state_1 - image, 1, back_to_0 - image, 0
+""",
+    )
+    clones = Clones(program.image)
+    clones.check()
+    assert clones.checked["chained fh3"] == 5

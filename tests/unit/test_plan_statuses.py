@@ -1,0 +1,224 @@
+"""Each reason not to instrument a function, provoked once: the function keeps its bytes, and the address that the
+reason is about is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from calltrace.model import Source
+from calltrace.plan import Composition, ModulePlan, status_text
+from rig import images
+from rig.emulator import IMPORTED, Slots
+from rig.images import Program
+
+
+class Status(enum.IntEnum):
+    """enum ct_status."""
+
+    OK = 0
+    TOO_SHORT = 1
+    BRANCH_INTO_ENTRY = 2
+    CALL_IN_ENTRY = 3
+    UNDECODABLE = 4
+    UNWIND_BAD = 5
+    UNWIND_UNKNOWN = 6
+    PROLOG_TOO_LONG = 7
+    HANDLER_UNKNOWN = 8
+    HANDLER_BAD = 9
+    OVERLAP = 10
+    POSITION_DEPENDENT = 11
+    OUT_OF_RANGE = 12
+    IDS_EXHAUSTED = 13
+    THUNK = 14
+    FILTERED = 15
+
+
+Change = Callable[[Program, bytearray], None]
+FAR = "end\nfunction far\n .space 300, 0x90\n ret\n"
+FRAME = """
+function f
+    push rbx
+    %push rbx
+    sub rsp, 0x20
+    %alloc 0x20
+    call far
+    add rsp, 0x20
+    pop rbx
+    ret
+"""
+
+
+def put(at: str, offset: int, *values: int) -> Change:
+    """Bytes over those at a label."""
+
+    def change(program: Program, data: bytearray) -> None:
+        start = program.symbols[at] + offset
+        data[start : start + len(values)] = bytes(values)
+
+    return change
+
+
+def overlap(program: Program, data: bytearray) -> None:
+    """The first RUNTIME_FUNCTION ends inside the second function."""
+    at = program.symbols["pdata"] + 4
+    data[at : at + 4] = (program.symbols["f"] + 2).to_bytes(4, "little")
+
+
+def unchanged(_: Program, __: bytearray) -> None:
+    pass
+
+
+CASES: dict[str, tuple[Status, str, str, Change, str]] = {
+    # what: status of `f`, code, data, change of the image, label of the address told
+    "no room": (Status.TOO_SHORT, "leaf f\n ret\nleaf g\n xor eax, eax\n inc ecx\n ret\n", "", unchanged, "g"),
+    "a branch goes there": (
+        Status.BRANCH_INTO_ENTRY,
+        "function f\n inc eax\ninside:\n inc ecx\n jne inside\n ret\n",
+        "",
+        unchanged,
+        "inside",
+    ),
+    "a call returns there": (
+        Status.CALL_IN_ENTRY,
+        "function f\n call rax\nbehind:\n inc ecx\n inc eax\n ret\n",
+        "",
+        unchanged,
+        "behind",
+    ),
+    "no instruction": (Status.UNDECODABLE, "function f\n .byte 6, 6, 6, 6, 6, 6\n ret\n", "", unchanged, "f"),
+    "unwind data outside": (
+        Status.UNWIND_BAD,
+        FRAME,
+        "",
+        put("pdata", 8, 0, 0, 0, 0x7F),
+        "0x7f000000",
+    ),
+    "unwind data at an odd address": (Status.UNWIND_BAD, FRAME, "", put("pdata", 8, 1, 0x10, 0, 0), "0x1001"),
+    "unwind data of version 3": (Status.UNWIND_BAD, FRAME, "", put("f.unwind", 0, 3), "f.unwind"),
+    "a chain to nowhere": (
+        Status.UNWIND_BAD,
+        FRAME,
+        "",
+        put("f.unwind", 0, 1 | 4 << 3),
+        "f.unwind",
+    ),
+    "an unknown unwind code": (Status.UNWIND_UNKNOWN, FRAME, "", put("f.unwind", 5, 0x07), "f.unwind"),
+    "an unwind code that does not end": (
+        Status.UNWIND_UNKNOWN,
+        FRAME,
+        "",
+        put("f.unwind", 7, 0x11),
+        "f.unwind",
+    ),
+    "a long prolog": (
+        Status.PROLOG_TOO_LONG,
+        "function f\n .space 240, 0x90\n jmp a\na:\n jmp b\nb:\n jmp c\nc:\n jmp d\nd:\n push rbx\n %push rbx\n"
+        " pop rbx\n ret\n",
+        "",
+        unchanged,
+        "f.unwind",
+    ),
+    "an unknown handler": (
+        Status.HANDLER_UNKNOWN,
+        FRAME + "%handler far\n%data .long 0x7fffffff\n",
+        "",
+        unchanged,
+        "far",
+    ),
+    "scopes that contradict themselves": (
+        Status.HANDLER_BAD,
+        "".join(
+            FRAME.replace("function f", f"function {name}")
+            + f"%handler far\n%data .long {count}, {name} - image, {name}.end - image, 1, {name} - image\n"
+            for name, count in [("f0", 1), ("f", 2), *((f"f{number}", 1) for number in range(1, 80))]
+        ),
+        "",
+        unchanged,
+        "f.unwind+12",
+    ),
+    "overlapping functions": (Status.OVERLAP, "function a\n .space 64, 0x90\n ret\n" + FRAME, "", overlap, "f"),
+    "reads its own address": (
+        Status.POSITION_DEPENDENT,
+        "function f\n nop\nhere:\n call behind\nbehind:\n pop rax\n ret\n",
+        "",
+        unchanged,
+        "here",
+    ),
+    "data out of reach": (
+        Status.OUT_OF_RANGE,
+        "function f\n nop\nhere:\n .byte 0x48, 0x8b, 0x05, 0, 0, 0, 0x60\n ret\n",
+        "",
+        unchanged,
+        "here",
+    ),
+    "import thunk": (
+        Status.THUNK,
+        "leaf f\n jmp qword ptr [rip + import]\n",
+        f"import:\n.quad {IMPORTED:#x}\n",
+        unchanged,
+        "0",
+    ),
+}
+
+
+def planned(program: Program, change: Change, exclude: Iterable[str] = (), first: int = 0) -> Composition:
+    data = bytearray(program.image.data)
+    change(program, data)
+    image = dataclasses.replace(program.image, data=bytes(data))
+    if "import" in program.symbols:
+        image.imports[program.symbols["import"]] = "a.dll!b"
+    plan = ModulePlan(image, exclude=list(exclude))
+    plan.lay_out(Slots(), "all", "none", first, 0)
+    return plan.compose(image.base + 0x100000, 0)
+
+
+def refusals(made: Composition) -> tuple[dict[int, tuple[int, int]], dict[str, str]]:
+    """What the trace's MODULE chunk says: RVA -> status and address, and the texts."""
+    about = json.loads(made.module_chunk[80 + 16 * (made.function_count + made.site_count) :].rstrip(b"\0"))
+    return {rva: (status, at) for rva, status, at in about["refusals"]}, about["statuses"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_status_names_the_function_and_the_address(case: str) -> None:
+    status, code, data, change, where = CASES[case]
+    program = images.build(code + FAR, data, seeds=[("f", Source.EXPORT)])
+    made = planned(program, change)
+    told, texts = refusals(made)
+    start = program.symbols["f"]
+    label, _, offset = where.partition("+")
+    at = int(label, 0) if label[0].isdigit() else program.symbols[label] + int(offset or "0")
+    assert told[start] == (status, at)
+    assert texts[str(int(status))] == status_text(status)
+    if status != Status.THUNK:
+        assert made.refused[status_text(status)] >= 1
+    assert not any(rva - 5 < start < rva + 5 for rva, _, _ in made.patches)
+
+
+def test_functions_beyond_the_last_id_are_refused() -> None:
+    program = images.build("function a\n .space 8, 0x90\n ret\nfunction f\n .space 8, 0x90\n ret\n")
+    made = planned(program, unchanged, first=(1 << 21) - 1)
+    start = program.symbols["f"]
+    assert refusals(made)[0] == {start: (Status.IDS_EXHAUSTED, start)}
+    assert [rva for rva, _, _ in made.patches] == [program.symbols["a"]]
+
+
+def test_filtered_functions_are_left_alone_and_are_no_refusals() -> None:
+    program = images.build("function a\n .space 8, 0x90\n ret\nfunction f\n .space 8, 0x90\n ret\n")
+    made = planned(program, unchanged, exclude=[f"made+{program.symbols['f']:#x}"])
+    assert refusals(made)[0] == {program.symbols["f"]: (Status.FILTERED, 0)}
+    assert not made.refused
+    assert [rva for rva, _, _ in made.patches] == [program.symbols["a"]]
+
+
+def test_every_status_is_provoked_and_has_a_text() -> None:
+    texts = [status_text(status) for status in Status]
+    assert len(set(texts)) == len(Status)
+    assert status_text(len(Status)) == "unknown"
+    provoked = {case[0] for case in CASES.values()} | {Status.IDS_EXHAUSTED, Status.FILTERED, Status.OK}
+    assert provoked == set(Status)
