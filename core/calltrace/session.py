@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import fnmatch
 import math
 import platform
 import signal
@@ -26,14 +25,16 @@ from calltrace import plan
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
+from calltrace.patterns import module_matches
 from calltrace.ports import Capability, Port, Protection, TargetModule
-from calltrace.recorder import Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
+from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
 from calltrace.win32 import launch
 from calltrace.win32.port import Win32Port
 
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
 
 _PAGE = 0x1000
+_NEVER = ("ntdll.dll", DLL.lower())  # whatever the patterns say
 _SLICE_SECONDS = 0.1  # how soon an interrupt is noticed
 _LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
 
@@ -221,10 +222,12 @@ class Tracing:
             self._file.path.unlink()
 
     def _is_wanted(self, module: TargetModule) -> bool:
-        name = module.name.lower()
-        names = (name, name.rpartition(".")[0])
-        patterns = [pattern.lower() for pattern in self._options.modules]
-        return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+        if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
+            return False
+        if module.name.lower() in _NEVER:
+            self._progress(f"{module.name} is left out: recording itself runs through it")
+            return False
+        return True
 
     def _answer_load(self) -> None:
         """Instrument what a thread of the running target has just loaded, and let that thread go on."""

@@ -78,7 +78,7 @@ class Codegen(ctypes.LittleEndianStructure):
         ("detail", c_uint32),
         ("first_function", c_uint32),
         ("first_site", c_uint32),
-        ("reserved", c_uint32),
+        ("whole", c_uint32),
     ]
 
 
@@ -182,6 +182,7 @@ def assemble(slots: Slots, clock: str) -> Codegen:
         frame_rdx=_stub(_INLINE.format(**frame("rdx"))),
         jump=_jump_stub(_JUMP_HEAD.format(**words), _JUMP_TAIL.format(**words)),
         slow_path=slots.slow_path,
+        whole=clock == "none",
     )
 
 

@@ -14,7 +14,7 @@
  *
  * EVENTS payload: units of header.unit_size bytes (4 without a clock, 8 with one). A unit is
  *
- *   4 bytes:  bits 0..23 code, bits 24..31 zero
+ *   4 bytes:  bits 0..23 code, bit 24 CT_WHOLE, bits 25..31 zero
  *   8 bytes:  bits 0..23 code, bits 24..63 the low 40 bits of the time stamp counter
  *   code:     bits 0..2 enum ct_event, bits 3..23 id
  *
@@ -31,6 +31,10 @@
 #define CT_BLOCK 0x10000u
 #define CT_ID_LIMIT (1u << 21) /* ids of functions and of sites each stay below this */
 #define CT_NONE 0xFFFFFFFFu
+
+/* With CT_ENTER, in 4-byte units: the function has also left again, by ret. So are functions recorded in which nothing
+ * can happen: no call, no fault, no loop. */
+#define CT_WHOLE (1u << 24)
 
 enum ct_event {
     CT_FRAME = 0,  /* unit = stack pointer; belongs to the ENTER or LAND that follows it */

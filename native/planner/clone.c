@@ -402,45 +402,6 @@ static void put_fh4(struct clone *clone, const struct ct_part *part, uint32_t un
 
 enum { DW_EH_PE_udata4 = 0x03, DW_EH_PE_pcrel = 0x10, DW_EH_PE_omit = 0xFF };
 
-/* What the action chains in use refer to. */
-struct lsda_reach {
-    uint32_t actions_end; /* RVA behind the last action */
-    uint32_t types;       /* entries of the type table, which grows downwards from its base */
-    uint32_t specs_end;   /* RVA behind the last exception specification, which grow upwards from it */
-};
-
-static struct lsda_reach follow_actions(struct clone *clone, const struct ct_lsda *lsda, uint32_t begin)
-{
-    const struct ct_image *image = &clone->plan->image;
-    struct lsda_reach reach = {lsda->calls_end, 0, lsda->types};
-    struct ct_cursor calls = {image, lsda->calls, false};
-    while (calls.at < lsda->calls_end && !calls.bad) {
-        struct ct_lsda_call call;
-        ct_get_lsda_call(&calls, lsda, begin, &call);
-        uint64_t action = call.action;
-        for (unsigned steps = 0; action && action < image->size && steps < 1024; steps++) {
-            struct ct_cursor cursor = {image, lsda->calls_end + (uint32_t)action - 1, false};
-            int64_t filter = ct_get_sleb(&cursor);
-            uint32_t next_at = cursor.at;
-            int64_t next = ct_get_sleb(&cursor);
-            if (cursor.bad) {
-                break;
-            }
-            reach.actions_end = cursor.at > reach.actions_end ? cursor.at : reach.actions_end;
-            if (filter > 0 && filter < 0x10000 && (uint32_t)filter > reach.types) {
-                reach.types = (uint32_t)filter;
-            } else if (filter < 0 && filter > -0x10000) {
-                struct ct_cursor spec = {image, lsda->types + (uint32_t)(-filter - 1), false};
-                while (ct_get_uleb(&spec) && !spec.bad) {
-                }
-                reach.specs_end = spec.at > reach.specs_end ? spec.at : reach.specs_end;
-            }
-            action = next ? (uint64_t)((int64_t)next_at + next - lsda->calls_end + 1) : 0;
-        }
-    }
-    return reach;
-}
-
 static void put_lsda_calls(struct clone *clone, const struct ct_lsda *lsda, const struct ct_part *part)
 {
     struct ct_plan *plan = clone->plan;
@@ -471,7 +432,9 @@ static void put_lsda(struct clone *clone, const struct ct_part *part)
     const struct ct_image *image = &plan->image;
     struct ct_lsda lsda;
     ct_read_lsda(image, part->unwind.data, part->begin, &lsda);
-    struct lsda_reach reach = follow_actions(clone, &lsda, part->begin);
+    struct ct_lsda_reach reach;
+    uint64_t unlimited = UINT64_MAX; /* what ct_handler_visit went through before */
+    ct_lsda_follow(image, &lsda, part->begin, &unlimited, &reach);
     unsigned type_size = lsda.type_encoding == DW_EH_PE_omit ? 0 : ct_lsda_type_size(lsda.type_encoding);
 
     /* the call-site table is built behind the end, measured, and put after the header it belongs behind */

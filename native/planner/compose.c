@@ -250,7 +250,7 @@ static bool leaves(const struct composer *composer, const struct walk *walk, con
 {
     switch (insn->flow) {
     case CT_FLOW_RET:
-        return true;
+        return !walk->group->whole;
     case CT_FLOW_JMP_IND:
         return !may_stay_inside(insn);
     case CT_FLOW_JMP:
@@ -284,6 +284,30 @@ uint32_t ct_landing(const struct ct_plan *plan, uint32_t region, uint32_t rva)
     return lands ? label - plan->codegen.frame_rsp.size - plan->codegen.event_inline.size : label;
 }
 
+/* A function of which one event says all: in a straight line of inert instructions to its rets nothing can happen. */
+static bool is_whole(const struct ct_plan *plan, const struct ct_group *group)
+{
+    const struct ct_part *part = &plan->parts.items[group->parts.items[0]];
+    if (!plan->codegen.whole || group->parts.count != 1 || group->landed_in || group->parent != CT_NONE ||
+        part->handler != CT_HANDLER_NONE) {
+        return false;
+    }
+    for (uint32_t i = part->first; i < part->first + part->count; i++) {
+        const struct ct_insn *insn = &plan->insns.items[i];
+        bool jump = insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC;
+        bool ahead =
+            jump && insn->target > insn->rva && insn->target < part->end && ct_insn_at(plan, insn->target) != CT_NONE;
+        if (!ahead && insn->flow != CT_FLOW_RET && !(insn->flags & CT_INSN_INERT)) {
+            return false;
+        }
+        bool last = i + 1 == part->first + part->count;
+        if (goes_on(insn) && (last || insn[1].rva != insn->rva + insn->length)) {
+            return false;
+        }
+    }
+    return part->count > 0;
+}
+
 static void put_insn(struct composer *composer, const struct walk *walk, const struct ct_part *part, uint32_t index,
                      uint32_t next)
 {
@@ -305,8 +329,14 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
         put_conditional(composer, insn, target);
         break;
     case CT_FLOW_JMP:
-    case CT_FLOW_RET:
         ct_put_rel32(&composer->out, "\xE9", 1, target);
+        break;
+    case CT_FLOW_RET:
+        if (out) {
+            ct_put_rel32(&composer->out, "\xE9", 1, target);
+        } else {
+            put_relocated(composer, walk, insn);
+        }
         break;
     case CT_FLOW_JMP_IND:
         if (out) {
@@ -399,13 +429,15 @@ static void put_group(struct composer *composer, uint32_t index)
     bool funclet = group->parent != CT_NONE;
     bool logical = group->function.flags & CT_FUNCTION_FUNCLET;
     uint32_t start = composer->out.at;
+    group->whole = is_whole(plan, group);
+    uint32_t whole = group->whole ? CT_WHOLE >> 3 : 0;
     if (logical || group->landed_in) {
         group->copy_entry = start;
         put_event(composer, logical ? &codegen->frame_rdx : &codegen->frame_rsp, CT_FRAME, 0);
         put_event(composer, &codegen->event_inline, CT_ENTER, walk.id);
     } else {
         group->copy_entry = start + (funclet ? 0 : codegen->event.entry);
-        put_event(composer, funclet ? &codegen->event_inline : &codegen->event, CT_ENTER, walk.id);
+        put_event(composer, funclet ? &codegen->event_inline : &codegen->event, CT_ENTER, walk.id | whole);
     }
     const uint32_t *parts = group->parts.items;
     uint32_t entry = ct_insn_at(plan, group->function.rva);
@@ -543,17 +575,18 @@ static uint32_t round_up(uint32_t value, uint32_t to)
     return (value + to - 1) / to * to;
 }
 
-/* Address maps come first in the data: their place is known before the unwind data's is. */
-static void place_maps(struct ct_plan *plan, uint32_t data)
+/* Address maps come first in the data: their place is known before the unwind data's is. false: too many. */
+static bool place_maps(struct ct_plan *plan, uint32_t data)
 {
-    uint32_t at = data;
+    uint64_t at = data;
     for (uint32_t i = 0; i < plan->groups.count; i++) {
         struct ct_group *group = &plan->groups.items[i];
         if (ct_is_copied(group) && group->unresolved) {
-            group->map = at;
-            at += (group->mapped.end - group->mapped.begin) * 4;
+            group->map = (uint32_t)at;
+            at += (group->mapped.end - group->mapped.begin) * UINT64_C(4);
         }
     }
+    return at < REGION_LIMIT;
 }
 
 static void put_data(struct ct_plan *plan, uint32_t data, uint32_t *table, uint32_t *table_count)
@@ -600,10 +633,15 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
     }
     uint32_t code_size = round_up(composer.out.at, PAGE);
     uint32_t table, table_count;
-    place_maps(plan, code_size);
+    if (!place_maps(plan, code_size)) {
+        return false;
+    }
     /* the size of the data does not depend on where the region will lie */
     plan->region = round_up(plan->image.size, PAGE);
     put_data(plan, code_size, &table, &table_count);
+    if (plan->data.count >= REGION_LIMIT) {
+        return false;
+    }
     plan->layout = (struct ct_layout){
         .region_size = code_size + round_up(plan->data.count, PAGE),
         .code_size = code_size,
@@ -667,7 +705,9 @@ bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out)
     if (plan->oom || plan->data.count != plan->layout.data_bytes) {
         return false;
     }
-    memcpy(plan->bytes + plan->layout.code_size, plan->data.items, plan->data.count);
+    if (plan->data.count) {
+        memcpy(plan->bytes + plan->layout.code_size, plan->data.items, plan->data.count);
+    }
     out->bytes = plan->bytes;
     out->patches = plan->patches.items;
     out->patch_count = plan->patches.count;

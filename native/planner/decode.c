@@ -90,6 +90,69 @@ static enum ct_flow flow_of(const cs_insn *insn, uint8_t opcode)
     return CT_FLOW_NEXT;
 }
 
+static bool is_integer_arithmetic(unsigned id)
+{
+    switch (id) {
+    case X86_INS_ADC:
+    case X86_INS_ADD:
+    case X86_INS_AND:
+    case X86_INS_BSWAP:
+    case X86_INS_CDQ:
+    case X86_INS_CDQE:
+    case X86_INS_CMP:
+    case X86_INS_CQO:
+    case X86_INS_CWDE:
+    case X86_INS_DEC:
+    case X86_INS_IMUL:
+    case X86_INS_INC:
+    case X86_INS_LEA:
+    case X86_INS_MOV:
+    case X86_INS_MOVABS:
+    case X86_INS_MOVSX:
+    case X86_INS_MOVSXD:
+    case X86_INS_MOVZX:
+    case X86_INS_MUL:
+    case X86_INS_NEG:
+    case X86_INS_NOP:
+    case X86_INS_NOT:
+    case X86_INS_OR:
+    case X86_INS_ROL:
+    case X86_INS_ROR:
+    case X86_INS_SAR:
+    case X86_INS_SBB:
+    case X86_INS_SHL:
+    case X86_INS_SHR:
+    case X86_INS_SUB:
+    case X86_INS_TEST:
+    case X86_INS_XOR:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Its operands, other than those of an address that is only computed, are registers and constants. */
+static bool is_inert(const cs_insn *insn)
+{
+    const cs_x86 *x86 = &insn->detail->x86;
+    bool two_bytes = x86->opcode[0] == 0x0F;
+    uint8_t row = x86->opcode[1] & 0xF0;
+    bool conditional = two_bytes && (row == 0x40 || row == 0x90);                                  /* cmovcc, setcc */
+    bool special = x86->opcode[0] == 0x8C || x86->opcode[0] == 0x8E || (two_bytes && row == 0x20); /* mov ds, cr, dr */
+    if (special || !(conditional || is_integer_arithmetic(insn->id))) {
+        return false;
+    }
+    for (uint8_t i = 0; i < x86->op_count; i++) {
+        const cs_x86_op *operand = &x86->operands[i];
+        bool general = operand->type == X86_OP_REG && operand->reg != X86_REG_INVALID;
+        bool address = operand->type == X86_OP_MEM && (insn->id == X86_INS_LEA || insn->id == X86_INS_NOP);
+        if (!general && !address && operand->type != X86_OP_IMM) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_t rva, uint32_t end,
                struct ct_insn *out)
 {
@@ -122,6 +185,9 @@ bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_
         return true;
     default:
         break;
+    }
+    if (out->flow == CT_FLOW_NEXT && is_inert(insn)) {
+        out->flags |= CT_INSN_INERT;
     }
     if (out->flow == CT_FLOW_JMP_IND && x86->rex & 8) {
         out->flags |= CT_INSN_REX_W;

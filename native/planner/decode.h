@@ -21,6 +21,7 @@ enum ct_insn_flags {
     CT_INSN_LEA = 2,     /* lea r64, [rip+disp32] */
     CT_INSN_INDEXED = 4, /* memory operand with an index register */
     CT_INSN_TABLE = 8,   /* memory operand base+index*scale+disp32: target = disp32, may be a table's RVA */
+    CT_INSN_INERT = 32,  /* integer arithmetic between registers: cannot fault, whatever their values */
     CT_INSN_REX_W = 16,  /* jmp r/m64 with REX.W: how MSVC and clang mark a tail call */
 };
 

@@ -185,6 +185,10 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
     if (!ct_read_fh3(image, ct_u32(image, data), &info)) {
         return false;
     }
+    if (info.ip_count > *budget) {
+        return false;
+    }
+    *budget -= info.ip_count;
     struct ct_cursor unwind = {image, info.unwind_map, false};
     for (uint32_t i = 0; i < info.unwind_count; i++) {
         if (!spend(budget, &unwind)) {
@@ -427,6 +431,50 @@ void ct_get_lsda_call(struct ct_cursor *cursor, const struct ct_lsda *lsda, uint
     }
 }
 
+/* One chain of actions, from `action` (counted from 1, in bytes) on. */
+static bool follow_chain(const struct ct_image *image, const struct ct_lsda *lsda, uint64_t action, uint64_t *budget,
+                         struct ct_lsda_reach *out)
+{
+    for (unsigned steps = 0; action && action < image->size; steps++) {
+        struct ct_cursor cursor = {image, lsda->calls_end + (uint32_t)action - 1, false};
+        int64_t filter = ct_get_sleb(&cursor);
+        uint32_t next_at = cursor.at;
+        int64_t next = ct_get_sleb(&cursor);
+        if (steps == 1024 || !spend(budget, &cursor)) {
+            return false;
+        }
+        out->actions_end = cursor.at > out->actions_end ? cursor.at : out->actions_end;
+        if (filter > 0 && filter < 0x10000 && (uint32_t)filter > out->types) {
+            out->types = (uint32_t)filter;
+        } else if (filter < 0 && filter > -0x10000) {
+            struct ct_cursor spec = {image, lsda->types + (uint32_t)(-filter - 1), false};
+            while (ct_get_uleb(&spec)) {
+                if (!spend(budget, &spec)) {
+                    return false;
+                }
+            }
+            out->specs_end = spec.at > out->specs_end ? spec.at : out->specs_end;
+        }
+        action = next ? (uint64_t)((int64_t)next_at + next - lsda->calls_end + 1) : 0;
+    }
+    return true;
+}
+
+bool ct_lsda_follow(const struct ct_image *image, const struct ct_lsda *lsda, uint32_t begin, uint64_t *budget,
+                    struct ct_lsda_reach *out)
+{
+    *out = (struct ct_lsda_reach){lsda->calls_end, 0, lsda->types};
+    struct ct_cursor calls = {image, lsda->calls, false};
+    while (calls.at < lsda->calls_end && !calls.bad) {
+        struct ct_lsda_call call;
+        ct_get_lsda_call(&calls, lsda, begin, &call);
+        if (!follow_chain(image, lsda, call.action, budget, out)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool visit_lsda(const struct ct_image *image, uint32_t data, uint32_t begin, uint32_t end, uint64_t *budget,
                        ct_eh_visit *visit, void *context)
 {
@@ -448,7 +496,8 @@ static bool visit_lsda(const struct ct_image *image, uint32_t data, uint32_t beg
             visit(context, CT_EH_LAND, call.pad);
         }
     }
-    return cursor.at == lsda.calls_end;
+    struct ct_lsda_reach ignored;
+    return cursor.at == lsda.calls_end && ct_lsda_follow(image, &lsda, begin, budget, &ignored);
 }
 
 /* ---- all kinds ---- */

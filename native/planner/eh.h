@@ -109,6 +109,15 @@ struct ct_lsda_call {
 bool ct_read_lsda(const struct ct_image *image, uint32_t rva, uint32_t begin, struct ct_lsda *out);
 /* The next entry of the call-site table at cursor->at. */
 void ct_get_lsda_call(struct ct_cursor *cursor, const struct ct_lsda *lsda, uint32_t begin, struct ct_lsda_call *out);
+/* What the action chains in use refer to. */
+struct ct_lsda_reach {
+    uint32_t actions_end; /* RVA behind the last action */
+    uint32_t types;       /* entries of the type table, which grows downwards from its base */
+    uint32_t specs_end;   /* RVA behind the last exception specification, which grow upwards from it */
+};
+/* false: the work budget is spent, or a chain or specification does not end. */
+bool ct_lsda_follow(const struct ct_image *image, const struct ct_lsda *lsda, uint32_t begin, uint64_t *budget,
+                    struct ct_lsda_reach *out);
 unsigned ct_lsda_type_size(uint8_t encoding); /* 0 = not one we can copy */
 
 #endif

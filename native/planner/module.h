@@ -37,6 +37,7 @@ struct ct_part {
 struct ct_group {
     struct ct_function function;
     VEC(uint32_t) parts; /* ascending indexes into ct_plan.parts */
+    bool whole;          /* nothing can happen between its entry and its ret: one event does for both */
     bool landed_in;      /* its ENTER carries the stack pointer */
     uint32_t parent;     /* the function this one is a funclet of, else CT_NONE */
     bool unresolved;     /* has an indirect jump that may stay inside */

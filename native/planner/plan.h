@@ -122,7 +122,7 @@ struct ct_codegen {
     uint32_t detail;         /* enum ct_detail */
     uint32_t first_function; /* event ids start here */
     uint32_t first_site;
-    uint32_t reserved;
+    uint32_t whole; /* units can say that a function was entered and left at once (CT_WHOLE) */
 };
 
 struct ct_patch {

@@ -325,7 +325,7 @@ static bool senseless(const struct ct_machine *machine, const uint8_t *at)
     bool small = machine->reader->header.unit_size == 4;
     if ((unit & 7) == CT_FRAME)
         return !unit && !(small && takes_frame(machine, at + 4));
-    return small && unit >> 24;
+    return small && unit & ~(uint64_t)0xFFFFFF && (unit & ~(uint64_t)0xFFFFF8) != (CT_WHOLE | CT_ENTER);
 }
 
 static void skip_senseless(struct ct_machine *machine)
@@ -384,6 +384,8 @@ static bool take_unit(struct ct_machine *machine)
     case CT_ENTER:
         enter(machine, id);
         machine->has_sp = false;
+        machine->whole = machine->reader->header.unit_size == 4 && unit & CT_WHOLE;
+        machine->whole_id = id;
         break;
     case CT_LEAVE:
         close_frame(machine, CT_NODE_FUNCTION, id, CT_CAUSE_RETURN, CT_LEAVE);
@@ -499,7 +501,11 @@ bool ct_machine_next(struct ct_machine *machine, struct ct_step *step)
             machine->no_memory |= !give_pending(machine, step);
             return !machine->no_memory;
         }
-        if (machine->unit < machine->unit_end) {
+        if (machine->whole) {
+            machine->whole = false;
+            machine->totals->events[CT_LEAVE]++;
+            close_frame(machine, CT_NODE_FUNCTION, machine->whole_id, CT_CAUSE_RETURN, CT_LEAVE);
+        } else if (machine->unit < machine->unit_end) {
             machine->no_memory = !take_unit(machine);
             if (machine->no_memory)
                 return false;

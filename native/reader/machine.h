@@ -32,6 +32,8 @@ struct ct_machine {
     uint64_t told_position; /* of the unit whose steps are being given */
     uint64_t sp;
     bool has_sp; /* a CT_FRAME came and waits for what it belongs to */
+    bool whole;  /* the function just entered has also left again */
+    uint32_t whole_id;
     bool after_tail;
     uint32_t tail_from; /* the function that was left, if after_tail; CT_NONE: one of the C API */
     bool no_memory;

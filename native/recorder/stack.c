@@ -121,7 +121,8 @@ static void follow_units(struct walk *walk, const unsigned char *at, const unsig
             walk->sp = unit;
             continue; /* the next unit wants it */
         case CT_ENTER:
-            open_frame(walk, false, function);
+            if (unit_size == 8 || !(unit & CT_WHOLE))
+                open_frame(walk, false, function);
             break;
         case CT_LEAVE:
         case CT_TAIL:

@@ -1,7 +1,9 @@
-"""Fuzzes the native trace reader under ASan and UBSan for so many seconds (first argument, else 60).
+"""Fuzzes the native engine under ASan and UBSan: `run.py [SECONDS [TARGET ...]]`, 60 seconds each of all targets.
 
-Starts from traces of simulated threads; what it learns is kept in build/fuzz/corpus, and an input that breaks
-the reader in build/fuzz.
+reader   trace files; starts from traces of simulated threads
+planner  program images; starts from pieces of real ones: MSVC's, gcc's and hand-made ones
+
+What is learned is kept in build/fuzz/TARGET-corpus, and an input that breaks something in build/fuzz.
 """
 
 from __future__ import annotations
@@ -10,19 +12,23 @@ import random
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "core"), str(ROOT / "tests")]
 
-from rig import simulated, tracewriter  # noqa: E402
+from calltrace.pe.image import Image, from_file  # noqa: E402
+from rig import corpus, images, simulated, targets, tracewriter  # noqa: E402
+from rig.generator import Generator  # noqa: E402
 
 BUILD = ROOT / "build" / "fuzz"
 LIBRARY = ROOT / "build" / "asan" / "libcalltrace_native.a"
 SEEDS = 60
+PAGE, PAGES = 0x1000, 512
 
 
-def seed(number: int) -> bytes:
+def trace(number: int) -> bytes:
     """A small packed trace, see fuzz_reader.c."""
     rng = random.Random(number)
     unit_size = rng.choice([4, 8])
@@ -48,16 +54,78 @@ def seed(number: int) -> bytes:
     return packed
 
 
-def main() -> int:
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    corpus = BUILD / "corpus"
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number in range(SEEDS):
-        (corpus / f"seed{number}").write_bytes(seed(number))
-    fuzzer = BUILD / "fuzz_reader"
-    includes = [f"-I{ROOT / 'native' / 'include'}", f"-I{ROOT / 'native' / 'reader'}"]
+def traces() -> Iterator[bytes]:
+    """Seeds of the reader's fuzzer."""
+    return (trace(number) for number in range(SEEDS))
+
+
+def packed_image(image: Image, pages: set[int], code: Sequence[tuple[int, int]], pdata: bytes, number: int) -> bytes:
+    """A packed image, see fuzz_planner.c: some pages of a real one, with its exception directory behind them."""
+    size = (max(pages) + 1) * PAGE + len(pdata)
+    sections = [*code, (0, 0)][:2]
+    seeds = [rva for rva, _ in image.seeds if rva // PAGE in pages][:4]
+    seeds += [0] * (4 - len(seeds))
+    head = struct.pack(
+        "<14IHH",
+        size - 1, size - len(pdata), len(pdata), *image.relocations, *sections[0], *sections[1], *seeds,
+        min(image.imports, default=0), number % 3, number % 9 == 0,
+    )  # fmt: skip
+    parts = [(page, image.data[page * PAGE : (page + 1) * PAGE]) for page in sorted(pages)]
+    parts += [(max(pages) + 1 + at // PAGE, pdata[at : at + PAGE]) for at in range(0, len(pdata), PAGE)]
+    return head + b"".join(struct.pack("<HH", page, len(raw)) + raw for page, raw in parts)
+
+
+def cut_out(image: Image, rng: random.Random, number: int) -> bytes | None:
+    """A few functions of a large image, with the pages that their exception data is in."""
+    count = image.pdata[1] // 12
+    first = rng.randrange(max(count - 12, 1))
+    entries = image.data[image.pdata[0] + 12 * first : image.pdata[0] + 12 * (first + 12)]
+    pages: set[int] = set()
+    code = (PAGES * PAGE, 0)
+    for begin, end, unwind in struct.iter_unpack("<III", entries):
+        pages.update(range(begin // PAGE, end // PAGE + 1))
+        code = min(code[0], begin), max(code[1], end)
+        pages.add(unwind // PAGE)
+        tail = unwind + 4 + 2 * (image.data[unwind + 2] + 1 & ~1)
+        info = image.u32(tail + 4)
+        if image.data[unwind] >> 3 & 3 and PAGE <= info < image.size:  # maybe an RVA: FuncInfo and its maps
+            pages.add(info // PAGE)
+            pages.update(image.u32(info + at) // PAGE for at in range(0, 28, 4))
+            pages.update(int.from_bytes(image.data[info + 1 + at : info + 5 + at], "little") // PAGE for at in (0, 4))
+    pages = {page for page in pages if 0 < page < PAGES - 4 and page * PAGE < image.size}
+    return packed_image(image, pages, [code], entries, number) if 0 < len(pages) < 40 else None
+
+
+def programs() -> Iterator[bytes]:
+    """Seeds of the planner's fuzzer."""
+    rng = random.Random(1)
+    whole = [from_file(targets.build("frames"))]
+    whole += [images.build(made.code, made.data).image for made in map(Generator, range(20))]
+    for number, image in enumerate(whole):
+        pdata = image.data[image.pdata[0] : sum(image.pdata)]
+        yield packed_image(image, set(range(1, image.size // PAGE)), image.executable, pdata, number)
+    large = [from_file(path) for path in (corpus.program("ninja"), targets.build("throws"), corpus.program("dbgeng"))]
+    large.append(from_file(corpus.program("clang-format")))
+    for number in range(120):
+        packed = cut_out(large[number % len(large)], rng, number)
+        if packed:
+            yield packed
+
+
+TARGETS = {"reader": (traces, 20_000), "planner": (programs, 150_000)}
+
+
+def fuzz(target: str, seconds: int) -> int:
+    """Build one target and let it run. Returns its exit code: 0 = nothing broke."""
+    make_seeds, longest = TARGETS[target]
+    learned = BUILD / f"{target}-corpus"
+    learned.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(make_seeds()):
+        (learned / f"seed{number}").write_bytes(seed)
+    fuzzer = BUILD / f"fuzz_{target}"
+    includes = [f"-I{ROOT / 'native' / folder}" for folder in ("include", "reader", "planner")]
     sanitizers = "-fsanitize=fuzzer,address,undefined"
-    source = Path(__file__).with_name("fuzz_reader.c")
+    source = Path(__file__).with_name(f"fuzz_{target}.c")
     subprocess.run(
         ["clang-14", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", sanitizers,
          "-fno-sanitize-recover=undefined", *includes, str(source), str(LIBRARY), "-o", str(fuzzer)],
@@ -65,14 +133,20 @@ def main() -> int:
     )  # fmt: skip
     options = [
         f"-max_total_time={seconds}",
-        "-max_len=20000",
+        f"-max_len={longest}",
         "-timeout=20",
         "-rss_limit_mb=2048",
         "-print_final_stats=1",
     ]
     return subprocess.run(
-        [str(fuzzer), *options, f"-artifact_prefix={BUILD}/", str(corpus)], check=False
+        [str(fuzzer), *options, f"-artifact_prefix={BUILD}/{target}-", str(learned)], check=False
     ).returncode
+
+
+def main() -> int:
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    results = [fuzz(target, seconds) for target in sys.argv[2:] or TARGETS]
+    return max(results)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def test_on_a_full_disk_the_oldest_events_go_and_are_counted(small_disk: Path, t
     trace = small_disk / "full.calltrace"
     done = job.traced(trace, "--events", "functions", "--policy", "drop-oldest")
     assert done.exit_code == 0
-    assert done.stdout.count(b"\n") == 4
+    assert done.stdout.count(b"\n") == 5
 
     report = tracing.info(trace)
     assert report["state"] == "exited"
@@ -140,4 +140,4 @@ def test_on_a_full_disk_the_program_waits_until_there_is_room(small_disk: Path, 
         assert host.wait(SECONDS) == 0
     report = tracing.info(trace)
     assert report["gaps"] == {"count": 0, "units_lost": 0, "recorder_units_lost": 0}
-    assert report["events"]["enter"] > 5 * 3 * 100_000
+    assert report["events"]["enter"] > 5 * 4 * 100_000

@@ -39,6 +39,7 @@ INSTRUCTIONS = 2_000_000
 
 CLOCK_NOW = 0x12_3456_789A
 FRAME, ENTER, LEAVE, TAIL, CALL, RETURN_EVENT, LAND = range(7)
+WHOLE = 1 << 24  # CT_WHOLE: entered and left at once
 NAMES = {ENTER: "enter", LEAVE: "leave", TAIL: "tail", CALL: "call", RETURN_EVENT: "return", LAND: "land"}
 FIRST_FUNCTION, FIRST_SITE = 1000, 50_000
 
@@ -96,9 +97,7 @@ class Machine:
     ) -> None:
         self.image, self.scratch, self.unit_size = image, image.base + scratch, unit_size
         self.composition, self.region = composition, region
-        self.room = 5  # units in each block that the slow path hands out
-        self._used = 0
-        self.blocks: list[int] = []
+        self.blocks: list[tuple[int, int]] = []  # first and behind the last unit of those handed out
         uc = self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         for base, size in (
             (STACK, STACK_BYTES),
@@ -135,7 +134,7 @@ class Machine:
         uc.mem_write(state.registers["rsp"], state.stack)
         uc.mem_write(TEB, bytes(TEB_BYTES))
         uc.reg_write(x86.UC_X86_REG_GS_BASE, TEB)
-        self._used, self.blocks = 0, []
+        self.blocks = []
         path: list[int] = []
         hooks = []
         if watch:
@@ -176,18 +175,18 @@ class Machine:
 
     def _slow_path(self, *_: object) -> None:
         """A block with room for few units, so that the slow path is taken in many places."""
-        self._used += 1
-        cursor = BLOCKS + 0x10000 * self._used - self.room * self.unit_size
-        self.blocks.append(cursor)
-        self.uc.mem_write(TEB + Slots().cursor, cursor.to_bytes(8, "little"))
+        room = (5, 67, 130)[len(self.blocks) % 3]
+        end = BLOCKS + 0x10000 * (len(self.blocks) + 1)
+        self.blocks.append((end - room * self.unit_size, end))
+        self.uc.mem_write(TEB + Slots().cursor, self.blocks[-1][0].to_bytes(8, "little"))
 
     def _units(self) -> list[int]:
         """All units that were written."""
         size = self.unit_size
         cursor = int.from_bytes(self.uc.mem_read(TEB + Slots().cursor, 8), "little")
         units = []
-        for start in self.blocks:
-            end = cursor if start <= cursor <= start + self.room * size else start + self.room * size
+        for start, limit in self.blocks:
+            end = cursor if start <= cursor <= limit else limit
             raw = bytes(self.uc.mem_read(start, end - start))
             units += [int.from_bytes(raw[at : at + size], "little") for at in range(0, len(raw), size)]
         return units
@@ -239,8 +238,9 @@ class Pair:
             if kind == FRAME:
                 events.append(("frame", unit))
                 continue
+            whole = self.unit_size == 4 and unit & WHOLE and kind == ENTER
             if self.unit_size == 4:
-                assert unit < 1 << 24
+                assert unit & ~(WHOLE if whole else 0) < 1 << 24
             elif self.clock == "coarse":
                 assert unit >> 24 == CLOCK_NOW & (1 << 40) - 1
             else:
@@ -250,6 +250,8 @@ class Pair:
                 events.append((NAMES[kind], self.sites[number - FIRST_SITE]))
             else:
                 events.append((NAMES[kind], functions[number - FIRST_FUNCTION]))
+            if whole:
+                events.append((NAMES[LEAVE], functions[number - FIRST_FUNCTION]))
         return events
 
 

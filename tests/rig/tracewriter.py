@@ -17,6 +17,7 @@ HEADER = struct.Struct("<8s6I9Q4IQ2IQ2I1024s")
 NONE = 0xFFFFFFFF
 
 FRAME, ENTER, LEAVE, TAIL, CALL, RETURN, LAND, EXT = range(8)
+WHOLE = 1 << 24
 THREAD_START, THREAD_EXIT, MARK, API_ENTER, API_EXIT, API_CALL, API_RET, API_GOTO, RESET, STOP = range(1, 11)
 RECORDING, EXITED, STOPPED, KILLED = range(4)
 HOLE, LIVE, EVENTS, MODULE, INFO = range(5)
@@ -43,6 +44,11 @@ class Units:
         """An event with an id."""
         code = event | number << 3
         self._put(code if self.unit_size == 4 else code | (self.now & (1 << 40) - 1) << 24)
+
+    def whole(self, function: int) -> None:
+        """A function entered and left at once; in 4-byte units only."""
+        assert self.unit_size == 4
+        self._put(WHOLE | ENTER | function << 3)
 
     def ext(self, kind: int, *values: int) -> None:
         """An extended event with its 64-bit values."""

@@ -26,6 +26,21 @@ APART static void leaf_in_a_loop(void)
     sink = value;
 }
 
+/* Unlike leaf it could fault: entry and exit are two events of it, whatever the clock. */
+APART unsigned reading_leaf(const unsigned *value)
+{
+    return *value * 3 + 1;
+}
+
+APART static void reading_leaf_in_a_loop(void)
+{
+    unsigned value = 0;
+    for (unsigned i = 0; i < calls; i++) {
+        value = reading_leaf(&value);
+    }
+    sink = value;
+}
+
 static unsigned (*volatile chosen)(unsigned) = leaf;
 
 APART static void indirect(void)
@@ -93,6 +108,7 @@ int main(int argc, char **argv)
 {
     calls = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1000000;
     printf("leaf in a loop: %.2f\n", nanoseconds(leaf_in_a_loop));
+    printf("leaf that reads: %.2f\n", nanoseconds(reading_leaf_in_a_loop));
     printf("indirect call: %.2f\n", nanoseconds(indirect));
     printf("recursion: %.2f\n", nanoseconds(recursion));
     printf("qsort callback: %.2f\n", nanoseconds(qsort_callback));

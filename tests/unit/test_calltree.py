@@ -318,6 +318,18 @@ def test_a_call_after_the_return_of_a_tail_caller_is_not_its_callee(read: Read) 
         assert [step.flags & STEP_TAIL_CALLEE for step in opened] == [0, 0, 0]
 
 
+def test_a_whole_unit_is_an_entry_and_a_return(read: Read) -> None:
+    units = calls(Units(), "a")
+    units.whole(1)
+    calls(units, "bB")
+    units.whole(2)
+    with read(trace_of(units)) as trace:
+        assert shape(trace) == [(0, "a", 1), (1, "b", 2), (1, "c", 1)]
+        assert closes(trace) == [(1, Cause.RETURN), (1, Cause.RETURN), (2, Cause.RETURN), (0, Cause.PROCESS_END)]
+        events = summarize(trace).events
+        assert (events[Event.ENTER], events[Event.LEAVE]) == (4, 3)
+
+
 TAIL_SITE = 0x80000000  # CT_SITE_TAIL
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace.errors import FileMissing, NotTraceable
+from calltrace.errors import FileMissing, NotTraceable, OutOfSpace
 from calltrace.pe.image import Image, from_file, from_memory
 from calltrace.plan import ModulePlan
 from rig import images, targets
@@ -39,8 +39,8 @@ FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut in the headers": (lambda raw: raw[:0x90], "damaged"),
     "cut in a section": (lambda raw: raw[: len(raw) // 2], "is truncated: section .* get a complete copy"),
     "no PE signature": (lambda raw: header(raw, 0, b"XX"), "damaged"),
-    "for ARM64": (lambda raw: header(raw, 4, b"\x64\xaa"), "ARM64: only 64-bit x86"),
-    "for 32-bit x86": (lambda raw: header(raw, 4, b"\x4c\x01"), "32-bit x86: only 64-bit x86"),
+    "for ARM64": (lambda raw: header(raw, 4, b"\x64\xaa"), "an ARM64 program: only x64 programs"),
+    "for 32-bit x86": (lambda raw: header(raw, 4, b"\x4c\x01"), "a 32-bit program: only x64 programs"),
     "of no size": (lambda raw: header(raw, 0x50, bytes(4)), "damaged"),
     "of 4 GB": (lambda raw: header(raw, 0x50, b"\xff" * 4), "image size is 4,294,967,295"),
     ".pdata outside": (lambda raw: header(raw, 0xA0, b"\0\0\0\x10"), r"\.pdata .* lies outside the image"),
@@ -181,32 +181,37 @@ def test_exception_specifications_as_long_as_the_image() -> None:
     plan_of(with_pdata(entries, b"\x09\0\0\0" + struct.pack("<I", 0x1000) + data))
 
 
+def scattered(count: int, code_bytes: int) -> Image:
+    """Functions of two far parts with an indirect jump: each wants an address map over all between."""
+    image = with_pdata([], code=b"\x90" * 29 + b"\xff\xe0\xc3")
+    data = bytearray(image.data[:0x1000]) + image.data[0x1000:0x1020] * (code_bytes // 32)
+    chained = len(data) + 16
+    table, unwind = b"", b"\1".ljust(16, b"\0")
+    for i in range(count):
+        primary = struct.pack("<III", 0x1000 + 32 * i, 0x1020 + 32 * i, len(data))
+        far = len(data) - 32 * (i + 1)
+        table += primary + struct.pack("<III", far, far + 32, chained + 16 * i)
+        unwind += b"\x21\0\0\0" + primary
+    pdata = len(data) + len(unwind), len(table)
+    code = [(0x1000, len(data))]
+    return dataclasses.replace(image, data=bytes(data) + unwind + table, pdata=pdata, executable=code)
+
+
 def test_address_maps_of_scattered_functions() -> None:
-    """Parts far from each other with an indirect jump: each function wants an address map over all between."""
-    count = 0x380 // 2
-    entries, unwind = [], b"\1\0\0\0"
-    for i in range(count):
-        entries.append((0x1000 + 32 * i, 0x1020 + 32 * i, 0x8000))
-        chained = 0x8010 + 16 * i
-        entries.append((0x1000 + 32 * (count + i), 0x1020 + 32 * (count + i), chained))
-    unwind = unwind.ljust(16, b"\0")
-    for i in range(count):
-        unwind += b"\x21\0\0\0" + struct.pack("<III", *entries[2 * i])
-    plan_of(with_pdata(entries, unwind, code=b"\x90" * 29 + b"\xff\xe0\xc3"))
+    statuses = plan_of(scattered(0x100, 0x7000))
+    assert len(statuses) == 0x100
+    assert not any(statuses.values())
+
+
+def test_address_maps_larger_than_any_region_are_out_of_space() -> None:
+    with pytest.raises(OutOfSpace, match=r"made\.exe: the copies of its functions need too much memory"):
+        plan_of(scattered(0x900, 0x30000))
 
 
 def test_directory_of_nothing_but_one_byte_functions() -> None:
     entries = [(0x1000 + i, 0x1001 + i, 0x8000) for i in range(0x7000)]
     statuses = plan_of(with_pdata(entries, b"\1\0\0\0"))
     assert len(statuses) == 0x7000
-
-
-def test_chain_of_continuations_that_join_backwards() -> None:
-    """Each part only jumps to the one before it, as gcc's separated parts may."""
-    code = b"\xeb\xde".ljust(32, b"\x90")  # jmp to the part before
-    entries = [(0x1020 + 32 * i, 0x1040 + 32 * i, 0x8000) for i in range(0x300)]
-    image = with_pdata(entries, b"\1\0\1\0\0\x02\0\0", code=code)  # a frame that the part does not build
-    plan_of(image)
 
 
 def test_random_images_end_in_time() -> None:
