@@ -20,7 +20,7 @@ native: setup ## build the native engine: host and Windows library, injected DLL
 
 demo: native ## trace a small bundled program and show what it did
 	PYTHONPATH=core:tests $(python) -c 'from rig import targets; targets.build("demo")'
-	./calltrace run -o $(demo) --clock tsc --exclude 'demo!take' --exclude 'demo!skip_spaces' -- build/targets/demo.exe '2 * (3 + 4)' '1 - -1' '7 / 2'
+	./calltrace run -o $(demo) --clock tsc -- build/targets/demo.exe '2 * (3 + 4)' '7 / 2'
 	./calltrace tree $(demo) --function 'demo!main' --function 'demo!climb' --limit 100
 	./calltrace top $(demo) --limit 10
 	./calltrace info $(demo)
@@ -34,7 +34,7 @@ lint: native ## check style, types and formatting
 test: lint ## everything continuous integration does: set up, build, lint, run all tests
 	$(python) -m pytest
 
-fuzz: native ## fuzz the trace reader for SECONDS_TO_FUZZ seconds (60)
+fuzz: native ## fuzz trace reader and planner, each for SECONDS_TO_FUZZ seconds (60)
 	$(MAKE) -C native -s -j2 asan
 	$(python) tests/fuzz/run.py $(SECONDS_TO_FUZZ)
 

@@ -8,9 +8,10 @@ import functools
 import json
 import struct
 import time
-from collections.abc import Callable, Sequence
-from ctypes import POINTER, c_bool, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from collections.abc import Callable, Iterator, Sequence
+from ctypes import POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from calltrace import native, stubs
 from calltrace.errors import EngineError, OutOfSpace
@@ -27,6 +28,8 @@ _BLOCK = 0x10000
 _CHUNK = struct.Struct("<IIQQQ")
 _MODULE = struct.Struct("<QIIIIIIIIQ")
 _FUNCTION_RECORD = struct.Struct("<IIHBBI")
+_FUNCTION = struct.Struct("<IIIIIHH")  # struct ct_function
+_PATCH = struct.Struct("<II8s8s")  # struct ct_patch
 
 
 class _Range(ctypes.LittleEndianStructure):
@@ -57,26 +60,20 @@ class _Image(ctypes.LittleEndianStructure):
     ]
 
 
-class Function(ctypes.LittleEndianStructure):
+class Function(NamedTuple):
     """struct ct_function: what the planner knows of one function. Addresses are RVAs."""
 
-    _fields_ = [
-        ("rva", c_uint32),
-        ("size", c_uint32),
-        ("status", c_uint32),
-        ("status_at", c_uint32),
-        ("parent", c_uint32),
-        ("sources", c_uint16),
-        ("flags", c_uint16),
-    ]
+    rva: int
+    size: int
+    status: int
+    status_at: int
+    parent: int
+    sources: int
+    flags: int
 
 
 class _Site(ctypes.LittleEndianStructure):
     _fields_ = [("rva", c_uint32), ("function", c_uint32), ("target", c_uint32), ("imported", c_uint32)]
-
-
-class _Patch(ctypes.LittleEndianStructure):
-    _fields_ = [("rva", c_uint32), ("size", c_uint32), ("original", c_uint8 * 8), ("bytes", c_uint8 * 8)]
 
 
 class _Layout(ctypes.LittleEndianStructure):
@@ -99,7 +96,7 @@ class _Region(ctypes.LittleEndianStructure):
         ("bytes", POINTER(c_uint8)),
         ("table", c_uint32),
         ("table_count", c_uint32),
-        ("patches", POINTER(_Patch)),
+        ("patches", c_void_p),
         ("patch_count", c_uint32),
     ]
 
@@ -112,7 +109,7 @@ def _engine() -> ctypes.CDLL:
         "ct_status_text": (c_char_p, [c_uint32]),
         "ct_plan_open": (c_void_p, [POINTER(_Image)]),
         "ct_plan_close": (None, [c_void_p]),
-        "ct_plan_functions": (POINTER(Function), [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_functions": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_select": (None, [c_void_p, c_char_p]),
         "ct_plan_layout": (c_bool, [c_void_p, POINTER(stubs.Codegen), POINTER(_Layout)]),
         "ct_plan_sites": (POINTER(_Site), [c_void_p, POINTER(c_uint32)]),
@@ -182,7 +179,7 @@ class ModulePlan:
         """All functions found; statuses are final after `lay_out`."""
         count = c_uint32()
         found = _engine().ct_plan_functions(self._handle, ctypes.byref(count))
-        return found[: count.value] if count.value else []
+        return [Function._make(record) for record in _records(_FUNCTION, found, count.value)]
 
     @property
     def functions_found(self) -> int:
@@ -236,8 +233,8 @@ class ModulePlan:
             raise OutOfSpace(f"{self.image.name}: its copies at {region:#x} are out of reach of its data")
         functions = self.functions
         patches = [
-            (patch.rva, bytes(patch.original)[: patch.size], bytes(patch.bytes)[: patch.size])
-            for patch in made.patches[: made.patch_count]
+            (rva, original[:size], new[:size])
+            for rva, size, original, new in _records(_PATCH, made.patches, made.patch_count)
         ]
         return Composition(
             code=ctypes.string_at(made.bytes, self._layout.region_size),
@@ -322,6 +319,11 @@ class ModulePlan:
             _engine().ct_tsc(),
         )
         return b"".join((header, module, records, site_records, text)).ljust(length, b"\0")
+
+
+def _records(layout: struct.Struct, address: int | None, count: int) -> Iterator[tuple[Any, ...]]:
+    """An array of native structs, copied."""
+    return layout.iter_unpack(ctypes.string_at(address or 0, count * layout.size) if count else b"")
 
 
 def status_text(status: int) -> str:

@@ -44,13 +44,19 @@ static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
     }
 }
 
+/* One table entry's worth of the work budget. */
+static bool spend(struct ct_plan *plan)
+{
+    return plan->budget && plan->budget--;
+}
+
 /* MSVC's and clang-cl's jump tables hold RVAs and are addressed as [image base + index*4 + table's RVA]. */
 static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
 {
     uint32_t group = plan->parts.items[from].group;
     for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
         uint32_t rva = ct_u32(&plan->image, table + 4 * i);
-        if (!ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+        if (!spend(plan) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
             return;
         }
         lead(plan, from, rva);
@@ -60,25 +66,29 @@ static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
 }
 
 /* gcc's and clang's hold distances from the table, whose address a lea gives; older code holds whole addresses. */
-static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table)
+static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint32_t size, uint32_t i)
 {
-    uint32_t group = plan->parts.items[from].group;
-    for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
-        uint32_t rva = table + ct_u32(&plan->image, table + 4 * i);
-        if (!ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+    return size == 4 ? table + ct_u32(&plan->image, table + 4 * i)
+                     : ct_u64(&plan->image, table + 8 * i) - plan->image.base;
+}
+
+static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
+{
+    uint32_t group = plan->parts.items[from].group, count = 0;
+    while (count < TABLE_LIMIT && spend(plan) && ct_has(&plan->image, table + size * count, size)) {
+        uint64_t rva = lea_table_entry(plan, table, size, count);
+        if (rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
             break;
         }
-        lead(plan, from, rva);
-        plan->groups.items[group].tables = true;
+        count++;
     }
-    for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
-        uint64_t rva = ct_u64(&plan->image, table + 8 * i) - plan->image.base;
-        if (!ct_has(&plan->image, table + 8 * i, 8) || rva >= plan->image.size ||
-            !in_group(plan, (uint32_t)rva, group)) {
-            break;
-        }
-        lead(plan, from, (uint32_t)rva);
-        plan->groups.items[group].tables = true;
+    if (count < 2) { /* one may be chance: the lea is of something else */
+        return;
+    }
+    plan->groups.items[group].tables = true;
+    mark(plan, table, size * count, CT_MARK_BODY);
+    for (uint32_t i = 0; i < count; i++) {
+        lead(plan, from, (uint32_t)lea_table_entry(plan, table, size, i));
     }
 }
 
@@ -130,12 +140,14 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
             break;
         case CT_FLOW_CALL:
             mark(plan, insn.target, 1, CT_MARK_TARGET);
-            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){insn.target, CT_SOURCE_CALL});
+            if (!plan->sweeping) {
+                vec_push(&plan->seeds, &plan->oom, (struct ct_seed){insn.target, CT_SOURCE_CALL});
+            }
             break;
         default:
             if (insn.flags & CT_INSN_TABLE) {
                 read_rva_table(plan, from, insn.target);
-            } else if (insn.flags & CT_INSN_LEA) {
+            } else if (insn.flags & CT_INSN_LEA && !plan->sweeping) {
                 vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
             }
             break;
@@ -213,7 +225,7 @@ static void read_handlers(struct ct_plan *plan)
                 function->status = CT_HANDLER_UNKNOWN;
                 function->status_at = part->unwind.handler;
             } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
-                                         &plan->eh_budget, visit_eh, &context)) {
+                                         &plan->budget, visit_eh, &context)) {
                 function->status = CT_HANDLER_BAD;
                 function->status_at = part->unwind.data;
             }
@@ -236,20 +248,31 @@ static void follow_funclet_leas(struct ct_plan *plan)
     decode_work(plan);
 }
 
+/* A table may lead to code that names the next one. */
 static void follow_lea_tables(struct ct_plan *plan)
 {
-    for (uint32_t i = 0; i < plan->leas.count && !plan->oom; i++) {
-        struct ct_cross lea = plan->leas.items[i];
-        if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
-            read_lea_table(plan, lea.from, lea.to);
+    uint32_t known;
+    do {
+        known = plan->insns.count;
+        for (uint32_t i = 0; i < plan->leas.count && !plan->oom; i++) {
+            struct ct_cross lea = plan->leas.items[i];
+            if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
+                read_lea_table(plan, lea.from, lea.to, 4);
+                read_lea_table(plan, lea.from, lea.to, 8);
+                if (!marked(plan, lea.to, CT_MARK_BODY) && in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
+                    lead(plan, lea.from, lea.to); /* no table: a label */
+                }
+                decode_work(plan);
+            }
         }
-    }
-    decode_work(plan);
+    } while (plan->insns.count != known && !plan->oom);
 }
 
-/* Where an indirect jump's table was not found: what is left between the instructions may be its cases. */
+/* Where an indirect jump's table was not found: what is left between the instructions may be its cases. It may be data
+ * as well: nothing that it seems to name counts as a function. */
 static void sweep_gaps(struct ct_plan *plan)
 {
+    plan->sweeping = true;
     for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
         const struct ct_part *part = &plan->parts.items[i];
         const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
@@ -263,6 +286,7 @@ static void sweep_gaps(struct ct_plan *plan)
             }
         }
     }
+    plan->sweeping = false;
 }
 
 /* ---- separated parts without chained unwind data ---- */
@@ -330,6 +354,7 @@ static void join_parts(struct ct_plan *plan)
                 plan->groups.items[group].unresolved |= plan->groups.items[part->group].unresolved;
                 plan->groups.items[group].landed_in |= plan->groups.items[part->group].landed_in;
                 part->group = group;
+                plan->groups.items[group].chained = true; /* and so is nobody's continuation itself */
                 changed = true;
             }
             if (part->group == group && !marked(plan, crossing.to, CT_MARK_START)) {
@@ -501,6 +526,18 @@ static bool add_leaves(struct ct_plan *plan)
     return plan->parts.count > known;
 }
 
+/* Code whose address is taken. */
+static void seed_leas(struct ct_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->leas.count; i++) {
+        uint32_t rva = plan->leas.items[i].to;
+        if (ct_exec(&plan->image, rva)) {
+            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_POINTER});
+            mark(plan, rva, 1, CT_MARK_TARGET);
+        }
+    }
+}
+
 /* crossings and leas name parts by index, which adding leaves changes: they are consumed before. */
 static void find_leaves(struct ct_plan *plan)
 {
@@ -515,6 +552,7 @@ static void find_leaves(struct ct_plan *plan)
         decode_work(plan);
         follow_lea_tables(plan);
         sweep_gaps(plan);
+        seed_leas(plan);
         uint32_t kept = 0;
         for (uint32_t i = 0; i < plan->parts.count; i++) {
             struct ct_part *part = &plan->parts.items[i];
@@ -686,12 +724,7 @@ void ct_discover(struct ct_plan *plan)
     sweep_gaps(plan);
     join_parts(plan);
     follow_funclet_leas(plan);
-    for (uint32_t i = 0; i < plan->leas.count; i++) {
-        if (ct_exec(&plan->image, plan->leas.items[i].to)) {
-            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){plan->leas.items[i].to, CT_SOURCE_POINTER});
-            mark(plan, plan->leas.items[i].to, 1, CT_MARK_TARGET);
-        }
-    }
+    seed_leas(plan);
     find_leaves(plan);
     if (plan->oom) {
         return;

@@ -22,12 +22,22 @@ static const struct ct_insn *insn_before(const struct ct_plan *plan, uint32_t rv
     return NULL;
 }
 
-/* Does the copy, having no copy of what follows at rva, go on there in the original? */
-static bool returns_to(const struct ct_plan *plan, uint32_t rva)
+/* Straight on from a function's entry at rva: where its copy, having no copy of what follows, goes back to the
+ * original within `size` bytes; 0 = nowhere. */
+static uint32_t goes_back(const struct ct_plan *plan, uint32_t rva, uint32_t size)
 {
-    const struct ct_insn *insn = insn_before(plan, rva);
-    return ct_insn_at(plan, rva) == CT_NONE && insn && insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_JMP &&
-           insn->flow != CT_FLOW_JMP_IND;
+    for (uint32_t at = rva; at < rva + size;) {
+        uint32_t index = ct_insn_at(plan, at);
+        if (index == CT_NONE) {
+            return ct_part_at(plan, at) ? at : 0;
+        }
+        const struct ct_insn *insn = &plan->insns.items[index];
+        if (insn->flow == CT_FLOW_RET || insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JMP_IND) {
+            break;
+        }
+        at += insn->length;
+    }
+    return 0;
 }
 
 /* May the bytes at [rva + 1, rva + size) be overwritten? */
@@ -49,15 +59,17 @@ static enum ct_status coverable(const struct ct_plan *plan, uint32_t group, uint
         if (i && marks & (CT_MARK_TARGET | CT_MARK_LAND | CT_MARK_ENTRY)) {
             return CT_BRANCH_INTO_ENTRY;
         }
-        if (i && part && returns_to(plan, rva + i)) {
-            return CT_UNDECODABLE;
-        }
         uint32_t insn = i ? ct_insn_at(plan, rva + i) : CT_NONE;
         if (insn != CT_NONE && insn &&
             (plan->insns.items[insn - 1].flow == CT_FLOW_CALL ||
              plan->insns.items[insn - 1].flow == CT_FLOW_CALL_IND)) {
             return CT_CALL_IN_ENTRY;
         }
+    }
+    uint32_t back = goes_back(plan, rva, size);
+    if (back) {
+        *at = back;
+        return CT_UNDECODABLE;
     }
     return CT_OK;
 }

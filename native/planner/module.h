@@ -70,7 +70,8 @@ struct ct_plan {
     VEC(struct ct_cross) leas;
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
-    uint64_t eh_budget;
+    uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
+    bool sweeping;   /* what is decoded now may be data */
 
     /* layout */
     struct ct_codegen codegen;

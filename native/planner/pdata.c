@@ -120,7 +120,7 @@ static enum ct_handler kind_of(struct ct_plan *plan, const struct handler_use *u
         bool all = true;
         for (uint32_t i = 0; all && i < count; i += step) {
             const struct ct_part *part = &plan->parts.items[uses[i].part];
-            all = ct_handler_fits(&plan->image, order[k], part->unwind.data, part->begin, part->end, &plan->eh_budget);
+            all = ct_handler_fits(&plan->image, order[k], part->unwind.data, part->begin, part->end, &plan->budget);
         }
         if (all) {
             return order[k];

@@ -70,7 +70,7 @@ struct ct_plan *ct_plan_open(const struct ct_image *image)
     plan->image = *image;
     plan->marks = calloc((size_t)image->size + 1, 1);
     plan->decoder = ct_decoder_open();
-    plan->eh_budget = 16u << 20;
+    plan->budget = 16u << 20;
     if (!plan->marks || !plan->decoder) {
         ct_plan_close(plan);
         return NULL;

@@ -150,7 +150,9 @@ static void open_frame(struct ct_tree *tree, const struct ct_step *step)
 {
     uint64_t *line_number = &tree->line_of[step->depth];
     *line_number = NO_LINE;
-    if (!tree->shown && chosen(tree, step)) {
+    /* where a chosen function goes on by a jump belongs to it */
+    bool callee = step->flags & CT_STEP_TAIL_CALLEE && tree->tail_line != NO_LINE;
+    if (!tree->shown && (callee || chosen(tree, step))) {
         tree->shown = true;
         tree->root = step->depth;
     }

@@ -31,8 +31,9 @@ endforeach()
 message("${text}")
 """
 DUCKDB_WORK = (
-    "SET threads = 1; SELECT sum(hash(i) % 1000), count(DISTINCT i % 5003) FROM range(4000000) t(i);"
+    "SET threads = 1; SELECT sum(hash(i) % 1000), count(DISTINCT i % 5003) FROM range(20000000) t(i);"
 )
+CHOICES = (("functions", "none"), ("functions", "coarse"), ("functions", "tsc"), ("outward", "none"))
 
 
 def per_call(output: bytes) -> dict[str, float]:
@@ -92,12 +93,29 @@ def bench_program(folder: Path, name: str, work: Sequence[str], nothing: Sequenc
 
     own = plain(work) - plain(nothing)
     print(f"{name:18}{own * 1000:8,.0f} ms plain")
-    for events in ("functions", "outward"):
-        for clock in CLOCKS:
-            options = ("--events", events, "--clock", clock)
-            idle = seconds(lambda options=options: traced(folder, program, nothing, *options))
-            busy = seconds(lambda options=options: traced(folder, program, work, *options))
-            print(f"  {events:10}{clock:7}{(busy - idle) * 1000:8,.0f} ms x{(busy - idle) / own:.2f}")
+    for events, clock in CHOICES:
+        options = ("--events", events, "--clock", clock)
+        idle = seconds(lambda options=options: traced(folder, program, nothing, *options))
+        busy = seconds(lambda options=options: traced(folder, program, work, *options))
+        print(f"  {events:10}{clock:7}{(busy - idle) * 1000:8,.0f} ms x{(busy - idle) / own:.2f}")
+
+
+def bench_planning(folder: Path, name: str, arguments: Sequence[str]) -> None:
+    """Print how long planning a real program takes, and how large its copies are."""
+    trace = folder / "bench.calltrace"
+    figures = []
+    for _ in range(RUNS):
+        tracing.calltrace(
+            "run", "--quiet", "--events", "functions", "-o", trace, "--", corpus.program(name), *arguments
+        )
+        [module] = tracing.info(trace)["modules"]
+        figures.append(module["plan"]["milliseconds"])
+    plan = module["plan"]
+    print(
+        f"planning {name:14}{min(figures):8,.0f} ms, {module['functions']['found']:,} functions, "
+        f"copies x{plan['copy_bytes'] / plan['executable_bytes']:.2f} of the code, "
+        f"their data x{plan['data_bytes'] / plan['executable_bytes']:.2f}"
+    )
 
 
 def main() -> None:
@@ -105,6 +123,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bench_calls(folder)
+        for program in ("ninja", "cmake", "duckdb"):
+            bench_planning(folder, program, ["--version"])
         (folder / "work.cmake").write_text(CMAKE_WORK)
         bench_program(folder, "cmake", ["-P", "work.cmake"], ["--version"])
         bench_program(folder, "duckdb", ["-c", DUCKDB_WORK], ["-c", "SELECT 1"])

@@ -1,4 +1,4 @@
-"""Fuzzes the native engine under ASan and UBSan: `run.py [SECONDS [TARGET ...]]`, 60 seconds each of all targets.
+"""Fuzzes the native engine under ASan and UBSan: `run.py [SECONDS [TARGET ...]]`, else 60 s of each target.
 
 reader   trace files; starts from traces of simulated threads
 planner  program images; starts from pieces of real ones: MSVC's, gcc's and hand-made ones
@@ -59,8 +59,10 @@ def traces() -> Iterator[bytes]:
     return (trace(number) for number in range(SEEDS))
 
 
-def packed_image(image: Image, pages: set[int], code: Sequence[tuple[int, int]], pdata: bytes, number: int) -> bytes:
-    """A packed image, see fuzz_planner.c: some pages of a real one, with its exception directory behind them."""
+def packed_image(
+    image: Image, pages: set[int], code: Sequence[tuple[int, int]], pdata: bytes, number: int
+) -> bytes:
+    """A packed image, see fuzz_planner.c: some pages of a real one, its exception directory behind them."""
     size = (max(pages) + 1) * PAGE + len(pdata)
     sections = [*code, (0, 0)][:2]
     seeds = [rva for rva, _ in image.seeds if rva // PAGE in pages][:4]
@@ -91,7 +93,9 @@ def cut_out(image: Image, rng: random.Random, number: int) -> bytes | None:
         if image.data[unwind] >> 3 & 3 and PAGE <= info < image.size:  # maybe an RVA: FuncInfo and its maps
             pages.add(info // PAGE)
             pages.update(image.u32(info + at) // PAGE for at in range(0, 28, 4))
-            pages.update(int.from_bytes(image.data[info + 1 + at : info + 5 + at], "little") // PAGE for at in (0, 4))
+            pages.update(
+                int.from_bytes(image.data[info + 1 + at : info + 5 + at], "little") // PAGE for at in (0, 4)
+            )
     pages = {page for page in pages if 0 < page < PAGES - 4 and page * PAGE < image.size}
     return packed_image(image, pages, [code], entries, number) if 0 < len(pages) < 40 else None
 
@@ -104,7 +108,10 @@ def programs() -> Iterator[bytes]:
     for number, image in enumerate(whole):
         pdata = image.data[image.pdata[0] : sum(image.pdata)]
         yield packed_image(image, set(range(1, image.size // PAGE)), image.executable, pdata, number)
-    large = [from_file(path) for path in (corpus.program("ninja"), targets.build("throws"), corpus.program("dbgeng"))]
+    large = [
+        from_file(path)
+        for path in (corpus.program("ninja"), targets.build("throws"), corpus.program("dbgeng"))
+    ]
     large.append(from_file(corpus.program("clang-format")))
     for number in range(120):
         packed = cut_out(large[number % len(large)], rng, number)

@@ -1,7 +1,7 @@
 """Runs an image and its instrumented form in an emulated processor, and holds one against the other.
 
-`Machine.run` starts at a function as a caller would, with the registers, flags and memory of a `State`, and gives
-what is left of them when it returns. Of the instrumented form it also gives the units that were recorded; `expected`
+`Machine.run` starts at a function as a caller would, with the registers, flags and memory of a `State`, and
+gives what is left of them when it returns, and what the instrumented form has recorded; `expected`
 says what should have been recorded, from single steps of the original alone.
 """
 
@@ -48,7 +48,7 @@ Event = tuple[str, int]
 
 @dataclass
 class Slots:
-    """What ct_start would have answered: TLS slots spread over the TEB's 64, the lowest and the highest too."""
+    """What ct_start would have answered: TLS slots among the TEB's 64, the lowest and the highest too."""
 
     cursor: int = 0x1480
     scratch: Any = field(default_factory=lambda: (ctypes.c_uint32 * 3)(0x1488, 0x14F8, 0x1678))
@@ -124,8 +124,8 @@ class Machine:
     def run(
         self, rva: int, state: State, watch: bool = False, each: Callable[[int], None] | None = None
     ) -> Run:
-        """Call the function at `rva`. `watch` collects the path; `each` is called before every instruction with
-        its VA. Raises AssertionError if it does not return to its caller.
+        """Call the function at `rva`. `watch` collects the path; `each` is called before every instruction
+        with its VA. Raises AssertionError if it does not return to its caller.
         """
         uc = self.uc
         for name, value in state.registers.items():
@@ -213,8 +213,8 @@ class Pair:
         self.sites = plan_sites(self.composition)
 
     def check(self, name: str, state: State) -> list[Event]:
-        """Run function `name` both ways from one state; assert that nothing differs and that what was recorded
-        is what single steps of the original say. Returns the events.
+        """Run function `name` both ways from one state; assert that nothing differs and that what was
+        recorded is what single steps of the original say. Returns the events.
         """
         rva = self.program.symbols[name]
         before = self.original.run(rva, state, watch=True)

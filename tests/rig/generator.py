@@ -1,7 +1,7 @@
-"""Random small programs that end: arithmetic, flags, loops, calls, jump tables, tail jumps, of any convention.
+"""Random small programs that end: arithmetic, flags, loops, calls, jump tables and tail jumps.
 
-Functions call and jump only to those behind them, loops count down, so every run is short. No register is kept
-for anybody: values flow through calls in all of them, and in the flags.
+Functions call and jump only to those behind them and loops count down, so every run is short. No register is
+kept for anybody: values flow through calls in all of them, and in the flags.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ _TWO = "add sub xor and or adc sbb cmp test mov".split()
 _ONE = "inc dec not neg".split()
 _SHIFTS = "shl shr sar rol ror rcl rcr".split()
 _VECTOR = "paddd pxor psubb pshufb pmaxub pcmpeqw addps_".replace("addps_", "por").split()
-_SHORT = ["ret", "nop\nret", "inc eax\nret", "stc\nret", "rep ret", "xor eax, eax\nret", "rol ecx, 3\nnop\nret"]
+_SHORT = [
+    "ret",
+    "nop\nret",
+    "inc eax\nret",
+    "stc\nret",
+    "rep ret",
+    "xor eax, eax\nret",
+    "rol ecx, 3\nnop\nret",
+]
 
 
 class Generator:
@@ -30,7 +38,6 @@ class Generator:
         self.chance = random.Random(seed)
         self.label = 0
         self.tables: list[str] = []
-        self.has_table = False
         count = self.chance.randint(3, 9)
         self.names = ["f", *(f"g{number}" for number in range(1, count))]
         self.shorts = {f"s{number}" for number in range(self.chance.randint(0, 4))}
@@ -51,7 +58,6 @@ class Generator:
 
     def _function(self, number: int) -> str:
         chance, name = self.chance, self.names[number]
-        self.has_table = False
         callees = [*self.names[number + 1 :], *sorted(self.shorts)]
         pushes = chance.sample(_WIDE, chance.randint(0, 3)) if chance.random() < 0.7 else []
         locals_ = chance.choice([0, 40, 0x88]) if pushes else chance.choice([0, 40])
@@ -142,8 +148,7 @@ class Generator:
         table, out, after = self._new_label(), self._new_label(), self._new_label()
         cases = [self._new_label() for _ in range(4)]
         # the planner does not look for a table of distances or addresses behind or in the cases of another
-        kind = "rva" if self.has_table else self._pick("rva", "distance", "address")
-        self.has_table |= kind != "rva"
+        kind = self._pick("rva", "distance", "address")
         index, base, target = self.chance.sample(range(8), 3)
         if kind == "rva":
             entries = ", ".join(f"{case} - image" for case in cases)
@@ -199,6 +204,7 @@ class Generator:
         memory = f"{size} ptr {scratch}"
         immediate = chance.choice([1, -1, 5, chance.randint(-(1 << bits), (1 << bits) - 1)])
         vector, other = f"xmm{chance.randrange(16)}", f"xmm{chance.randrange(16)}"
+        condition = chance.choice(_CONDITIONS)
         wide = [number for number in usable if names is not _BYTE]
         return chance.choice(
             [
@@ -209,7 +215,8 @@ class Generator:
                 f"{chance.choice(_TWO)} {memory}, {immediate}",
                 f"{chance.choice(_ONE)} {chance.choice([first, memory])}",
                 f"{chance.choice(_SHIFTS)} {chance.choice([first, memory])}, {chance.randint(1, 7)}",
-                f"set{chance.choice(_CONDITIONS)} {chance.choice([_BYTE[chance.choice(usable)], f'byte ptr {scratch}'])}",
+                f"set{condition} {_BYTE[chance.choice(usable)]}",
+                f"set{condition} byte ptr {scratch}",
                 f"lea {_WIDE[usable[0]]}, {scratch}",
                 f"mov {first}, {memory}",
                 f"xchg {first}, {memory}",
@@ -218,7 +225,7 @@ class Generator:
                 f"{chance.choice(_VECTOR)} {vector}, {other}",
                 f"pshufd {vector}, {other}, {chance.randrange(256)}",
                 self._pick("stc", "clc", "cmc", "sahf", "lahf") if without != "rax" else "nop",
-                f"cmov{chance.choice(_CONDITIONS)} {_WIDE[chance.choice(wide or usable)]}, qword ptr {scratch}",
+                f"cmov{condition} {_WIDE[chance.choice(wide or usable)]}, qword ptr {scratch}",
                 f"imul {_HALF[chance.choice(usable)]}, dword ptr {scratch}, {chance.randint(-99999, 99999)}",
             ]
         )

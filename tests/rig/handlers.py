@@ -1,7 +1,7 @@
 """What language handlers find in exception data, read as their run-time libraries do: an oracle for clones.
 
-Sources: Microsoft, "x64 exception handling" (scope tables); ehdata.h and ehdata4_export.h of the Visual C++ runtime
-(__CxxFrameHandler3 and 4); the Itanium C++ ABI's LSDA, as libgcc and libstdc++ read it.
+Sources: Microsoft, "x64 exception handling" (scope tables); ehdata.h and ehdata4_export.h of the Visual C++
+runtime (__CxxFrameHandler3 and 4); the Itanium C++ ABI's LSDA, as libgcc and libstdc++ read it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def scope(read: Read, data: int, pc: int) -> tuple[object, ...]:
 def fh3(read: Read, data: int, pc: int) -> tuple[object, ...]:
     """__CxxFrameHandler3: the state at `pc`, and what can be done in it."""
     info = Reader(read, Reader(read, data).u32())
-    magic, states, unwind_map, tries, try_map, ips, ip_map, frame, types, flags = (info.u32() for _ in range(10))
+    magic, states, unwind_map, tries, try_map, ips, ip_map, frame, types, flags = (
+        info.u32() for _ in range(10)
+    )
     reader, state = Reader(read, ip_map), 0xFFFFFFFF
     last = -1
     for _ in range(ips):
@@ -242,4 +244,4 @@ def _fits_scope(tables: Tables, data: int, code: Callable[[int], bool], size: in
 
 def _fits_fh4(tables: Tables, data: int, code: Callable[[int], bool], size: int) -> bool:
     info = tables.u32(data)
-    return 0x1000 <= info and info + 16 <= size and not code(info) and tables.read(info, 1)[0] < 0x80
+    return info >= 0x1000 and info + 16 <= size and not code(info) and tables.read(info, 1)[0] < 0x80

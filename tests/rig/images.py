@@ -1,7 +1,7 @@
 """Small x64 images made in memory from assembly, for tests of the planner.
 
-`build` takes the code of some functions and their data as text. Besides instructions (Keystone's Intel syntax), it
-knows these lines in the code:
+`build` takes the code of some functions and their data as text. Besides instructions (Keystone's Intel
+syntax), it knows these lines in the code:
 
     function NAME           a function with a RUNTIME_FUNCTION; ends at the next of these lines or at `end`
     part NAME of PRIMARY    a further RUNTIME_FUNCTION of it, chained
@@ -10,13 +10,13 @@ knows these lines in the code:
     end                     ends the function; what follows is between functions
     %push rbx, %alloc 40, %setframe rbp 32, %save rsi 64, %savexmm 6 48, %machframe
                             the unwind code of the instruction above
-    %epilogs SIZE LABEL ... makes it version 2: the epilogs' size and where they start; the first one may be at
-                            the function's end
+    %epilogs SIZE LABEL ... makes it version 2: the epilogs' size and where they start; `end` as the first one
+                            is the function's end
     %prolog                 the prolog ends here; without it, behind the last unwind code
     %handler NAME           the language handler; lines of `%data DIRECTIVE` give its data
 
-The image: code from RVA CODE, then the read-only data that `data` describes with .pdata behind it, then 4 KB of
-writable data whose start is called `scratch`. `image` is an alias for RVA 0 in differences: ``.long f - image``.
+The image: code from RVA CODE, then the read-only data that `data` describes with .pdata behind it, then 4 KB
+of writable data whose start is called `scratch`. `image` is RVA 0 in differences: ``.long f - image``.
 """
 
 from __future__ import annotations
@@ -209,7 +209,9 @@ def _annotate(part: _Part, words: Sequence[str]) -> None:
         # bit 0 of the first one's info: there is an epilog at the very end; else the rest says where they are
         at_end = words[2] == "end"
         part.epilogs = [f".byte {words[1]}, {_EPILOG | at_end << 4}"]
-        part.epilogs += [f".short {part.name}.end - {label} + {_EPILOG << 8}" for label in words[2 + at_end :]]
+        part.epilogs += [
+            f".short {part.name}.end - {label} + {_EPILOG << 8}" for label in words[2 + at_end :]
+        ]
     else:
         part.data.append(" ".join(words[1:]))
 

@@ -1,4 +1,4 @@
-"""An unwinder for x64 tables, written from Microsoft's "x64 exception handling", as an oracle for cloned ones.
+"""An unwinder for x64 tables, by Microsoft's "x64 exception handling", as an oracle for cloned ones.
 
 `Walk` follows an emulated run instruction by instruction, remembers what every call really was made with, and
 asserts that from each instruction the tables lead back to exactly that.
@@ -40,7 +40,7 @@ class Tables:
     """Function tables of one module, read through `read(RVA, size)`."""
 
     def __init__(self, read: Callable[[int, int], bytes], tables: Sequence[tuple[int, int]]) -> None:
-        """`tables`: RVA and number of entries of each RUNTIME_FUNCTION array, of which every one must be sorted."""
+        """`tables`: RVA and number of entries of each RUNTIME_FUNCTION array; each must be sorted."""
         self.read = read
         self.entries: list[Entry] = []
         for rva, count in tables:
@@ -164,7 +164,13 @@ class Unwinder:
                 wide = 1 if op[0] == 0x83 else 4
                 after["rsp"] += int.from_bytes(op[2 : 2 + wide], "little", signed=True)
                 size += 1 + wide
-            elif first and rex & 0xFE == 0x48 and op[0] == 0x8D and op[1] & 0x38 == 0x20 and info.frame_register:
+            elif (
+                first
+                and rex & 0xFE == 0x48
+                and op[0] == 0x8D
+                and op[1] & 0x38 == 0x20
+                and info.frame_register
+            ):
                 register = op[1] & 7 | (rex & 1) << 3  # lea rsp, [frame + disp]
                 wide = {1: 1, 2: 4}.get(op[1] >> 6, 0)
                 if register != info.frame_register or op[1] & 7 == 4:
@@ -196,7 +202,11 @@ class Unwinder:
             primary = self.tables.primary(entry)
             return not (other and self.tables.primary(other) == primary) or target == primary[0]
         indirect = code[1:] if code[0] & 0xF8 == 0x48 else code
-        return indirect[0] == 0xFF and indirect[1] & 0x38 == 0x20 and (indirect[1] >> 6 == 0 or indirect is not code)
+        return (
+            indirect[0] == 0xFF
+            and indirect[1] & 0x38 == 0x20
+            and (indirect[1] >> 6 == 0 or indirect is not code)
+        )
 
 
 class Walk:

@@ -289,6 +289,15 @@ def test_a_pattern_shows_calls_of_an_import(read: Read) -> None:
         assert [line.id for line in lines if line.type == LineType.FRAME] == [0]
 
 
+def test_a_chosen_function_is_followed_to_its_tail_callee(read: Read) -> None:
+    units = calls(Units(), "ab")
+    units.event(tracewriter.TAIL, 1)
+    calls(units, "cdDCeEA")
+    with read(trace_of(units)) as trace:
+        chosen = TreeFilter(functions=[Pattern.parse("m!b")])
+        assert shape(trace, chosen) == [(0, "b", 1), (0, "c", 1), (1, "d", 1)]
+
+
 def test_one_thread_is_chosen_by_index_or_system_id(read: Read) -> None:
     writer = trace_of(calls(Units(), "aA"))
     writer.thread(calls(Units(), "bB"), thread=5)
@@ -325,7 +334,12 @@ def test_a_whole_unit_is_an_entry_and_a_return(read: Read) -> None:
     units.whole(2)
     with read(trace_of(units)) as trace:
         assert shape(trace) == [(0, "a", 1), (1, "b", 2), (1, "c", 1)]
-        assert closes(trace) == [(1, Cause.RETURN), (1, Cause.RETURN), (2, Cause.RETURN), (0, Cause.PROCESS_END)]
+        assert closes(trace) == [
+            (1, Cause.RETURN),
+            (1, Cause.RETURN),
+            (2, Cause.RETURN),
+            (0, Cause.PROCESS_END),
+        ]
         events = summarize(trace).events
         assert (events[Event.ENTER], events[Event.LEAVE]) == (4, 3)
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from calltrace import plan, stubs
-from calltrace.errors import EngineError
-from rig.emulator import Slots
 
 NATIVE = Path(__file__).resolve().parent.parent.parent / "native"
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ct_range": plan._Range,
     "ct_seed": plan._Seed,
     "ct_image": plan._Image,
-    "ct_function": plan.Function,
     "ct_site": plan._Site,
-    "ct_patch": plan._Patch,
     "ct_layout": plan._Layout,
     "ct_region": plan._Region,
     "ct_stub": stubs.Stub,
     "ct_jump_stub": stubs.JumpStub,
     "ct_codegen": stubs.Codegen,
+}
+# Arrays of these are read record by record: their fields, in order, and how they are unpacked.
+UNPACKED: dict[str, tuple[tuple[str, ...], struct.Struct]] = {
+    "ct_function": (plan.Function._fields, plan._FUNCTION),
+    "ct_patch": (("rva", "size", "original", "bytes"), plan._PATCH),
 }
 RENAMED = {("ct_site", "imported"): "import"}  # a keyword in Python
 RECORDS = {
@@ -46,14 +49,19 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, i
                 f'printf("{name}.{python} %zu %zu\\n", offsetof(struct {name}, {field}),'
                 f" sizeof ((struct {name} *)0)->{field});"
             )
+    for name, (fields, _) in UNPACKED.items():
+        lines.append(f'printf("{name} 0 %zu\\n", sizeof(struct {name}));')
+        lines += [
+            f'printf("{name}.{field} %zu %zu\\n", offsetof(struct {name}, {field}),'
+            f" sizeof ((struct {name} *)0)->{field});"
+            for field in fields
+        ]
     lines += [f'printf("{name} 0 %zu\\n", sizeof(struct {name}));' for name in RECORDS if "record" in name]
     lines.append('printf("ct_chunk 0 %zu\\n", sizeof(struct ct_chunk));')
     lines.append('printf("ct_module 0 %zu\\n", sizeof(struct ct_module));')
     for constant in ("CT_STUB_MAX", "CT_THUNK", "CT_FILTERED", "CT_NONE", "CT_CHUNK_MODULE", "CT_BLOCK"):
         lines.append(f'printf("{constant} 0 %zu\\n", (size_t){constant});')
-    lines += [
-        f'printf("{name} 0 %zu\\n", (size_t)CT_EVENTS_{name.upper()});' for name in plan.DETAILS
-    ]
+    lines += [f'printf("{name} 0 %zu\\n", (size_t)CT_EVENTS_{name.upper()});' for name in plan.DETAILS]
     folder = tmp_path_factory.mktemp("layout")
     source, program = folder / "layout.c", folder / "layout"
     source.write_text(
@@ -65,6 +73,19 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, i
     printed = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     words = (line.split() for line in printed.splitlines())
     return {name: (int(offset), int(size)) for name, offset, size in words}
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_record_is_unpacked_as_the_header_lays_it_out(
+    name: str, compiled: dict[str, tuple[int, int]]
+) -> None:
+    fields, layout = UNPACKED[name]
+    formats = re.findall(r"\d*[a-zA-Z]", layout.format)
+    ours, offset = {name: (0, layout.size)}, 0
+    for field, code in zip(fields, formats):
+        ours[f"{name}.{field}"] = offset, struct.calcsize("<" + code)
+        offset += struct.calcsize("<" + code)
+    assert ours == {key: value for key, value in compiled.items() if key.split(".")[0] == name}
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -93,27 +114,3 @@ def test_constants_are_the_header_s(compiled: dict[str, tuple[int, int]]) -> Non
         **plan.DETAILS,
     }
     assert ours == {name: compiled[name][1] for name in ours}
-
-
-@pytest.mark.parametrize("clock", ["none", "tsc", "coarse"])
-def test_each_stub_has_one_place_for_each_thing_that_is_filled_in(clock: str) -> None:
-    made = stubs.assemble(Slots(), clock)
-    for name in ("event", "event_inline", "frame_rsp", "frame_rdx"):
-        stub = getattr(made, name)
-        code = bytes(stub.bytes)[: stub.size]
-        assert code[stub.slow_at - 1] == 0xE8, "the slow path is called"
-        assert stub.slow_at + 4 <= stub.size
-        assert (stub.code_at == stubs._NONE) == name.startswith("frame")
-        assert (stub.entry == 0) == (name != "event")
-    jump = made.jump
-    code = bytes(jump.bytes)[: jump.size]
-    for place in (jump.start_at, jump.map_at, jump.region_at):
-        assert code[place - 3 : place] == b"\x48\x8d\x05", "lea rax, [rip + disp32]"
-        assert place >= jump.split
-    assert code[jump.length_at - 3 : jump.length_at] == b"\x48\x81\xf9", "cmp rcx, imm32"
-
-
-def test_slot_that_looks_like_a_placeholder_is_refused() -> None:
-    slots = Slots(cursor=stubs._SLOW)
-    with pytest.raises(EngineError, match="occurs twice"):
-        stubs.assemble(slots, "none")

@@ -1,5 +1,5 @@
-"""Each reason not to instrument a function, provoked once: the function keeps its bytes, and the address that the
-reason is about is told.
+"""Each reason not to instrument a function, provoked once: the function keeps its bytes, and the address
+that the reason is about is told.
 """
 
 from __future__ import annotations
@@ -76,7 +76,13 @@ def unchanged(_: Program, __: bytearray) -> None:
 
 CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     # what: status of `f`, code, data, change of the image, label of the address told
-    "no room": (Status.TOO_SHORT, "leaf f\n ret\nleaf g\n xor eax, eax\n inc ecx\n ret\n", "", unchanged, "g"),
+    "no room": (
+        Status.TOO_SHORT,
+        "leaf f\n ret\nleaf g\n xor eax, eax\n inc ecx\n ret\n",
+        "",
+        unchanged,
+        "g",
+    ),
     "a branch goes there": (
         Status.BRANCH_INTO_ENTRY,
         "function f\n inc eax\ninside:\n inc ecx\n jne inside\n ret\n",
@@ -118,8 +124,8 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     ),
     "a long prolog": (
         Status.PROLOG_TOO_LONG,
-        "function f\n .space 240, 0x90\n jmp a\na:\n jmp b\nb:\n jmp c\nc:\n jmp d\nd:\n push rbx\n %push rbx\n"
-        " pop rbx\n ret\n",
+        "function f\n .space 240, 0x90\n jmp a\na:\n jmp b\nb:\n jmp c\nc:\n jmp d\nd:\n push rbx\n"
+        " %push rbx\n pop rbx\n ret\n",
         "",
         unchanged,
         "f.unwind",
@@ -142,7 +148,13 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "f.unwind+12",
     ),
-    "overlapping functions": (Status.OVERLAP, "function a\n .space 64, 0x90\n ret\n" + FRAME, "", overlap, "f"),
+    "overlapping functions": (
+        Status.OVERLAP,
+        "function a\n .space 64, 0x90\n ret\n" + FRAME,
+        "",
+        overlap,
+        "f",
+    ),
     "reads its own address": (
         Status.POSITION_DEPENDENT,
         "function f\n nop\nhere:\n call behind\nbehind:\n pop rax\n ret\n",

@@ -319,7 +319,9 @@ def test_every_instruction_unwinds_to_its_callers(case: str, events: str, clock:
     start = program.symbols["f"]
     for number in range(4):
         state = State.arbitrary(random.Random(number))
-        if "version 2" not in case:  # the unwinder here knows epilogs by their instructions, as version 1 does
+        if (
+            "version 2" not in case
+        ):  # the unwinder here knows epilogs by their instructions, as version 1 does
             walk(pair.original, start, state)
         walked = walk(pair.patched, start, state)
         assert walked.unwinder.bodies
@@ -366,7 +368,9 @@ over:
 def test_code_of_a_compiler_unwinds_from_every_instruction(events: str, clock: str) -> None:
     image = pe_image.from_file(targets.build("frames"))
     run = next(rva for rva, name in image.names.items() if name == "run")
-    scratch = next(rva for rva in range(0, image.size, 0x1000) if image.data[rva : rva + 0x1000] == bytes(0x1000))
+    scratch = next(
+        rva for rva in range(0, image.size, 0x1000) if image.data[rva : rva + 0x1000] == bytes(0x1000)
+    )
     program = Program(image, {"run": run, "scratch": scratch}, ())
     pair = Pair(program, events, clock)
     assert not any(pair.statuses.values())

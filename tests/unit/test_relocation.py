@@ -1,11 +1,12 @@
 """Relocated copies behave as their originals, and record what single steps of the originals say.
 
-Each case is a small program whose function `f` is called in an emulated processor with arbitrary registers, flags
-and memory, once as it is and once instrumented.
+Each case is a small program whose function `f` is called in an emulated processor with arbitrary registers,
+flags and memory, once as it is and once instrumented.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 
 import pytest
@@ -13,14 +14,16 @@ import pytest
 from calltrace.errors import OutOfSpace
 from calltrace.model import Source
 from rig import emulator, images
-from rig.emulator import IMPORTED, Pair, State
+from rig.emulator import IMPORTED, Machine, Pair, State
 
 SETTINGS = [("all", "none"), ("all", "tsc"), ("all", "coarse"), ("outward", "none"), ("functions", "tsc")]
 CONDITIONS = "o no b ae e ne be a s ns p np l ge le g".split()
 RUNS = 6
 VA = f"- image + {images.BASE:#x}"
 PADDING = "end\n.space 16, 0xcc\n"
-FAR = "function far\n .space 300, 0x90\n call f\n ret\n"  # keeps what is behind it out of a short jump's reach
+FAR = (
+    "function far\n .space 300, 0x90\n call f\n ret\n"  # keeps what is behind it out of a short jump's reach
+)
 
 
 def conditional(gap: int) -> str:
@@ -423,7 +426,8 @@ third:
         "",
     ),
     "one-byte function with padding": (
-        f"function f\n call g\n inc rax\n ret\n{PADDING}leaf g\n ret\nend\n.space 4, 0xcc\nleaf h\n ret\n{PADDING}"
+        f"function f\n call g\n inc rax\n ret\n{PADDING}leaf g\n ret\nend\n.space 4, 0xcc\n"
+        f"leaf h\n ret\n{PADDING}"
         "function callers\n call h\n ret\n",
         "",
     ),
@@ -689,7 +693,9 @@ def test_short_functions_without_padding_stay_as_they_are_and_so_do_their_neighb
 @pytest.mark.parametrize("where", ["before", "behind"])
 def test_short_jump_is_used_only_where_padding_is_in_reach(where: str, distance: int) -> None:
     filler = f"leaf filler\n .space {distance}, 0x90\n ret\nend\n" if distance else ""
-    callers = "function callers\n call f\n call filler\n ret\n" if distance else "function callers\n call f\n ret\n"
+    callers = (
+        "function callers\n call f\n call filler\n ret\n" if distance else "function callers\n call f\n ret\n"
+    )
     body = "leaf f\n xor eax, eax\nagain:\n inc cl\n jne again\n ret\nend\n"
     padding = ".space 7, 0xcc\n"
     first = "function first\n call f\n ret\nend\n"
@@ -719,7 +725,12 @@ def test_short_jump_is_used_only_where_padding_is_in_reach(where: str, distance:
         (".byte 0x67, 0x8d, 0x05\n .long 0\n ret\n", UNDECODABLE),
         ("call behind\nbehind:\n pop rax\n ret\n", POSITION_DEPENDENT),
     ],
-    ids=["undecodable second instruction", "int3 first", "undecodable first instruction", "reads its own address"],
+    ids=[
+        "undecodable second instruction",
+        "int3 first",
+        "undecodable first instruction",
+        "reads its own address",
+    ],
 )
 def test_what_cannot_be_copied_still_behaves(body: str, status: int) -> None:
     program = images.build(f"{PADDING}function f\n{body}", seeds=[("f", Source.EXPORT)])
@@ -794,6 +805,11 @@ def test_instructions_no_emulator_knows_keep_their_operands() -> None:
     assert seen == 10
 
 
+def snapshot(machine: Machine, kept: list[tuple[int, dict[str, int]]], at: int) -> None:
+    names = [*emulator.GENERAL, *emulator.VECTORS, "rflags"]
+    kept.append((at, {name: machine.register(name) for name in names}))
+
+
 def test_thread_that_stands_in_a_function_goes_on_in_its_copy() -> None:
     program = images.build(*CASES["jump table of distances, as gcc makes it"])
     pair = Pair(program)
@@ -803,12 +819,8 @@ def test_thread_that_stands_in_a_function_goes_on_in_its_copy() -> None:
         state = State.arbitrary(random.Random(seed))
         path = original.run(start, state, watch=True)
         snapshots: list[tuple[int, dict[str, int]]] = []
-        names = [*emulator.GENERAL, *emulator.VECTORS, "rflags"]
-        original.run(
-            start,
-            state,
-            each=lambda at: snapshots.append((at, {name: original.register(name) for name in names})),
-        )
+        keep = functools.partial(snapshot, original, snapshots)
+        original.run(start, state, each=keep)
         for at, registers in snapshots:
             mapped = pair.composition.map_address(at - images.BASE)
             assert mapped is not None

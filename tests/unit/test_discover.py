@@ -1,0 +1,68 @@
+"""Discovery of functions and of their code, where it is not straightforward."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+from calltrace.model import Source
+from calltrace.pe.image import Image
+from calltrace.plan import ModulePlan
+from rig import images
+from rig.emulator import Pair, Slots, State
+
+
+def with_pdata(entries: list[tuple[int, int, int]], unwind: bytes, code: bytes) -> Image:
+    data = bytearray(0x10000 + 12 * len(entries))
+    data[0x1000:0x8000] = code * (0x7000 // len(code))
+    data[0x8000 : 0x8000 + len(unwind)] = unwind
+    data[0x10000:] = b"".join(struct.pack("<III", *entry) for entry in entries)
+    return Image(
+        "made.exe", images.BASE, bytes(data), 0, 0, [(0x1000, 0x8000)], (0x10000, 12 * len(entries)), (0, 0)
+    )
+
+
+def test_chain_of_continuations_that_join_backwards() -> None:
+    """Each part only jumps to the one before it, as gcc's separated parts may."""
+    code = b"\xeb\xde".ljust(32, b"\x90")  # jmp to the part before
+    entries = [(0x1020 + 32 * i, 0x1040 + 32 * i, 0x8000) for i in range(0x300)]
+    # prolog 0 with an unwind code: a frame that the part does not build
+    plan = ModulePlan(with_pdata(entries, b"\1\0\1\0\0\x02\0\0", code))
+    plan.lay_out(Slots(), "all", "none", 0, 0)
+
+
+def test_second_jump_table_of_distances_behind_and_inside_the_first() -> None:
+    def switch(table: str) -> str:
+        return f"""
+    and ecx, 1
+    lea rdx, [rip + {table}]
+    movsxd rax, dword ptr [rdx + rcx*4]
+    add rax, rdx
+    jmp rax
+{table}_0:
+    inc rbx
+    jmp {table}_out
+{table}_1:
+    dec rcx
+{table}_out:
+"""
+
+    tables = "".join(
+        f"{name}:\n.long {name}_0 - {name}, {name}_1 - {name}\n.quad 0\n" for name in ("one", "two")
+    )
+    program = images.build(f"function f\n{switch('one')}{switch('two')} ret\n", tables)
+    pair = Pair(program)
+    for seed in range(4):
+        pair.check(
+            "f", State.arbitrary(random.Random(seed))
+        )  # a TAIL instead of a LEAVE: the original body ran on
+
+
+def test_leaf_function_that_only_a_leaf_function_names() -> None:
+    padding = "end\n .space 16, 0xcc\n"
+    program = images.build(
+        f"leaf f\n lea rax, [rip + g]\n rex64 jmp rax\n{padding}leaf g\n lea rcx, [rcx + 1]\n ret\n{padding}",
+        seeds=[("f", Source.EXPORT)],
+    )
+    plan = ModulePlan(program.image)
+    assert program.symbols["g"] in {function.rva for function in plan.functions}
