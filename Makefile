@@ -21,7 +21,7 @@ native: setup ## build the native engine: host and Windows library, injected DLL
 demo: native ## trace a small bundled program and show what it did
 	PYTHONPATH=core:tests $(python) -c 'from rig import targets; targets.build("demo")'
 	./calltrace run -o $(demo) --clock tsc -- build/targets/demo.exe '2 * (3 + 4)' '7 / 2'
-	./calltrace tree $(demo) --function 'demo!main' --function 'demo!climb' --limit 100
+	./calltrace tree $(demo) --function 'demo!main' --function 'demo!climb' --depth 4
 	./calltrace top $(demo) --limit 10
 	./calltrace info $(demo)
 

@@ -212,7 +212,8 @@ class Tracing:
         self._file.finish(state, exit_code)
         if lost:
             self._progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
-        self._progress(f"recorded {path} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {path}")
+        name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
+        self._progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
 
     def discard(self) -> None:
         """Give up the trace file, of which nothing can be made."""
