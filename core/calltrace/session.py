@@ -258,6 +258,7 @@ class Tracing:
         """
         assert self._recorder is not None
         options, port = self._options, self._port
+        self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
         planned = plan.ModulePlan(plan.read_image(port.read, module), options.include, options.exclude)
         size = _whole_pages(
             planned.lay_out(self._recorder.start, options.events, options.clock, self._functions, self._sites)

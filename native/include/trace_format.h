@@ -62,6 +62,28 @@ enum ct_ext {
     CT_EXT_STOP = 10,        /* 0 values: recording of this thread was stopped here on request */
 };
 
+/* How many 64-bit values follow a CT_EXT of this kind; -1: a kind this version does not know. */
+static inline int ct_ext_values(uint32_t kind)
+{
+    switch (kind) {
+    case CT_EXT_THREAD_START:
+    case CT_EXT_THREAD_EXIT:
+    case CT_EXT_RESET:
+    case CT_EXT_STOP:
+        return 0;
+    case CT_EXT_MARK:
+        return 1;
+    case CT_EXT_ENTER:
+    case CT_EXT_EXIT:
+    case CT_EXT_CALL:
+    case CT_EXT_RET:
+    case CT_EXT_GOTO:
+        return 2;
+    default:
+        return -1;
+    }
+}
+
 enum ct_clock { CT_CLOCK_NONE = 0, CT_CLOCK_TSC = 1, CT_CLOCK_COARSE = 2 };
 enum ct_policy { CT_POLICY_BLOCK = 0, CT_POLICY_DROP_OLDEST = 1 };
 

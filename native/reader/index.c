@@ -38,27 +38,6 @@ bool ct_reserve_items(void **array, uint64_t *capacity, uint64_t count, size_t s
     return true;
 }
 
-int ct_ext_values(uint32_t kind)
-{
-    switch (kind) {
-    case CT_EXT_THREAD_START:
-    case CT_EXT_THREAD_EXIT:
-    case CT_EXT_RESET:
-    case CT_EXT_STOP:
-        return 0;
-    case CT_EXT_MARK:
-        return 1;
-    case CT_EXT_ENTER:
-    case CT_EXT_EXIT:
-    case CT_EXT_CALL:
-    case CT_EXT_RET:
-    case CT_EXT_GOTO:
-        return 2;
-    default:
-        return -1;
-    }
-}
-
 static uint32_t address_slot(const struct ct_addresses *addresses, uint64_t va)
 {
     uint32_t mask = addresses->slot_count - 1;

@@ -62,9 +62,6 @@ bool ct_read_tails(struct ct_reader *reader);
 /* May an ENTER of `to` right behind a TAIL of `from` be where that jump went? */
 bool ct_may_tail(const struct ct_reader *reader, uint32_t from, uint32_t to);
 
-/* Values (of 64 bits) that follow a CT_EXT unit; -1: a kind this version does not know. */
-int ct_ext_values(uint32_t kind);
-
 /* The id of a VA; 0 is the id of every address after too many. False: no memory. */
 bool ct_address_id(struct ct_addresses *addresses, uint64_t va, uint32_t *id);
 

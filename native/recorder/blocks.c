@@ -16,20 +16,8 @@ static uint64_t idle_cursor(void)
 
 uint32_t ct_values_after(uint32_t code)
 {
-    if ((code & 7) != CT_EXT)
-        return 0;
-    switch (code >> 3) {
-    case CT_EXT_MARK:
-        return 1;
-    case CT_EXT_ENTER:
-    case CT_EXT_EXIT:
-    case CT_EXT_CALL:
-    case CT_EXT_RET:
-    case CT_EXT_GOTO:
-        return 2;
-    default:
-        return 0;
-    }
+    int values = (code & 7) == CT_EXT ? ct_ext_values(code >> 3) : 0;
+    return values > 0 ? (uint32_t)values : 0;
 }
 
 static void write_unit(const struct session *s, uint64_t at, uint32_t code)
