@@ -20,14 +20,11 @@ from calltrace.patterns import Pattern, matches_any
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.symbols import add_symbols
 from calltrace.ports import TargetModule
+from calltrace.tracefile import FUNCTION, Chunk, ChunkKind
 
 DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
 STATUS_THUNK, STATUS_FILTERED = 14, 15  # enum ct_status; no refusals
-_MODULE_CHUNK = 3
-_BLOCK = 0x10000
-_CHUNK = struct.Struct("<IIQQQ")
 _MODULE = struct.Struct("<QIIIIIIIIQ")
-_FUNCTION_RECORD = struct.Struct("<IIHBBI")
 _FUNCTION = struct.Struct("<IIIIIHH")  # struct ct_function
 _PATCH = struct.Struct("<II8s8s")  # struct ct_patch
 
@@ -85,7 +82,6 @@ class _Layout(ctypes.LittleEndianStructure):
         ("copy_bytes", c_uint32),
         ("data_bytes", c_uint32),
         ("site_count", c_uint32),
-        ("instrumented", c_uint32),
     ]
 
 
@@ -278,7 +274,7 @@ class ModulePlan:
         records = bytearray()
         for function in functions:
             parent = function.parent
-            records += _FUNCTION_RECORD.pack(
+            records += FUNCTION.pack(
                 function.rva,
                 function.size,
                 function.sources,
@@ -310,8 +306,7 @@ class ModulePlan:
         }
         text = json.dumps(about, separators=(",", ":")).encode()
         payload = _MODULE.size + len(records) + len(site_records) + len(text)
-        length = -(-(_CHUNK.size + payload) // _BLOCK) * _BLOCK
-        header = _CHUNK.pack(_MODULE_CHUNK, 0, length, payload, 0)
+        header = Chunk.before(ChunkKind.MODULE, payload)
         module = _MODULE.pack(
             image.base,
             image.size,
@@ -324,7 +319,7 @@ class ModulePlan:
             0,
             _engine().ct_tsc(),
         )
-        return b"".join((header, module, records, site_records, text)).ljust(length, b"\0")
+        return b"".join((bytes(header), module, records, site_records, text)).ljust(header.length, b"\0")
 
 
 def _records(layout: struct.Struct, address: int | None, count: int) -> Iterator[tuple[Any, ...]]:

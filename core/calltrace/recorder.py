@@ -21,7 +21,7 @@ from calltrace import native
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, OutOfSpace
 from calltrace.model import Clock, Policy, State
 from calltrace.ports import Port, TargetModule
-from calltrace.tracefile import BLOCK, MAGIC, VERSION, FileHeader
+from calltrace.tracefile import BLOCK, MAGIC, VERSION, Chunk, ChunkKind, FileHeader
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 
@@ -38,20 +38,7 @@ _STATUS_TEXTS = {
     5: "recording was not started",
     6: "another recording is under way in this process",
 }
-_KIND_LIVE, _KIND_INFO = 1, 4
 _HZ_SECONDS = 0.05  # shortest time over which the counter's frequency is measured
-
-
-class Chunk(ctypes.LittleEndianStructure):
-    """struct ct_chunk."""
-
-    _fields_ = [
-        ("kind", c_uint32),
-        ("flags", c_uint32),
-        ("length", c_uint64),
-        ("payload_size", c_uint64),
-        ("reserved", c_uint64),
-    ]
 
 
 class StartRequest(ctypes.LittleEndianStructure):
@@ -143,8 +130,8 @@ class TraceFile:
         self._start_ns = time.perf_counter_ns()
         self.header.tsc_start = _engine().ct_tsc()
         self._append_info(info)
-        live = Chunk(_KIND_LIVE, 0, (1 + SLOTS) * BLOCK, SLOTS * BLOCK)
-        slots = self.append(bytes(live), (1 + SLOTS) * BLOCK) + BLOCK
+        live = Chunk.before(ChunkKind.LIVE, SLOTS * BLOCK)
+        slots = self.append(bytes(live), live.length) + BLOCK
         for slot in range(SLOTS):
             # A reader looks at every slot's header; on a full tmpfs, mapped holes cannot even be read.
             self._put(slots + slot * BLOCK, bytes(ctypes.sizeof(Chunk)))
@@ -168,8 +155,8 @@ class TraceFile:
 
     def _append_info(self, info: dict[str, Any]) -> None:
         text = json.dumps(info, ensure_ascii=False).encode()
-        length = _whole_blocks(ctypes.sizeof(Chunk) + len(text))
-        self.append(bytes(Chunk(_KIND_INFO, 0, length, len(text))) + text)
+        header = Chunk.before(ChunkKind.INFO, len(text))
+        self.append(bytes(header) + text, header.length)
 
     def finish(self, state: State, exit_code: int) -> None:
         """Write down how the recording ended, and close the file.

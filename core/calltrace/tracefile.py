@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import enum
 import functools
 import json
 import mmap
@@ -40,8 +41,34 @@ MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
 READER_ABI = 1
-_FUNCTION = struct.Struct("<IIHBBI")
+FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 _SITE = struct.Struct("<IIII")
+
+
+class ChunkKind(enum.IntEnum):
+    """enum ct_chunk_kind, as far as Python writes them."""
+
+    LIVE = 1
+    MODULE = 3
+    INFO = 4
+
+
+class Chunk(ctypes.LittleEndianStructure):
+    """struct ct_chunk."""
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("flags", c_uint32),
+        ("length", c_uint64),
+        ("payload_size", c_uint64),
+        ("reserved", c_uint64),
+    )
+
+    @classmethod
+    def before(cls, kind: ChunkKind, payload_size: int) -> Chunk:
+        """The header of a chunk with `payload_size` bytes behind it, in whole blocks."""
+        length = -(-(ctypes.sizeof(cls) + payload_size) // BLOCK) * BLOCK
+        return cls(kind, 0, length, payload_size)
 
 
 class FileHeader(ctypes.LittleEndianStructure):
@@ -310,9 +337,9 @@ class TraceFile:
     def functions(self, module: Module) -> Iterator[FunctionRecord]:
         """Every function of the module, in the order of their ids."""
         entry = self._entry(module)
-        end = entry.functions + module.function_count * _FUNCTION.size
+        end = entry.functions + module.function_count * FUNCTION.size
         with memoryview(self._map) as view, view[entry.functions : end] as records:
-            for record in _FUNCTION.iter_unpack(records):
+            for record in FUNCTION.iter_unpack(records):
                 yield FunctionRecord._make(record)
 
     def sites(self, module: Module) -> Iterator[SiteRecord]:
@@ -332,8 +359,8 @@ class TraceFile:
         position = function_id - module.first_function
         if position >= module.function_count:
             return None
-        offset = self._entry(module).functions + position * _FUNCTION.size
-        return module, FunctionRecord._make(_FUNCTION.unpack_from(self._map, offset))
+        offset = self._entry(module).functions + position * FUNCTION.size
+        return module, FunctionRecord._make(FUNCTION.unpack_from(self._map, offset))
 
     def site(self, site_id: int) -> tuple[Module, SiteRecord] | None:
         """The call site with this id; None if no module of the trace has it."""

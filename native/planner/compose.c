@@ -112,28 +112,28 @@ static void put_load_target(struct composer *composer, const struct ct_insn *ins
     ct_put(&composer->out, bytes, size);
 }
 
+/* The site's id. */
+static uint32_t add_site(struct composer *composer, struct ct_site site)
+{
+    struct ct_plan *plan = composer->plan;
+    if (composer->recording) {
+        vec_push(&plan->sites, &plan->oom, site);
+    }
+    return plan->codegen.first_site + composer->site++;
+}
+
 /* TAIL, and a record that the function may be left here, to `target` if that is known, or through an import. */
 static void put_tail(struct composer *composer, const struct walk *walk, const struct ct_stub *stub,
                      const struct ct_insn *insn, uint32_t target)
 {
-    struct ct_plan *plan = composer->plan;
     bool import = insn->flow == CT_FLOW_JMP_IND && insn->flags & CT_INSN_RIP;
-    composer->site++;
-    if (composer->recording) {
-        vec_push(&plan->sites, &plan->oom,
-                 (struct ct_site){
-                     .rva = insn->rva,
-                     .function = walk->id | CT_SITE_TAIL,
-                     .target = target,
-                     .import = import ? ct_import_at(plan, insn->target) : CT_NONE,
-                 });
-    }
+    add_site(composer, (struct ct_site){
+                           .rva = insn->rva,
+                           .function = walk->id | CT_SITE_TAIL,
+                           .target = target,
+                           .import = import ? ct_import_at(composer->plan, insn->target) : CT_NONE,
+                       });
     put_event(composer, stub, CT_TAIL, walk->id);
-}
-
-static bool may_stay_inside(const struct ct_insn *insn)
-{
-    return !(insn->flags & (CT_INSN_RIP | CT_INSN_REX_W));
 }
 
 static void put_mapped_jump(struct composer *composer, const struct walk *walk, const struct ct_insn *insn)
@@ -187,12 +187,9 @@ static void put_call(struct composer *composer, const struct walk *walk, const s
     const struct ct_insn *insn = &plan->insns.items[index];
     struct ct_site site;
     bool recorded = is_site(composer, part, insn, &site);
-    uint32_t id = plan->codegen.first_site + composer->site;
+    uint32_t id = CT_NONE;
     if (recorded) {
-        composer->site++;
-        if (composer->recording) {
-            vec_push(&plan->sites, &plan->oom, site);
-        }
+        id = add_site(composer, site);
         put_event(composer, &plan->codegen.event_inline, CT_CALL, id);
     }
     if (insn->flow == CT_FLOW_CALL) {
@@ -233,16 +230,11 @@ static bool goes_on(const struct ct_insn *insn)
            insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
 }
 
-static bool is_call(const struct ct_insn *insn)
-{
-    return insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND;
-}
-
 /* A call at a function's end, with or without a nop behind it, does not return. */
 static bool is_nop_behind_call(const struct ct_plan *plan, const struct ct_part *part, uint32_t index)
 {
     return plan->image.bytes[plan->insns.items[index].rva] == 0x90 && index > part->first &&
-           is_call(&plan->insns.items[index - 1]);
+           ct_is_call(&plan->insns.items[index - 1]);
 }
 
 /* Does control leave the function here for good, through a stub of its own? */
@@ -252,7 +244,7 @@ static bool leaves(const struct composer *composer, const struct walk *walk, con
     case CT_FLOW_RET:
         return !walk->group->whole;
     case CT_FLOW_JMP_IND:
-        return !may_stay_inside(insn);
+        return !ct_may_stay_inside(insn);
     case CT_FLOW_JMP:
     case CT_FLOW_JCC:
     case CT_FLOW_LOOP:
@@ -349,7 +341,7 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
         put_relocated(composer, walk, insn);
         break;
     }
-    if (!is_call(insn)) {
+    if (!ct_is_call(insn)) {
         plan->end_label[index] = composer->out.at;
     }
     uint32_t follows = insn->rva + insn->length;
@@ -357,7 +349,7 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
     bool stops = insn->flow == CT_FLOW_STOP;
     if ((goes_on(insn) || stops) && (next == CT_NONE || plan->insns.items[next].rva != follows)) {
         uint32_t copy = inside(composer, walk, follows);
-        if (copy == CT_NONE && !stops && !is_call(insn) && !is_nop_behind_call(plan, part, index)) {
+        if (copy == CT_NONE && !stops && !ct_is_call(insn) && !is_nop_behind_call(plan, part, index)) {
             /* runs on into another function */
             put_tail(composer, walk, &plan->codegen.event_inline, insn, follows);
         }
@@ -649,9 +641,6 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
         .data_bytes = plan->data.count,
         .site_count = plan->sites.count,
     };
-    for (uint32_t i = 0; i < plan->groups.count; i++) {
-        plan->layout.instrumented += ct_is_copied(&plan->groups.items[i]);
-    }
     *out = plan->layout;
     return !plan->oom;
 }

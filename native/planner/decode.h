@@ -34,6 +34,17 @@ struct ct_insn {
     uint8_t flags; /* enum ct_insn_flags */
 };
 
+static inline bool ct_is_call(const struct ct_insn *insn)
+{
+    return insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND;
+}
+
+/* May this indirect jump be a switch, and not a tail call? */
+static inline bool ct_may_stay_inside(const struct ct_insn *insn)
+{
+    return !(insn->flags & (CT_INSN_RIP | CT_INSN_REX_W));
+}
+
 struct ct_decoder;
 
 /* NULL: out of memory. */

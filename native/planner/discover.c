@@ -130,9 +130,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
             return;
         case CT_FLOW_JMP_IND:
             part->returns = true;
-            if (!(insn.flags & (CT_INSN_RIP | CT_INSN_REX_W))) {
-                plan->groups.items[group].unresolved = true;
-            }
+            plan->groups.items[group].unresolved |= ct_may_stay_inside(&insn);
             return;
         case CT_FLOW_JCC:
         case CT_FLOW_LOOP:
@@ -373,12 +371,6 @@ static int by_rva(const void *a, const void *b)
     return x->rva < y->rva ? -1 : x->rva > y->rva ? 1 : 0;
 }
 
-static int parts_by_begin(const void *a, const void *b)
-{
-    const struct ct_part *x = a, *y = b;
-    return x->begin < y->begin ? -1 : x->begin > y->begin ? 1 : 0;
-}
-
 /* Pointers into code that the loader relocates. */
 static void read_relocations(struct ct_plan *plan)
 {
@@ -547,7 +539,7 @@ static void find_leaves(struct ct_plan *plan)
         if (!add_leaves(plan)) {
             return;
         }
-        qsort(plan->parts.items, plan->parts.count, sizeof *plan->parts.items, parts_by_begin);
+        ct_sort_parts(plan);
         plan->leas.count = 0;
         decode_work(plan);
         follow_lea_tables(plan);

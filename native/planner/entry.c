@@ -60,9 +60,7 @@ static enum ct_status coverable(const struct ct_plan *plan, uint32_t group, uint
             return CT_BRANCH_INTO_ENTRY;
         }
         uint32_t insn = i ? ct_insn_at(plan, rva + i) : CT_NONE;
-        if (insn != CT_NONE && insn &&
-            (plan->insns.items[insn - 1].flow == CT_FLOW_CALL ||
-             plan->insns.items[insn - 1].flow == CT_FLOW_CALL_IND)) {
+        if (insn != CT_NONE && insn && ct_is_call(&plan->insns.items[insn - 1])) {
             return CT_CALL_IN_ENTRY;
         }
     }
@@ -87,7 +85,7 @@ static bool runs_into(const struct ct_plan *plan, uint32_t rva)
     const struct ct_insn *insn = insn_before(plan, rva);
     /* a call at a function's very end does not return */
     return !insn || (insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_STOP && insn->flow != CT_FLOW_JMP &&
-                     insn->flow != CT_FLOW_JMP_IND && insn->flow != CT_FLOW_CALL && insn->flow != CT_FLOW_CALL_IND);
+                     insn->flow != CT_FLOW_JMP_IND && !ct_is_call(insn));
 }
 
 /* Five bytes of free padding within reach of a short jump at rva; 0 = none. */

@@ -95,6 +95,8 @@ uint32_t ct_import_at(const struct ct_plan *plan, uint32_t rva);
 /* The function that starts at rva, or NULL. */
 struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva);
 
+/* pdata.c: parts into ascending order. */
+void ct_sort_parts(struct ct_plan *plan);
 /* pdata.c: fills parts and groups from the exception directory. */
 void ct_read_pdata(struct ct_plan *plan);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */

@@ -11,6 +11,13 @@ static int by_begin(const void *a, const void *b)
     return x->begin < y->begin ? -1 : x->begin > y->begin ? 1 : 0;
 }
 
+void ct_sort_parts(struct ct_plan *plan)
+{
+    if (plan->parts.count) {
+        qsort(plan->parts.items, plan->parts.count, sizeof *plan->parts.items, by_begin);
+    }
+}
+
 struct ct_part *ct_part_at(const struct ct_plan *plan, uint32_t rva)
 {
     uint32_t low = 0, high = plan->parts.count;
@@ -39,9 +46,7 @@ static void read_parts(struct ct_plan *plan)
             vec_push(&plan->parts, &plan->oom, part);
         }
     }
-    if (plan->parts.count) {
-        qsort(plan->parts.items, plan->parts.count, sizeof *plan->parts.items, by_begin);
-    }
+    ct_sort_parts(plan);
 }
 
 static void new_group(struct ct_plan *plan, struct ct_part *part, uint32_t status, uint32_t status_at)

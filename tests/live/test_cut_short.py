@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,16 @@ def _processes(word: str) -> list[int]:
     return [int(pid) for pid, args in lines if args.split()[0].endswith(word)]
 
 
+def _start(command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        env=windows.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 def _wait_for(what: str, found: object) -> None:
     deadline = time.monotonic() + SECONDS
     while not (found() if callable(found) else found):
@@ -42,13 +52,7 @@ def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path
     shutil.copy(targets.build("calls"), program)
     command = [CALLTRACE, "run", "-o", trace, "--events", "functions", "--max-size", "64M"]
     command += ["--policy", "drop-oldest", "--", program, "4000000000"]
-    with subprocess.Popen(
-        command,
-        env=windows.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as host:
+    with _start(command) as host:
         try:
             _wait_for("full trace", lambda: trace.exists() and trace.stat().st_size >= 64 << 20)
             [target] = _processes(f"\\{name}")
@@ -127,13 +131,7 @@ def test_on_a_full_disk_the_program_waits_until_there_is_room(small_disk: Path, 
     ballast.write_bytes(bytes(9 << 20))
     trace = small_disk / "waits.calltrace"
     command = [CALLTRACE, "run", "-o", trace, "--events", "functions", "--", targets.build("calls"), "100000"]
-    with subprocess.Popen(
-        command,
-        env=windows.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as host:
+    with _start(command) as host:
         with pytest.raises(subprocess.TimeoutExpired):
             host.wait(4)
         ballast.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import plan, stubs
+from calltrace import plan, stubs, tracefile
 
 NATIVE = Path(__file__).resolve().parent.parent.parent / "native"
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
@@ -29,10 +29,11 @@ UNPACKED: dict[str, tuple[tuple[str, ...], struct.Struct]] = {
     "ct_function": (plan.Function._fields, plan._FUNCTION),
     "ct_patch": (("rva", "size", "original", "bytes"), plan._PATCH),
 }
+CHUNK_KINDS = [f"CT_CHUNK_{kind.name}" for kind in tracefile.ChunkKind]
 RENAMED = {("ct_site", "imported"): "import"}  # a keyword in Python
 RECORDS = {
-    "ct_chunk": plan._CHUNK.size,
-    "ct_function_record": plan._FUNCTION_RECORD.size,
+    "ct_chunk": ctypes.sizeof(tracefile.Chunk),
+    "ct_function_record": tracefile.FUNCTION.size,
     "ct_site_record": ctypes.sizeof(plan._Site),
 }
 
@@ -59,7 +60,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, i
     lines += [f'printf("{name} 0 %zu\\n", sizeof(struct {name}));' for name in RECORDS if "record" in name]
     lines.append('printf("ct_chunk 0 %zu\\n", sizeof(struct ct_chunk));')
     lines.append('printf("ct_module 0 %zu\\n", sizeof(struct ct_module));')
-    for constant in ("CT_STUB_MAX", "CT_THUNK", "CT_FILTERED", "CT_NONE", "CT_CHUNK_MODULE", "CT_BLOCK"):
+    for constant in ("CT_STUB_MAX", "CT_THUNK", "CT_FILTERED", "CT_NONE", *CHUNK_KINDS, "CT_BLOCK"):
         lines.append(f'printf("{constant} 0 %zu\\n", (size_t){constant});')
     lines += [f'printf("{name} 0 %zu\\n", (size_t)CT_EVENTS_{name.upper()});' for name in plan.DETAILS]
     folder = tmp_path_factory.mktemp("layout")
@@ -100,7 +101,7 @@ def test_structure_is_laid_out_as_in_the_header(name: str, compiled: dict[str, t
 
 def test_trace_records_have_the_size_the_header_gives_them(compiled: dict[str, tuple[int, int]]) -> None:
     assert {name: (0, size) for name, size in RECORDS.items()} == {name: compiled[name] for name in RECORDS}
-    assert plan._CHUNK.size + plan._MODULE.size == compiled["ct_module"][1]
+    assert ctypes.sizeof(tracefile.Chunk) + plan._MODULE.size == compiled["ct_module"][1]
 
 
 def test_constants_are_the_header_s(compiled: dict[str, tuple[int, int]]) -> None:
@@ -109,8 +110,8 @@ def test_constants_are_the_header_s(compiled: dict[str, tuple[int, int]]) -> Non
         "CT_THUNK": plan.STATUS_THUNK,
         "CT_FILTERED": plan.STATUS_FILTERED,
         "CT_NONE": stubs._NONE,
-        "CT_CHUNK_MODULE": plan._MODULE_CHUNK,
-        "CT_BLOCK": plan._BLOCK,
+        **{f"CT_CHUNK_{kind.name}": kind.value for kind in tracefile.ChunkKind},
+        "CT_BLOCK": tracefile.BLOCK,
         **plan.DETAILS,
     }
     assert ours == {name: compiled[name][1] for name in ours}

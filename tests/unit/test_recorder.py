@@ -53,7 +53,7 @@ def layout_here(structures: dict[str, type[ctypes.Structure]]) -> list[int]:
 @pytest.mark.parametrize(
     ("header", "structures"),
     [
-        ("trace_format.h", {"ct_chunk": recorder.Chunk}),
+        ("trace_format.h", {"ct_chunk": tracefile.Chunk}),
         ("recorder.h", {"ct_start": recorder.StartRequest, "ct_code": recorder.Code}),
     ],
 )

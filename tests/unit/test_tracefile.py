@@ -35,7 +35,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
 TUPLES = {
     "ct_step": (tracefile.STEP, model.Step._fields, {"self_time": "self"}),
     "ct_line": (tracefile.LINE, model.Line._fields, {"calls": "count"}),
-    "ct_function_record": (tracefile._FUNCTION, model.FunctionRecord._fields, {}),
+    "ct_function_record": (tracefile.FUNCTION, model.FunctionRecord._fields, {}),
     "ct_site_record": (tracefile._SITE, model.SiteRecord._fields, {"imported": "import"}),
 }
 ENUMS = {
