@@ -82,6 +82,7 @@ class _Layout(ctypes.LittleEndianStructure):
         ("copy_bytes", c_uint32),
         ("data_bytes", c_uint32),
         ("site_count", c_uint32),
+        ("instrumented", c_uint32),
     ]
 
 

@@ -641,6 +641,9 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
         .data_bytes = plan->data.count,
         .site_count = plan->sites.count,
     };
+    for (uint32_t i = 0; i < plan->groups.count; i++) {
+        plan->layout.instrumented += ct_is_copied(&plan->groups.items[i]);
+    }
     *out = plan->layout;
     return !plan->oom;
 }

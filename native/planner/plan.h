@@ -138,6 +138,7 @@ struct ct_layout {
     uint32_t copy_bytes;  /* bytes of code in use */
     uint32_t data_bytes;  /* bytes of unwind data and address maps in use */
     uint32_t site_count;
+    uint32_t instrumented;
 };
 
 struct ct_region {
