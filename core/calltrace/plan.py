@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 
 from calltrace import native, stubs
 from calltrace.errors import EngineError, OutOfSpace
-from calltrace.model import NONE_ID, FunctionFlag, Source
+from calltrace.model import NONE_ID, FunctionFlag, SiteRecord, Source
 from calltrace.patterns import Pattern, matches_any
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.symbols import add_symbols
 from calltrace.ports import TargetModule
-from calltrace.tracefile import FUNCTION, Chunk, ChunkKind
+from calltrace.tracefile import FUNCTION, SITE, Chunk, ChunkKind
 
 DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
 STATUS_THUNK, STATUS_FILTERED = 14, 15  # enum ct_status; no refusals
 _MODULE = struct.Struct("<QIIIIIIIIQ")
 _FUNCTION = struct.Struct("<IIIIIHH")  # struct ct_function
+_EXTENT = struct.Struct("<III")  # struct ct_extent
 _PATCH = struct.Struct("<II8s8s")  # struct ct_patch
 
 
@@ -69,8 +70,12 @@ class Function(NamedTuple):
     flags: int
 
 
-class _Site(ctypes.LittleEndianStructure):
-    _fields_ = [("rva", c_uint32), ("function", c_uint32), ("target", c_uint32), ("imported", c_uint32)]
+class Extent(NamedTuple):
+    """struct ct_extent: a contiguous piece of a function's code. Addresses are RVAs."""
+
+    begin: int
+    end: int
+    function: int  # position among the functions
 
 
 class _Layout(ctypes.LittleEndianStructure):
@@ -107,9 +112,10 @@ def _engine() -> ctypes.CDLL:
         "ct_plan_open": (c_void_p, [POINTER(_Image)]),
         "ct_plan_close": (None, [c_void_p]),
         "ct_plan_functions": (c_void_p, [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_extents": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_select": (None, [c_void_p, c_char_p]),
         "ct_plan_layout": (c_bool, [c_void_p, POINTER(stubs.Codegen), POINTER(_Layout)]),
-        "ct_plan_sites": (POINTER(_Site), [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_sites": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_emit": (c_bool, [c_void_p, c_uint32, POINTER(_Region)]),
         "ct_plan_map": (c_uint32, [c_void_p, c_uint32]),
     }
@@ -181,6 +187,20 @@ class ModulePlan:
         return [Function._make(record) for record in _records(_FUNCTION, found, count.value)]
 
     @property
+    def extents(self) -> Sequence[Extent]:
+        """All pieces of all functions, ascending and disjoint."""
+        count = c_uint32()
+        found = _engine().ct_plan_extents(self._handle, ctypes.byref(count))
+        return [Extent._make(record) for record in _records(_EXTENT, found, count.value)]
+
+    @property
+    def sites(self) -> Sequence[SiteRecord]:
+        """The call sites that are recorded, and the jumps out of functions, in the order of their ids; after `lay_out`."""
+        count = c_uint32()
+        found = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
+        return [SiteRecord._make(record) for record in _records(SITE, found, count.value)]
+
+    @property
     def functions_found(self) -> int:
         """How many functions were found."""
         count = c_uint32()
@@ -245,7 +265,7 @@ class ModulePlan:
             table_rva=made.table,
             table_count=made.table_count,
             patches=patches,
-            module_chunk=self._chunk(functions, index),
+            module_chunk=self.module_chunk(index),
             function_count=len(functions),
             site_count=self._layout.site_count,
             refused=_count_refusals(functions),
@@ -269,9 +289,12 @@ class ModulePlan:
             wanted.append(chosen and not matches_any(excluded, *about))
         _engine().ct_plan_select(self._handle, bytes(wanted))
 
-    def _chunk(self, functions: Sequence[Function], index: int) -> bytes:
-        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks."""
-        image = self.image
+    def module_chunk(self, index: int) -> bytes:
+        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks. After `lay_out`.
+
+        `index` numbers the module in the trace.
+        """
+        image, functions = self.image, self.functions
         records = bytearray()
         for function in functions:
             parent = function.parent
@@ -285,7 +308,7 @@ class ModulePlan:
             )
         count = c_uint32()
         sites = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
-        site_records = ctypes.string_at(sites, count.value * ctypes.sizeof(_Site)) if count.value else b""
+        site_records = ctypes.string_at(sites, count.value * SITE.size) if count.value else b""
         refused = [function for function in functions if function.status]
         statuses = sorted({function.status for function in refused})
         about = {

@@ -9,6 +9,7 @@ method names besides.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ class Capability(enum.Enum):
 
     STOP = "stop"  # stop a running target and let it run again, without the user
     WAIT = "wait"  # wait beside the running target, and so answer its module loads
+    DEBUG = "debug"  # breakpoints and single steps
 
 
 class Protection(enum.Enum):
@@ -49,10 +51,37 @@ class TargetModule:
 
 @dataclass(frozen=True)
 class Registers:
-    """Where a stopped thread stands."""
+    """Where a stopped thread stands, and what it has in the registers of results and first arguments."""
 
     rip: int
     rsp: int
+    rax: int = 0
+    rcx: int = 0
+    rdx: int = 0
+
+
+class DebugEventKind(enum.Enum):
+    """What can end a run of a debugged target."""
+
+    BREAKPOINT = "breakpoint"  # a thread came to a breakpoint: `address`; nothing there has been executed
+    STEP = "step"  # a thread has executed the one instruction it was let go for, and stands at `address`
+    EXCEPTION = "exception"  # a thread raised `code` at `address`; it goes to the program's own handlers
+    THREAD_START = "thread start"  # before the thread's first instruction
+    THREAD_EXIT = "thread exit"  # with exit code `code`; the thread is none of the target's any more
+    MODULE_LOAD = "module load"  # a module was mapped at `address`; it need not be relocated yet
+    MODULE_UNLOAD = "module unload"  # the module at `address` was unmapped, and the breakpoints in it with it
+    PROCESS_EXIT = "process exit"  # with exit code `code`; the target is lost
+
+
+@dataclass(frozen=True)
+class DebugEvent:
+    """Why a debugged target stopped."""
+
+    kind: DebugEventKind
+    thread: int
+    address: int = 0  # VA
+    code: int = 0
+    first_chance: bool = True  # of an exception: before the program's handlers were asked
 
 
 class Memory(Protocol):
@@ -119,6 +148,35 @@ class Threads(Protocol):
         ...
 
 
+class Debugging(Protocol):
+    """What a debugger does with its user's bp, bc, g and t (Capability.DEBUG), on a target that is stopped.
+
+    Each method raises EngineError while the target runs. `Threads.call` raises it, too, while breakpoints are set.
+    """
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Stop every thread that comes to one of these VAs; those that have a breakpoint keep it.
+
+        AccessRefused if one cannot be set.
+        """
+        ...
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Take away the breakpoints at these VAs; harmless where there is none."""
+        ...
+
+    def go(self, step: bool = False) -> DebugEvent:
+        """Let all threads run on to the next event, and stop again.
+
+        With `step` the thread of the event returned last executes one instruction, and a STEP tells of it, unless
+        the instruction raises an exception; other threads run meanwhile, and their events may come first. A
+        thread executes the instruction it stands at even if a breakpoint is there, and no other thread slips past
+        that breakpoint meanwhile. Every arrival at a breakpoint is told of once: by a STEP if it was asked for.
+        TargetLost after PROCESS_EXIT.
+        """
+        ...
+
+
 class Control(Protocol):
     """Stopping and letting go."""
 
@@ -141,5 +199,5 @@ class Control(Protocol):
         ...
 
 
-class Port(Memory, Modules, Threads, Control, Protocol):
+class Port(Memory, Modules, Threads, Debugging, Control, Protocol):
     """One target process, as the core sees it."""

@@ -5,6 +5,7 @@ Layouts are those of native/include/trace_format.h and recorder.h.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -189,6 +190,13 @@ class TraceFile:
         del self.header  # it keeps the mapping in use
         self._map.close()
         self._file.close()
+
+
+    def discard(self) -> None:
+        """Close it, of which nothing can be made, and take it away."""
+        self.close()
+        with contextlib.suppress(OSError):  # a target that lives on may have it open
+            self.path.unlink()
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,10 @@ from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
 from calltrace.patterns import module_matches
 from calltrace.ports import Capability, Port, Protection, TargetModule
+from calltrace.reference import ReferenceTracing
 from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
 from calltrace.win32 import launch
+from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.port import Win32Port
 
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
@@ -77,12 +79,7 @@ def run(options: RunOptions, progress: Progress) -> int:
 
     If it cannot be prepared it is ended before its first instruction, and the error says why.
     """
-    program = launch.find_program(options.program)
-    command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
-    output = options.trace.output or Path(program.stem + ".calltrace")
-    about = {"program": str(program), "command_line": command_line}
-    port = launch.create(program, command_line)
-    try:
+    with _started(options) as (port, output, about):
         with _recording(port, options.trace, output, about, progress, port.terminate) as tracing:
             tracing.start()
             port.detach()
@@ -90,6 +87,39 @@ def run(options: RunOptions, progress: Progress) -> int:
             tracing.wait_for_end()
             tracing.finish(State.KILLED, port.exit_code())
         return ctypes.c_int32(port.exit_code()).value
+
+
+def run_reference(options: RunOptions, single_step: bool, progress: Progress) -> int:
+    """As `run`, but by the slow, exact tracer; of `options.trace` it heeds what is not about speed and space."""
+    trace = options.trace
+    with _started(options) as (port, output, about):
+        file = _create_file(output, TraceOptions(output, trace.events), about)
+        try:
+            tracing = ReferenceTracing(
+                port, file, trace.events, trace.include, trace.exclude, trace.modules, single_step, progress
+            )
+            with _interrupts_held():
+                state = tracing.run()
+        except BaseException:
+            file.discard()
+            raise
+        file.finish(state, port.exit_code())
+        _tell_recorded(output, progress)
+        return ctypes.c_int32(port.exit_code()).value
+
+
+@contextlib.contextmanager
+def _started(options: RunOptions) -> Iterator[tuple[DebuggingPort, Path, dict[str, Any]]]:
+    """A program at its initial breakpoint, the trace file's path, and what the trace says of the program.
+
+    After an error the program is ended.
+    """
+    program = launch.find_program(options.program)
+    command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
+    output = options.trace.output or Path(program.stem + ".calltrace")
+    port = launch.create(program, command_line)
+    try:
+        yield port, output, {"program": str(program), "command_line": command_line}
     except BaseException:
         port.terminate()
         raise
@@ -212,15 +242,12 @@ class Tracing:
         self._file.finish(state, exit_code)
         if lost:
             self._progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
-        name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
-        self._progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
+        _tell_recorded(path, self._progress)
 
     def discard(self) -> None:
         """Give up the trace file, of which nothing can be made."""
         self._release_loads()
-        self._file.close()
-        with contextlib.suppress(OSError):  # a target that lives on may have it open
-            self._file.path.unlink()
+        self._file.discard()
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
@@ -303,6 +330,21 @@ class Tracing:
             self._loads = None
 
 
+def _create_file(output: Path, options: TraceOptions, about: dict[str, Any]) -> TraceFile:
+    info = {
+        **about,
+        "options": {**dataclasses.asdict(options), "output": str(output)},
+        "versions": {"system": platform.platform(), "python": platform.python_version()},
+    }
+    clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
+    return TraceFile(output, clock, policy, options.max_size, info)
+
+
+def _tell_recorded(path: Path, progress: Progress) -> None:
+    name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
+    progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
+
+
 @contextlib.contextmanager
 def _recording(
     port: Port,
@@ -313,13 +355,7 @@ def _recording(
     end: Callable[[], None] | None,
 ) -> Iterator[Tracing]:
     """A Tracing whose preparation may fail: then the target is left as it was, or ended by `end`."""
-    info = {
-        **about,
-        "options": {**dataclasses.asdict(options), "output": str(output)},
-        "versions": {"system": platform.platform(), "python": platform.python_version()},
-    }
-    clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
-    file = TraceFile(output, clock, policy, options.max_size, info)
+    file = _create_file(output, options, about)
     tracing = Tracing(port, options, file, progress)
     try:
         yield tracing

@@ -42,13 +42,14 @@ VERSION = 1
 BLOCK = 0x10000
 READER_ABI = 1
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
-_SITE = struct.Struct("<IIII")
+SITE = struct.Struct("<IIII")
 
 
 class ChunkKind(enum.IntEnum):
     """enum ct_chunk_kind, as far as Python writes them."""
 
     LIVE = 1
+    EVENTS = 2
     MODULE = 3
     INFO = 4
 
@@ -345,9 +346,9 @@ class TraceFile:
     def sites(self, module: Module) -> Iterator[SiteRecord]:
         """Every call site of the module, in the order of their ids."""
         entry = self._entry(module)
-        end = entry.sites + module.site_count * _SITE.size
+        end = entry.sites + module.site_count * SITE.size
         with memoryview(self._map) as view, view[entry.sites : end] as records:
-            for record in _SITE.iter_unpack(records):
+            for record in SITE.iter_unpack(records):
                 yield SiteRecord._make(record)
 
     def function(self, function_id: int) -> tuple[Module, FunctionRecord] | None:
@@ -371,8 +372,8 @@ class TraceFile:
         position = site_id - module.first_site
         if position >= module.site_count:
             return None
-        offset = self._entry(module).sites + position * _SITE.size
-        return module, SiteRecord._make(_SITE.unpack_from(self._map, offset))
+        offset = self._entry(module).sites + position * SITE.size
+        return module, SiteRecord._make(SITE.unpack_from(self._map, offset))
 
     def node_name(self, kind: int, node_id: int) -> str:
         """What a frame is called: a function's name, what a call site calls, or an address of the C API."""

@@ -64,6 +64,7 @@ struct ct_plan {
     VEC(struct ct_part) parts;         /* ascending, disjoint */
     VEC(struct ct_group) groups;       /* functions first in .pdata order, then leaf functions */
     VEC(struct ct_function) functions; /* ct_group.function of each, for the caller */
+    VEC(struct ct_extent) extents;     /* parts, for the caller */
     VEC(struct ct_insn) insns;         /* ascending */
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */

@@ -75,6 +75,12 @@ struct ct_function {
     uint16_t flags;     /* enum ct_function_flags */
 };
 
+/* A contiguous piece of a function's code. */
+struct ct_extent {
+    uint32_t begin, end;
+    uint32_t function; /* index of the function */
+};
+
 struct ct_site {
     uint32_t rva;      /* of the call, or of a jump out of the function */
     uint32_t function; /* event id of the function that holds it; with CT_SITE_TAIL for a jump */
@@ -156,6 +162,8 @@ CT_EXPORT const char *ct_status_text(uint32_t status);
 CT_EXPORT struct ct_plan *ct_plan_open(const struct ct_image *image);
 CT_EXPORT void ct_plan_close(struct ct_plan *plan);
 CT_EXPORT const struct ct_function *ct_plan_functions(const struct ct_plan *plan, uint32_t *count);
+/* Every piece of every function, ascending and disjoint. */
+CT_EXPORT const struct ct_extent *ct_plan_extents(const struct ct_plan *plan, uint32_t *count);
 /* wanted: one byte a function, 0 = leave it out. Before ct_plan_layout. */
 CT_EXPORT void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted);
 /* false: out of memory, or a region over 1 GB. */

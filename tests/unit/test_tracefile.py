@@ -36,7 +36,7 @@ TUPLES = {
     "ct_step": (tracefile.STEP, model.Step._fields, {"self_time": "self"}),
     "ct_line": (tracefile.LINE, model.Line._fields, {"calls": "count"}),
     "ct_function_record": (tracefile.FUNCTION, model.FunctionRecord._fields, {}),
-    "ct_site_record": (tracefile._SITE, model.SiteRecord._fields, {"imported": "import"}),
+    "ct_site_record": (tracefile.SITE, model.SiteRecord._fields, {"imported": "import"}),
 }
 ENUMS = {
     "CT_": (model.Event,),

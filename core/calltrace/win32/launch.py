@@ -12,6 +12,7 @@ from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMis
 from calltrace.pe.image import check_machine, check_program
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
+from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.port import Win32Port, process_environment_block
 
 # With this in its environment a program started by a debugger gets the ordinary heap, not the debugging one.
@@ -33,7 +34,7 @@ def find_program(name: str) -> Path:
     return path
 
 
-def create(program: Path, command_line: str) -> Win32Port:
+def create(program: Path, command_line: str) -> DebuggingPort:
     """Start `program` with `command_line` as it stands, and stop it at its initial breakpoint.
 
     It inherits our standard handles, environment, working folder and console. FileMissing, AccessRefused or
@@ -72,7 +73,7 @@ def create(program: Path, command_line: str) -> Win32Port:
     if not created:
         raise _start_failure(program, error)
     kernel32.CloseHandle(information.hThread)
-    port = Win32Port(information.hProcess, information.dwProcessId)
+    port = DebuggingPort(information.hProcess, information.dwProcessId)
     try:
         port.wait_for_break()
         if with_ordinary_heap:
@@ -104,7 +105,7 @@ def _forget_variable(port: Win32Port, name: str) -> None:
     port.free(address)
 
 
-def attach(process_id: int) -> Win32Port:
+def attach(process_id: int) -> DebuggingPort:
     """Stop the running process `process_id`.
 
     TargetLost if there is none, AccessRefused if it may not be opened, NotTraceable if it is not an x64 one,
@@ -122,7 +123,7 @@ def attach(process_id: int) -> Win32Port:
             f"cannot open process {process_id}: {api.error_text(error)}; run calltrace as the user who runs "
             "the program, or as administrator"
         )
-    port = Win32Port(process, process_id)
+    port = DebuggingPort(process, process_id)
     try:
         _check_process(port, process)
         port.stop()

@@ -160,6 +160,9 @@ class Win32Port:
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at VA `address`."""
+        return self._read_plain(address, size)
+
+    def _read_plain(self, address: int, size: int) -> bytes:
         store = bytearray(size)
         for offset in range(0, size, _PIECE):
             length = min(_PIECE, size - offset)
@@ -184,7 +187,7 @@ class Win32Port:
                 if not writable:
                     self._set_protection(start, end - start, protection)
         api.kernel32().FlushInstructionCache(self._process, address, len(data))
-        if self.read(address, len(data)) != data:
+        if self._read_plain(address, len(data)) != data:
             raise AccessRefused(
                 f"process {self.process_id} changes its memory at {address:#x} back: it protects itself, "
                 "so it cannot be traced"
@@ -244,7 +247,7 @@ class Win32Port:
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
         context = self._context(thread)
-        return Registers(context.Rip, context.Rsp)
+        return Registers(context.Rip, context.Rsp, context.Rax, context.Rcx, context.Rdx)
 
     def set_rip(self, thread: int, rip: int) -> None:
         """Let `thread` go on at VA `rip`."""
@@ -557,7 +560,7 @@ def process_environment_block(process: int) -> int:
 
 def _milliseconds_until(deadline: float) -> int:
     """What is left of it, but no more than a slice; 0 when it is over."""
-    return max(0, min(_SLICE_MS, int((deadline - time.monotonic()) * 1000)))
+    return max(0, int(min(_SLICE_MS, (deadline - time.monotonic()) * 1000)))
 
 
 def _align_up(value: int, alignment: int) -> int:
