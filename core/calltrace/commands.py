@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from calltrace import calltree, wine
 from calltrace.errors import AccessRefused, FileMissing, UsageError
@@ -17,6 +17,9 @@ from calltrace.export import FORMATS, report
 from calltrace.export.text import TreeText
 from calltrace.patterns import Pattern
 from calltrace.tracefile import TraceFile
+
+if TYPE_CHECKING:
+    from calltrace import session
 
 _SIZE = re.compile(r"(\d+)([KMG]?)\Z", re.IGNORECASE)
 _DEFAULT_TREE_LIMIT = 500
@@ -142,16 +145,8 @@ byte_size.__name__ = "size"
 
 
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "output": options.output,
-        "events": options.events,
-        "clock": options.clock,
-        "include": options.include,
-        "exclude": options.exclude,
-        "modules": options.modules,
-        "policy": options.policy,
-        "max_size": options.max_size,
-    }
+    names = ("output", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
@@ -160,23 +155,60 @@ def _check_patterns(options: argparse.Namespace) -> None:
         Pattern.parse(text)
 
 
+def _check_program(request: Request) -> None:
+    # Before a process is started.
+    verb = request.words[0]
+    if not request.program:
+        raise UsageError(
+            f"{verb}: name a program after --, as in `calltrace {verb} -- program.exe arguments`"
+        )
+    _check_patterns(request.options)
+
+
+def _run_options(request: Request) -> session.RunOptions:
+    from calltrace import session
+
+    return session.RunOptions(
+        program=request.program[0],
+        arguments=request.program[1:],
+        command_line=request.program_line,
+        trace=session.TraceOptions(**_trace_options(request.options)),
+    )
+
+
 def _run(request: Request, console: Console) -> int:
     options = request.options
-    if not request.program:
-        raise UsageError("run: name a program after --, as in `calltrace run -- program.exe arguments`")
-    _check_patterns(options)
+    _check_program(request)
     if os.name != "nt":
         return wine.relay((*request.words, "--", *request.program), options.prefix)
     from calltrace import session
 
-    return session.run(
-        session.RunOptions(
-            program=request.program[0],
-            arguments=request.program[1:],
-            command_line=request.program_line,
-            trace=session.TraceOptions(**_trace_options(options)),
-        ),
+    return session.run(_run_options(request), _progress(options, console))
+
+
+def _reference(request: Request, console: Console) -> int:
+    options = request.options
+    _check_program(request)
+    if os.name != "nt":
+        return wine.relay((*request.words, "--", *request.program), options.prefix)
+    from calltrace import session
+
+    return session.run_reference(_run_options(request), options.single_step, _progress(options, console))
+
+
+def _diff_reference(request: Request, console: Console) -> int:
+    options = request.options
+    _check_program(request)
+    if os.name != "nt":
+        return wine.relay((*request.words, "--", *request.program), options.prefix)
+    from calltrace import session
+
+    return session.compare_with_reference(
+        _run_options(request),
+        options.single_step,
+        options.output,
         _progress(options, console),
+        console.progress,  # the standard output is the program's
     )
 
 
@@ -273,32 +305,46 @@ def overview() -> str:
 
 
 _FILE = Option(("file",), "a trace file", metavar="FILE")
-_RECORDING = (
+_OUTPUT = Option(
+    ("-o",),
+    "the trace file to write; default: PROGRAM.calltrace in the working folder",
+    metavar="FILE",
+    dest="output",
+    convert=Path,
+)
+_EVENTS = Option(
+    ("--events",),
+    "functions: entries and exits; outward: also calls that leave the traced code or whose target is "
+    "not known beforehand (default); all: every call",
+    choices=("functions", "outward", "all"),
+    default="outward",
+)
+_PATTERNS = (
     Option(
-        ("-o",),
-        "the trace file to write; default: PROGRAM.calltrace in the working folder",
-        metavar="FILE",
-        dest="output",
+        ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
+    ),
+    Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
+    Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
+)
+_HOST = (
+    Option(
+        ("--prefix",),
+        "the Wine prefix to use; default: WINEPREFIX, else our own",
+        metavar="DIR",
         convert=Path,
     ),
-    Option(
-        ("--events",),
-        "functions: entries and exits; outward: also calls that leave the traced code or whose target is "
-        "not known beforehand (default); all: every call",
-        choices=("functions", "outward", "all"),
-        default="outward",
-    ),
+    Option(("--quiet",), "say nothing but errors", switch=True),
+)
+_RECORDING = (
+    _OUTPUT,
+    _EVENTS,
     Option(
         ("--clock",),
         "time of each event: none (default, fastest), tsc (exact, slower), coarse (cheaper than tsc)",
         choices=("none", "tsc", "coarse"),
         default="none",
     ),
-    Option(
-        ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
-    ),
-    Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
-    Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
+    *_PATTERNS,
     Option(
         ("--policy",),
         "when there is no more room: block the program until there is (default), or drop the oldest events",
@@ -312,13 +358,13 @@ _RECORDING = (
         convert=byte_size,
         default=0,
     ),
-    Option(
-        ("--prefix",),
-        "the Wine prefix to use; default: WINEPREFIX, else our own",
-        metavar="DIR",
-        convert=Path,
-    ),
-    Option(("--quiet",), "say nothing but errors", switch=True),
+    *_HOST,
+)
+_SINGLE_STEP = Option(
+    ("--single-step",),
+    "also step through every instruction of the traced modules: slower still, but independent of what can be "
+    "known of a function beforehand",
+    switch=True,
 )
 
 COMMANDS: Sequence[Command] = (
@@ -345,6 +391,36 @@ COMMANDS: Sequence[Command] = (
             *_RECORDING,
         ),
         _attach,
+    ),
+    Command(
+        "reference",
+        "Trace a program exactly and slowly, by breakpoints: what `run` is held against. It runs under a "
+        "debugger: exceptions pass through, but timing differs, and no filter for unhandled ones is called.",
+        "calltrace reference -o demo.calltrace -- demo.exe 1+2",
+        (_OUTPUT, _EVENTS, *_PATTERNS, _SINGLE_STEP, *_HOST),
+        _reference,
+        takes_program=True,
+    ),
+    Command(
+        "diff-reference",
+        "Run a program twice, as `run` and as `reference` do, and tell where the call trees begin to differ "
+        "in each thread. The exit code is 0 if they are equal, 1 if not. It must do the same each time.",
+        "calltrace diff-reference --events all -- demo.exe 1+2",
+        (
+            Option(
+                ("-o",),
+                "an existing folder for both traces; default: they are not kept",
+                metavar="DIR",
+                dest="output",
+                convert=Path,
+            ),
+            _EVENTS,
+            *_PATTERNS,
+            _SINGLE_STEP,
+            *_HOST,
+        ),
+        _diff_reference,
+        takes_program=True,
     ),
     Command(
         "info",

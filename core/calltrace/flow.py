@@ -1,8 +1,8 @@
 """A module's instructions, found by following what runs: where control comes from and where it may go.
 
-Nothing is taken for code on suspicion. A function is followed from an address that is known to be executed, along
-its jumps and past its conditions, but neither behind a call, before that has returned, nor through a pointer, before
-it was seen where that leads. So a breakpoint at any place found is one at an instruction.
+Nothing is taken for code on suspicion. A function is followed from an address that is known to be executed,
+along its jumps and past its conditions, but neither behind a call, before that has returned, nor through a
+pointer, before it was seen where that leads. So a breakpoint at any place found is one at an instruction.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Place(NamedTuple):
     function: int  # position among the module's functions
     flow: Flow
     size: int  # bytes
+    target: int | None  # RVA, of a direct call or jump
 
 
 class CodeFlow:
@@ -102,7 +103,7 @@ class CodeFlow:
             if runs_on and self.function_at(at + size) != function:
                 flow, runs_on = Flow.JUMP, False
             if flow:
-                self.places[at] = Place(function, flow, size)
+                self.places[at] = Place(function, flow, size, direct)
                 found.append(at)
             if not runs_on:
                 return

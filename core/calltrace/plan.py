@@ -195,7 +195,7 @@ class ModulePlan:
 
     @property
     def sites(self) -> Sequence[SiteRecord]:
-        """The call sites that are recorded, and the jumps out of functions, in the order of their ids; after `lay_out`."""
+        """Call sites that are recorded, and jumps out of functions, in the order of ids; after `lay_out`."""
         count = c_uint32()
         found = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
         return [SiteRecord._make(record) for record in _records(SITE, found, count.value)]
@@ -290,9 +290,9 @@ class ModulePlan:
         _engine().ct_plan_select(self._handle, bytes(wanted))
 
     def module_chunk(self, index: int) -> bytes:
-        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks. After `lay_out`.
+        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks.
 
-        `index` numbers the module in the trace.
+        After `lay_out`. `index` numbers the module in the trace.
         """
         image, functions = self.image, self.functions
         records = bytearray()

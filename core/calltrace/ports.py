@@ -151,7 +151,7 @@ class Threads(Protocol):
 class Debugging(Protocol):
     """What a debugger does with its user's bp, bc, g and t (Capability.DEBUG), on a target that is stopped.
 
-    Each method raises EngineError while the target runs. `Threads.call` raises it, too, while breakpoints are set.
+    Each method raises EngineError while the target runs. So does `Threads.call` while breakpoints are set.
     """
 
     def set_breakpoints(self, addresses: Iterable[int]) -> None:
@@ -168,11 +168,11 @@ class Debugging(Protocol):
     def go(self, step: bool = False) -> DebugEvent:
         """Let all threads run on to the next event, and stop again.
 
-        With `step` the thread of the event returned last executes one instruction, and a STEP tells of it, unless
-        the instruction raises an exception; other threads run meanwhile, and their events may come first. A
-        thread executes the instruction it stands at even if a breakpoint is there, and no other thread slips past
-        that breakpoint meanwhile. Every arrival at a breakpoint is told of once: by a STEP if it was asked for.
-        TargetLost after PROCESS_EXIT.
+        With `step` the thread of the event returned last executes one instruction, and a STEP tells of it,
+        unless the instruction raises an exception; other threads run meanwhile, and their events may come
+        first. A thread executes the instruction it stands at even if a breakpoint is there, and no other
+        thread slips past that breakpoint meanwhile. Every arrival at a breakpoint is told of once: by a STEP
+        if one was asked for. TargetLost after PROCESS_EXIT.
         """
         ...
 

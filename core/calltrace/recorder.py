@@ -191,7 +191,6 @@ class TraceFile:
         self._map.close()
         self._file.close()
 
-
     def discard(self) -> None:
         """Close it, of which nothing can be made, and take it away."""
         self.close()

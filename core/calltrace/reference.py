@@ -1,10 +1,10 @@
 """The slow, exact tracer that the fast one is held against.
 
-The program's own code runs, in place, under a debugger. Breakpoints lie at each function's entry and, as far as a
-function has been followed, at its calls, behind them, at its rets and at jumps that may leave it. What is an entry, a
-return or the end of a frame is decided by where each thread comes from and where its stack pointer stands; nothing
-is inferred from the fast tracer's copies. What is shared with it are the functions and call sites (`ModulePlan`) and
-the trace file.
+The program's own code runs, in place, under a debugger. Breakpoints lie at each function's entry and, as far
+as a function has been followed, at its calls, behind those that leave the traced code, at its rets and at
+jumps that may leave it. What is an entry, a return or the end of a frame is decided by where each thread comes
+from and where its stack pointer stands. Shared with the fast tracer are the functions and call sites
+(`ModulePlan`) and the trace file.
 """
 
 from __future__ import annotations
@@ -129,6 +129,11 @@ class _Module:
             if not site.function & _TAIL_SITE
         }
 
+    def calls_unseen(self, rva: int) -> bool:
+        """Is this a call that nobody records, of a function whose entry and rets are seen anyway?"""
+        place = self.flow.places[rva]
+        return place.flow is Flow.CALL and place.target in self.entries and rva not in self.sites
+
 
 class ReferenceTracing:
     """One recording of a program that was just started, from its initial breakpoint to its end."""
@@ -212,7 +217,7 @@ class ReferenceTracing:
         if not any(module_matches(pattern, module.name) for pattern in self._patterns):
             return
         if module.name.lower() == "ntdll.dll":
-            self._progress(f"{module.name} is left out: calltrace follows exceptions and ends of threads in it")
+            self._progress(f"{module.name} is left out: exceptions are followed in it")
             return
         try:
             self._add(module)
@@ -272,9 +277,9 @@ class ReferenceTracing:
             if not round_again:
                 thread.frames.pop()
                 thread.log.put(Event.TAIL, before.function)
+        if before and not followed:
+            self._leaves(thread, before, registers)
         if module is None:
-            if before and before.place.flow is Flow.RETURN and thread.consolidating:
-                self._lands(thread, registers.rax)
             hook = self._hooks.get(va)
             if hook:
                 hook(thread, registers)
@@ -292,6 +297,18 @@ class ReferenceTracing:
             self._enter(thread, module, number, registers)
         return self._execute(thread, module, rva, function, registers)
 
+    def _leaves(self, thread: _Thread, before: _Step, registers: Registers) -> None:
+        """The thread has gone to code that is not followed: it must be met again where it comes back to."""
+        if before.place.flow is Flow.RETURN:
+            if thread.consolidating:
+                self._lands(thread, registers.rax)
+        elif before.place.flow is Flow.CALL and before.function != NONE_ID:
+            self._port.set_breakpoints([thread.frames[-1].back])
+        else:
+            back = self._u64(registers.rsp)
+            if self._is_followed(back):
+                self._port.set_breakpoints([back])
+
     def _execute(
         self, thread: _Thread, module: _Module, rva: int, function: int, registers: Registers
     ) -> bool:
@@ -302,7 +319,7 @@ class ReferenceTracing:
         inside = bool(frames) and frames[-1].function == function and not frames[-1].back
         if not inside and not self._single_step:
             return False  # got here past the entry, as in the fast tracer's originals
-        self._plant(module, module.flow.follow(rva))
+        self._follow(module, rva)
         place = module.flow.places.get(rva)
         if place is None:
             return self._single_step
@@ -313,7 +330,6 @@ class ReferenceTracing:
             frames.append(_Frame(function, registers.rsp - 8, back, site))
             if site != NONE_ID:
                 thread.log.put(Event.CALL, site)
-            self._port.set_breakpoints([back])
         elif inside and place.flow is Flow.RETURN:
             frames.pop()
             thread.log.put(Event.LEAVE, function)
@@ -366,9 +382,18 @@ class ReferenceTracing:
         if len(frames) < count and frames and frames[-1].function == function and not frames[-1].back:
             thread.log.put(Event.LAND, function, rsp)
 
-    def _plant(self, module: _Module, rvas: Sequence[int]) -> None:
-        if rvas:
-            self._port.set_breakpoints(module.base + rva for rva in rvas)
+    def _follow(self, module: _Module, rva: int) -> None:
+        """Set breakpoints at what is found from an instruction that is about to be executed."""
+        found = [module.base + place for place in module.flow.follow(rva) if not module.calls_unseen(place)]
+        if found:
+            self._port.set_breakpoints(found)
+
+    def _is_followed(self, va: int) -> bool:
+        for module in self._modules:
+            if module.base <= va < module.end:
+                number = module.flow.function_at(va - module.base)
+                return number is not None and module.followed[number]
+        return False
 
     # What ntdll is about to do
 
@@ -390,11 +415,9 @@ class ReferenceTracing:
 
     def _lands(self, thread: _Thread, rip: int) -> None:
         thread.consolidating = False
-        for module in self._modules:
-            number = module.flow.function_at(rip - module.base) if module.base <= rip < module.end else None
-            if number is not None and module.followed[number]:
-                thread.landing = rip
-                self._port.set_breakpoints([rip])
+        if self._is_followed(rip):
+            thread.landing = rip
+            self._port.set_breakpoints([rip])
 
     def _u64(self, address: int) -> int:
         return int.from_bytes(self._port.read(address, 8), "little")

@@ -11,24 +11,27 @@ import contextlib
 import ctypes
 import dataclasses
 import math
+import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calltrace import plan
+from calltrace import difference, plan, tracefile
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
 from calltrace.patterns import module_matches
 from calltrace.ports import Capability, Port, Protection, TargetModule
-from calltrace.reference import ReferenceTracing
 from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
+from calltrace.reference import ReferenceTracing
 from calltrace.win32 import launch
 from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.port import Win32Port
@@ -90,7 +93,7 @@ def run(options: RunOptions, progress: Progress) -> int:
 
 
 def run_reference(options: RunOptions, single_step: bool, progress: Progress) -> int:
-    """As `run`, but by the slow, exact tracer; of `options.trace` it heeds what is not about speed and space."""
+    """As `run`, but by the slow, exact tracer; of `options.trace` it heeds neither clock, policy nor size."""
     trace = options.trace
     with _started(options) as (port, output, about):
         file = _create_file(output, TraceOptions(output, trace.events), about)
@@ -106,6 +109,59 @@ def run_reference(options: RunOptions, single_step: bool, progress: Progress) ->
         file.finish(state, port.exit_code())
         _tell_recorded(output, progress)
         return ctypes.c_int32(port.exit_code()).value
+
+
+def compare_with_reference(
+    options: RunOptions, single_step: bool, keep: Path | None, progress: Progress, tell: Progress
+) -> int:
+    """Run a program twice, by the fast and by the exact tracer, and `tell` where their call trees differ.
+
+    The traces are kept in the folder `keep`, if one is named. Returns 0 if they are equal, else 1.
+    """
+    heard = progress if keep else lambda line: None
+    with contextlib.ExitStack() as opened:
+        folder = keep or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="calltrace-")))
+        stem = Path(options.program).stem
+        fast, exact = (folder / f"{stem}.{kind}.calltrace" for kind in ("fast", "reference"))
+        rewind = opened.enter_context(_input_kept(progress))
+        progress("first run: fast")
+        rewind()
+        run(_with_output(options, fast), heard)
+        progress("second run: reference")
+        rewind()
+        run_reference(_with_output(options, exact), single_step, heard)
+        with tracefile.TraceFile(fast) as first, tracefile.TraceFile(exact) as second:
+            found = difference.compare(first, second, ("fast", "reference"))
+    for text in found.differences:
+        tell(text)
+    tell(
+        f"{'equal' if not found.differences else 'equal elsewhere'}: {found.threads:,} threads, "
+        f"{found.frames:,} frames"
+    )
+    return 1 if found.differences else 0
+
+
+def _with_output(options: RunOptions, output: Path) -> RunOptions:
+    return dataclasses.replace(options, trace=dataclasses.replace(options.trace, output=output))
+
+
+@contextlib.contextmanager
+def _input_kept(progress: Progress) -> Iterator[Callable[[], object]]:
+    """What is given begins the standard input anew for another program; a terminal is left alone."""
+    if sys.stdin is None or sys.stdin.isatty():
+        yield lambda: None
+        return
+    progress("reading the program's input to its end, for both runs")
+    with tempfile.TemporaryFile() as kept:
+        shutil.copyfileobj(sys.stdin.buffer, kept)
+        kept.flush()
+        before = os.dup(0)
+        os.dup2(kept.fileno(), 0)  # the system's standard handle with it
+        try:
+            yield lambda: kept.seek(0)
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
 
 
 @contextlib.contextmanager

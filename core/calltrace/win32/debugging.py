@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import time
 from collections import deque
@@ -23,8 +22,8 @@ _GAP = 0x1000  # untouched bytes between breakpoints that are still moved in one
 class DebuggingPort(Win32Port):
     """A process that can also be run from one breakpoint or instruction to the next.
 
-    A thread that stands at a breakpoint and is let go executes the program's own byte there, by a single step, while
-    all other threads are held.
+    A thread that stands at a breakpoint and is let go executes the program's own instruction there by a
+    single step, while all other threads are held.
     """
 
     def __init__(self, process: int, process_id: int) -> None:
@@ -34,13 +33,15 @@ class DebuggingPort(Win32Port):
         self._sizes: dict[int, int] = {}  # of modules, by base: once unmapped, a module has no header to ask
         self._gathered: deque[DebugEvent] = deque()  # events to be told
         self._told = 0  # thread of the event told last, if it is to go on from where it stands
-        self._due: dict[int, bool] = {}  # told threads not let go yet: are they to execute one instruction only?
+        self._due: dict[int, bool] = {}  # told threads not let go yet: are they to be stepped?
         self._stepping: set[int] = set()  # threads let go for one instruction
         self._saving_flags: set[int] = set()  # those among them whose instruction is a pushf
         self._is_pushf: dict[int, bool] = {}  # by VA
         self._passing = 0  # the thread that is executing the instruction under a breakpoint
         self._ended = False
-        self._contexts: dict[int, api.Context] = {}  # of threads asked since the target stopped
+        # Of threads asked since the target stopped; asking and setting each cost as much as a step.
+        self._contexts: dict[int, api.Context] = {}
+        self._changed: set[int] = set()  # threads whose context is to be set before they go on
 
     def supports(self, capability: Capability) -> bool:
         """True: the standalone port can do everything."""
@@ -149,13 +150,15 @@ class DebuggingPort(Win32Port):
                 memory = bytearray(self._read_plain(run[0], run[-1] + 1 - run[0]))
                 for place in run:
                     change(place, memory, place - run[0])
-                super().write(run[0], bytes(memory))
+                self._write_plain(run[0], bytes(memory))
+                if self._read_plain(run[0], len(memory)) != memory:
+                    raise AccessRefused(f"cannot set breakpoints at {run[0]:#x} and behind")
                 start = at + 1
 
     # Running, inside
 
     def _run(self) -> None:
-        """Let one thread pass the breakpoint it stands at, or, if none has to, all threads run to an event."""
+        """Let a thread pass the breakpoint it stands at, or, if none has to, all threads run to an event."""
         for thread in self._due:
             if self._standing(thread).Rip in self._own_bytes:
                 self._pass_breakpoint(thread, self._due.pop(thread))
@@ -202,7 +205,7 @@ class DebuggingPort(Win32Port):
         if self._at_pushf(context.Rip):
             self._saving_flags.add(thread)
         context.EFlags |= api.TRAP_FLAG
-        self._set_context(thread, context)
+        self._changed.add(thread)
         self._stepping.add(thread)
 
     def _at_pushf(self, address: int) -> bool:
@@ -223,13 +226,13 @@ class DebuggingPort(Win32Port):
         self._stepping.discard(thread)
         if context.EFlags & api.TRAP_FLAG:
             context.EFlags &= ~api.TRAP_FLAG
-            self._set_context(thread, context)
+            self._changed.add(thread)
         return context
 
     def _gather(self, deadline: float, rewind: bool = False) -> bool:
         """Wait for a debug event, note what it means, and leave it unanswered. False: none until `deadline`.
 
-        With `rewind` a thread that met a breakpoint is put back in front of it, to meet it again when it is let go.
+        With `rewind` a thread that met a breakpoint is put back in front of it, to meet it again later.
         """
         try:
             event = self._next_event(deadline)
@@ -243,7 +246,7 @@ class DebuggingPort(Win32Port):
             return False
         if event is None:
             return False
-        thread, code, kind = event.dwThreadId, event.dwDebugEventCode, None
+        thread, code = event.dwThreadId, event.dwDebugEventCode
         self._event = (thread, api.DBG_CONTINUE)
         if code == api.EXCEPTION_DEBUG_EVENT:
             self._gather_exception(thread, event.u.Exception, rewind)
@@ -282,7 +285,7 @@ class DebuggingPort(Win32Port):
                 self._gathered.append(DebugEvent(DebugEventKind.BREAKPOINT, thread, address))
             context = self._standing(thread)
             context.Rip = address
-            self._set_context(thread, context)
+            self._changed.add(thread)
         else:
             if thread in self._stepping:
                 self._end_step(thread)
@@ -297,25 +300,36 @@ class DebuggingPort(Win32Port):
             return thread != self._passing  # else the program's own byte there is an int3
         return self.read(address, 1)[0] != _INT3
 
-    # Contexts: asking for one costs as much as a step
+    # Contexts
 
     def _standing(self, thread: int) -> api.Context:
         """The context of a thread of the stopped target."""
         context = self._contexts.get(thread)
         if context is None:
-            context = self._contexts[thread] = self._context(thread)
+            context = self._contexts[thread] = super()._context(thread)
         return context
 
+    def _settle_contexts(self) -> None:
+        for thread in self._changed:
+            super()._set_context(thread, self._contexts[thread])
+        self._changed.clear()
+        self._contexts.clear()
+
+    def _context(self, thread: int) -> api.Context:
+        self._settle_contexts()
+        return super()._context(thread)
+
     def _set_context(self, thread: int, context: api.Context) -> None:
-        self._contexts.pop(thread, None)
+        self._settle_contexts()
         super()._set_context(thread, context)
 
     def _continue(self) -> None:
-        self._contexts.clear()
+        self._settle_contexts()
         super()._continue()
 
     def _end_debugging(self) -> None:
         super()._end_debugging()
-        for noted in (self._own_bytes, self._contexts, self._due, self._stepping, self._saving_flags):
+        for noted in (self._own_bytes, self._contexts, self._changed, self._due, self._stepping):
             noted.clear()
+        self._saving_flags.clear()
         self._told = 0

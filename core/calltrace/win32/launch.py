@@ -11,8 +11,8 @@ from pathlib import Path
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, NotTraceable, TargetLost
 from calltrace.pe.image import check_machine, check_program
 from calltrace.win32 import api
-from calltrace.win32.exports import export_address
 from calltrace.win32.debugging import DebuggingPort
+from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port, process_environment_block
 
 # With this in its environment a program started by a debugger gets the ordinary heap, not the debugging one.
