@@ -1,9 +1,9 @@
 """The slow, exact tracer that the fast one is held against.
 
-The program's own code runs, in place, under a debugger. Breakpoints lie at each function's entry and, as far
-as a function has been followed, at its calls, behind those that leave the traced code, at its rets and at
-jumps that may leave it. What is an entry, a return or the end of a frame is decided by where each thread comes
-from and where its stack pointer stands. Shared with the fast tracer are the functions and call sites
+The program's own code runs, in place, under a debugger. Breakpoints lie at each function's entry and, as
+far as a function has been followed, at its calls, behind those that leave the traced code, at its rets and
+at jumps that may leave it. What is an entry, a return or the end of a frame is decided by where each thread
+comes from and where its stack pointer stands. Shared with the fast tracer are functions and call sites
 (`ModulePlan`) and the trace file.
 """
 

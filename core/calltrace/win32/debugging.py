@@ -66,6 +66,9 @@ class DebuggingPort(Win32Port):
     def write(self, address: int, data: bytes) -> None:
         """Write `data` at VA `address`; breakpoints there stay."""
         places = self._breakpoints_within(address, len(data))
+        if not places:
+            super().write(address, data)
+            return
         self.clear_breakpoints(places)
         try:
             super().write(address, data)
@@ -80,6 +83,7 @@ class DebuggingPort(Win32Port):
 
     def set_breakpoints(self, addresses: Iterable[int]) -> None:
         """Put an int3 at each VA."""
+        self._require_stop()
 
         def plant(address: int, memory: bytearray, offset: int) -> None:
             own[address] = memory[offset]
@@ -92,6 +96,7 @@ class DebuggingPort(Win32Port):
 
     def clear_breakpoints(self, addresses: Iterable[int]) -> None:
         """Put the program's own byte back at each VA."""
+        self._require_stop()
 
         def put_back(address: int, memory: bytearray, offset: int) -> None:
             memory[offset] = self._own_bytes[address]
@@ -159,13 +164,14 @@ class DebuggingPort(Win32Port):
 
     def _run(self) -> None:
         """Let a thread pass the breakpoint it stands at, or, if none has to, all threads run to an event."""
-        for thread in self._due:
-            if self._standing(thread).Rip in self._own_bytes:
-                self._pass_breakpoint(thread, self._due.pop(thread))
-                return
-        for thread, step in self._due.items():
-            if step:
-                self._set_trap(thread)
+        with contextlib.suppress(TargetLost):  # of which an event will tell
+            for thread in self._due:
+                if self._standing(thread).Rip in self._own_bytes:
+                    self._pass_breakpoint(thread, self._due.pop(thread))
+                    return
+            for thread, step in self._due.items():
+                if step:
+                    self._set_trap(thread)
         self._due.clear()
         self._continue()
         self._gather(math.inf)
@@ -177,10 +183,12 @@ class DebuggingPort(Win32Port):
         self._passing = thread
         with self._held(other for other in self._thread_handles if other != thread):
             self._write_plain(address, bytes([self._own_bytes[address]]))
-            while thread in self._stepping:
-                self._continue()
-                self._gather(math.inf, rewind=True)
-            self._passing = 0
+            try:
+                while thread in self._stepping:
+                    self._continue()
+                    self._gather(math.inf, rewind=True)
+            finally:
+                self._passing = 0
             if address in self._own_bytes:  # its module is still there
                 self._write_plain(address, bytes([_INT3]))
         if not step and self._gathered and self._gathered[-1].thread == thread:
@@ -311,7 +319,8 @@ class DebuggingPort(Win32Port):
 
     def _settle_contexts(self) -> None:
         for thread in self._changed:
-            super()._set_context(thread, self._contexts[thread])
+            with contextlib.suppress(TargetLost):
+                super()._set_context(thread, self._contexts[thread])
         self._changed.clear()
         self._contexts.clear()
 
