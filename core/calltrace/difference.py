@@ -20,6 +20,7 @@ from calltrace.tracefile import TraceFile
 
 _COMPARED = {StepType.OPEN, StepType.CLOSE, StepType.MARK, StepType.GAP, StepType.ORPHAN, StepType.RESET}
 _BEFORE, _AFTER = 6, 3  # steps shown before the first difference, and from it on
+_THREADS = 4  # of which the difference is shown
 _PATH = 12  # innermost open frames named
 _BATCH = 1 << 14  # steps digested at once
 
@@ -59,8 +60,11 @@ def compare(first: TraceFile, second: TraceFile, names: tuple[str, str]) -> Comp
             equal.append(thread)
             ours.remove(thread)
             theirs.remove(match)
-    for pair in zip_longest(ours, theirs):
-        differences.append(_first_difference((one, pair[0]), (other, pair[1])))
+    pairs = list(zip_longest(ours, theirs))
+    for our, their in pairs[:_THREADS]:
+        differences.append(_first_difference((one, our), (other, their)))
+    if len(pairs) > _THREADS:
+        differences.append(f"{len(pairs) - _THREADS:,} more threads differ")
     return Comparison(len(equal), sum(thread.frames for thread in equal), differences)
 
 

@@ -33,6 +33,7 @@ _RET = b"\xc3"
 # CONTEXT, EXCEPTION_RECORD and the jump buffer of setjmp, all of x64; LDR_DLL_NOTIFICATION_DATA
 _CONTEXT_RIP, _RECORD_INFORMATION, _JUMP_BUFFER_RIP = 0xF8, 0x20, 0x50
 _STATUS_LONGJUMP, _STATUS_UNWIND_CONSOLIDATE = 0x80000026, 0x80000029
+_ASKS_FOR_DEBUGGER = bytes.fromhex("80 78 02 00 75")  # cmp byte [rax+2], 0 (PEB.BeingDebugged); jne rel8
 _LOADED = 1
 _LOAD_DATA = struct.Struct("<QQQQI")
 
@@ -103,6 +104,11 @@ class _Thread:
     before: _Step | None = None  # the instruction it was let go for
     landing: int = 0  # VA where an unwinding lets it go on
     consolidating: bool = False  # an unwinding lets it go on where its last funclet says
+
+    def goes_on_with(self, function: int, sp: int) -> bool:
+        """Is the innermost frame this function's, with nothing on the stack yet but its return address?"""
+        frame = self.frames[-1] if self.frames else None
+        return frame is not None and (frame.function, frame.sp, frame.back) == (function, sp, 0)
 
 
 class _Module:
@@ -175,6 +181,9 @@ class ReferenceTracing:
             ("LdrShutdownProcess", self._process_ends),
         ):
             self._hooks[export_address(self._port, "ntdll.dll", name)] = hook
+        raising = self._find_question()
+        if raising:
+            self._hooks[raising] = self._raises
         if notification:
             self._hooks[notification] = self._module_loaded
         self._port.set_breakpoints(self._hooks)
@@ -293,7 +302,9 @@ class ReferenceTracing:
             self._go_on(thread, function, registers.rsp)
         elif not (jumped and round_again):
             self._returned(thread, va, function, registers.rsp)
-        if rva in module.entries and not round_again:
+        # An exception of a function's first instruction may have been dealt with: that is no new entry.
+        again = landed and thread.goes_on_with(function, registers.rsp)
+        if rva in module.entries and not round_again and not again:
             self._enter(thread, module, number, registers)
         return self._execute(thread, module, rva, function, registers)
 
@@ -412,6 +423,19 @@ class ReferenceTracing:
             thread.consolidating = True  # by a catch funclet, which returns the address to go on at
         else:
             self._continues(thread, registers)
+
+    def _find_question(self) -> int:
+        """The VA where RtlRaiseException asks whether the process is debugged; 0 if it does not do so as known."""
+        function = export_address(self._port, "ntdll.dll", "RtlRaiseException")
+        at = self._port.read(function, _PAGE // 16).find(_ASKS_FOR_DEBUGGER)
+        return function + at if at >= 0 else 0
+
+    def _raises(self, thread: _Thread, registers: Registers) -> None:
+        """Raise a software exception in the process itself, as without a debugger.
+
+        The way by the debugger is another one, which in Wine 8 loses registers when exceptions are nested.
+        """
+        self._port.set_rip(thread.id, registers.rip + len(_ASKS_FOR_DEBUGGER) + 1)
 
     def _lands(self, thread: _Thread, rip: int) -> None:
         thread.consolidating = False

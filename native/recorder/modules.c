@@ -42,7 +42,9 @@ static bool register_table(const struct ct_code *code)
  * deleted, which takes the earlier registration away, so that it is never missing. */
 static bool add_code(const struct ct_code *code)
 {
-    if (code_count == CODE_LIMIT || code->table_count == 0 || !register_table(code))
+    if (code->table_count == 0) /* leaf functions only, or none at all: nothing to tell the unwinder */
+        return true;
+    if (code_count == CODE_LIMIT || !register_table(code))
         return false;
     uint32_t place = code_count;
     while (place > 0 && end_of(&codes[place - 1]) - codes[place - 1].base > end_of(code) - code->base)
