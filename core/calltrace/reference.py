@@ -425,7 +425,7 @@ class ReferenceTracing:
             self._continues(thread, registers)
 
     def _find_question(self) -> int:
-        """The VA where RtlRaiseException asks whether the process is debugged; 0 if it does not do so as known."""
+        """The VA where RtlRaiseException asks whether the process is debugged; 0 if it cannot be found."""
         function = export_address(self._port, "ntdll.dll", "RtlRaiseException")
         at = self._port.read(function, _PAGE // 16).find(_ASKS_FOR_DEBUGGER)
         return function + at if at >= 0 else 0
