@@ -26,6 +26,7 @@ from calltrace.win32.exports import export_address
 
 _EVENTS = struct.Struct("<IIQQQ")  # struct ct_events behind its chunk header
 _UNITS_IN_BLOCK = (BLOCK - 64) // 4
+_UNITS_AT_ONCE = 2  # an event and its FRAME
 _TAIL_SITE = 0x80000000  # CT_SITE_TAIL
 _PAGE = 0x1000
 _RET = b"\xc3"
@@ -54,11 +55,15 @@ class _Log:
             self._index = self._file.header.threads
             self._file.header.threads += 1
             self._units.append(Event.EXT | Ext.THREAD_START << 3)
-        if len(self._units) + 2 > _UNITS_IN_BLOCK:
+        if len(self._units) + _UNITS_AT_ONCE > _UNITS_IN_BLOCK:
             self.flush()
         if sp is not None:
             self._units.append(sp & 0xFFFFFFF8)
         self._units.append(event | number << 3)
+
+    def add_frame(self, sp: int) -> None:
+        """Put a FRAME before the event put last."""
+        self._units.insert(len(self._units) - 1, sp & 0xFFFFFFF8)
 
     @property
     def begun(self) -> bool:
@@ -86,6 +91,8 @@ class _Frame:
     sp: int  # VA of the stack slot with the return address: above it, the frame is gone
     back: int = 0  # of a call: the VA it returns to
     site: int = NONE_ID  # of a call: its id, if it is recorded
+    switches: bool = False  # a call of SwitchToFiber
+    tail: bool = False  # made by a jump: its return is the function's, too
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class _Step:
 
     place: Place
     function: int  # id of its function if that was the innermost open frame, else NONE_ID
+    site: int  # id of the call site it is; also a jump to SwitchToFiber is one
 
 
 @dataclass
@@ -102,6 +110,8 @@ class _Thread:
     log: _Log
     frames: list[_Frame] = field(default_factory=list)
     before: _Step | None = None  # the instruction it was let go for
+    stacks: list[list[_Frame]] = field(default_factory=list)  # of fibers that it has left
+    switched: bool = False  # it goes on with another stack than that of `frames`
     landing: int = 0  # VA where an unwinding lets it go on
     consolidating: bool = False  # an unwinding lets it go on where its last funclet says
 
@@ -164,6 +174,7 @@ class ReferenceTracing:
         self._modules: list[_Module] = []
         self._threads: dict[int, _Thread] = {}
         self._hooks: dict[int, Callable[[_Thread, Registers], None]] = {}
+        self._backs: set[int] = set()  # VAs that calls return to
         self._functions = self._sites = self._planned = 0  # ids given out, modules
         self._outside = 0  # instructions stepped that belong to no function known
         self._state = State.KILLED
@@ -181,6 +192,7 @@ class ReferenceTracing:
             ("LdrShutdownProcess", self._process_ends),
         ):
             self._hooks[export_address(self._port, "ntdll.dll", name)] = hook
+        self._hooks[export_address(self._port, "kernelbase.dll", "SwitchToFiber")] = self._switches
         raising = self._find_question()
         if raising:
             self._hooks[raising] = self._raises
@@ -284,8 +296,7 @@ class ReferenceTracing:
                 # A pointer to its own start is one to a function: no case of a switch stands there.
                 round_again = va - module.base not in module.entries
             if not round_again:
-                thread.frames.pop()
-                thread.log.put(Event.TAIL, before.function)
+                self._jumps_out(thread, before, registers.rsp)
         if before and not followed:
             self._leaves(thread, before, registers)
         if module is None:
@@ -294,12 +305,15 @@ class ReferenceTracing:
                 hook(thread, registers)
             return False
         rva = va - module.base
+        if thread.switched:
+            thread.switched = False
+            self._resume_stack(thread, registers.rsp)
         landed, thread.landing = thread.landing == va, 0
         if not followed or number is None:
             self._outside += number is None
             return self._single_step
         if landed:
-            self._go_on(thread, function, registers.rsp)
+            self._go_on(thread, function, registers.rsp, True)
         elif not (jumped and round_again):
             self._returned(thread, va, function, registers.rsp)
         # An exception of a function's first instruction may have been dealt with: that is no new entry.
@@ -307,6 +321,17 @@ class ReferenceTracing:
         if rva in module.entries and not round_again and not again:
             self._enter(thread, module, number, registers)
         return self._execute(thread, module, rva, function, registers)
+
+    def _jumps_out(self, thread: _Thread, jump: _Step, sp: int) -> None:
+        """The thread has left its innermost function by a jump."""
+        if jump.site == NONE_ID:
+            thread.frames.pop()
+            thread.log.put(Event.TAIL, jump.function)
+        else:
+            # To SwitchToFiber: as a call, so that it can be seen which stack is gone on with when.
+            back = self._u64(sp)
+            thread.frames.append(_Frame(jump.function, sp, back, jump.site, tail=True))
+            thread.log.put(Event.CALL, jump.site, sp)
 
     def _leaves(self, thread: _Thread, before: _Step, registers: Registers) -> None:
         """The thread has gone to code that is not followed: it must be met again where it comes back to."""
@@ -326,18 +351,18 @@ class ReferenceTracing:
         """The instruction that a thread is about to execute, in a function that is followed."""
         frames = thread.frames
         if not frames or frames[-1].function != function or frames[-1].back:
-            self._go_on(thread, function, registers.rsp)
+            self._go_on(thread, function, registers.rsp, module.base + rva in self._backs)
+        # Whoever got here past the entry is followed, too, but nothing is recorded of that.
         inside = bool(frames) and frames[-1].function == function and not frames[-1].back
-        if not inside and not self._single_step:
-            return False  # got here past the entry, as in the fast tracer's originals
         self._follow(module, rva)
         place = module.flow.places.get(rva)
         if place is None:
             return self._single_step
-        thread.before = _Step(place, function if inside else NONE_ID)
+        site = module.sites.get(rva, NONE_ID)
+        thread.before = _Step(place, function if inside else NONE_ID, site)
         if inside and place.flow is Flow.CALL:
-            site = module.sites.get(rva, NONE_ID)
             back = module.base + rva + place.size
+            self._backs.add(back)
             frames.append(_Frame(function, registers.rsp - 8, back, site))
             if site != NONE_ID:
                 thread.log.put(Event.CALL, site)
@@ -379,19 +404,27 @@ class ReferenceTracing:
             at -= 1
         if call is None:
             return
-        site = frames[call].site
+        for frame in reversed(frames[call + 1 :]):
+            if frame.tail:
+                thread.log.put(Event.RETURN, frame.site, frame.sp)
+                thread.log.put(Event.LEAVE, frame.function)
+        returned = frames[call]
         del frames[call:]
-        if site != NONE_ID:
-            thread.log.put(Event.RETURN, site)
+        if returned.site != NONE_ID:
+            thread.log.put(Event.RETURN, returned.site, returned.sp if returned.switches else None)
 
-    def _go_on(self, thread: _Thread, function: int, rsp: int) -> None:
-        """`function` goes on with the stack at `rsp`: what lay below it has been unwound."""
-        frames = thread.frames
-        count = len(frames)
+    def _go_on(self, thread: _Thread, function: int, rsp: int, unwound: bool) -> None:
+        """`function` goes on with the stack at `rsp`: what lay below it is gone.
+
+        It was unwound if that is known, or if there were functions; the return address of a call alone may
+        just have been taken off the stack.
+        """
+        frames, gone = thread.frames, []
         while frames and frames[-1].sp < rsp:
-            frames.pop()
-        if len(frames) < count and frames and frames[-1].function == function and not frames[-1].back:
-            thread.log.put(Event.LAND, function, rsp)
+            gone.append(frames.pop())
+        unwound = unwound or not all(frame.back for frame in gone)
+        if gone and unwound and frames and frames[-1].function == function and not frames[-1].back:
+            thread.log.put(Event.LAND, function, min(rsp, frames[-1].sp - 8))
 
     def _follow(self, module: _Module, rva: int) -> None:
         """Set breakpoints at what is found from an instruction that is about to be executed."""
@@ -445,6 +478,27 @@ class ReferenceTracing:
 
     def _u64(self, address: int) -> int:
         return int.from_bytes(self._port.read(address, 8), "little")
+
+    def _switches(self, thread: _Thread, registers: Registers) -> None:
+        """SwitchToFiber(fiber): the stack now in use is left until another fiber switches back to it."""
+        frames = thread.frames
+        if frames:
+            call = frames[-1]
+            if call.site != NONE_ID and call.sp == registers.rsp and not call.tail:
+                call.switches = True
+                thread.log.add_frame(call.sp)
+            thread.stacks.append(frames)
+        thread.frames = []
+        thread.switched = True
+
+    @staticmethod
+    def _resume_stack(thread: _Thread, rsp: int) -> None:
+        """Go on with the frames of the stack that `rsp` lies in, if it is one that was left."""
+        for frames in thread.stacks:
+            if frames[-1].sp < rsp <= frames[0].sp + 8:
+                thread.stacks.remove(frames)
+                thread.frames = frames
+                return
 
     def _thread_ends(self, thread: _Thread, registers: Registers) -> None:
         if thread.log.begun:

@@ -38,6 +38,7 @@ RUNS = (
     Run("throws", ("1", "4"), least_frames=600),
     Run("reference_shapes", least_frames=60),
     Run("reference_threads", least_frames=200),
+    Run("reference_fibers", least_frames=150),
     Run(
         "session_loader",
         ("session_plugin.dll", "2"),

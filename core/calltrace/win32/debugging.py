@@ -182,7 +182,11 @@ class DebuggingPort(Win32Port):
         self._set_trap(thread)
         self._passing = thread
         with self._held(other for other in self._thread_handles if other != thread):
-            self._write_plain(address, bytes([self._own_bytes[address]]))
+            there = self._read_plain(address, 1)[0]
+            if there == _INT3:
+                self._write_plain(address, bytes([self._own_bytes[address]]))
+            else:
+                self._own_bytes[address] = there  # the program has changed its code
             try:
                 while thread in self._stepping:
                     self._continue()
