@@ -26,6 +26,7 @@ from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 
 DLL = "calltrace.dll"
+NEVER_TRACED = ("ntdll.dll", DLL.lower())  # whatever the patterns say: recording itself runs through them
 SLOTS = 64  # blocks of the LIVE chunk: threads that record at once without going through private memory
 RECORDER_ABI = 1
 NOTIFY_LOADS = 1  # of StartRequest.flags

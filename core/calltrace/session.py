@@ -21,20 +21,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calltrace import plan
+from calltrace import plan, preflight
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
 from calltrace.patterns import module_matches
 from calltrace.ports import Capability, Port, Protection, TargetModule
-from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
+from calltrace.recorder import (
+    NEVER_TRACED,
+    Code,
+    LoadSignals,
+    Recorder,
+    TraceFile,
+    dll_path,
+    load_library,
+)
 from calltrace.win32 import launch
 from calltrace.win32.port import Win32Port
 
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
 
 _PAGE = 0x1000
-_NEVER = ("ntdll.dll", DLL.lower())  # whatever the patterns say
 _SLICE_SECONDS = 0.1  # how soon an interrupt is noticed
 _LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
 
@@ -77,7 +84,7 @@ def run(options: RunOptions, progress: Progress) -> int:
 
     If it cannot be prepared it is ended before its first instruction, and the error says why.
     """
-    program = launch.find_program(options.program)
+    program = launch.find_program(options.program, progress)
     command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
     output = options.trace.output or Path(program.stem + ".calltrace")
     about = {"program": str(program), "command_line": command_line}
@@ -104,7 +111,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
     """
     # No exception may come between what is done to a running process and what undoes it.
     with _interrupts_held() as interrupts:
-        port = launch.attach(options.process_id)
+        port = launch.attach(options.process_id, progress)
         try:
             program = port.modules()[0]
             output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
@@ -225,7 +232,7 @@ class Tracing:
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
             return False
-        if module.name.lower() in _NEVER:
+        if module.name.lower() in NEVER_TRACED:
             self._progress(f"{module.name} is left out: recording itself runs through it")
             return False
         return True
@@ -259,7 +266,10 @@ class Tracing:
         assert self._recorder is not None
         options, port = self._options, self._port
         self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
-        planned = plan.ModulePlan(plan.read_image(port.read, module), options.include, options.exclude)
+        image = plan.read_image(port.read, module)
+        if self._instrumented:  # of the program itself it was said before it was started or stopped
+            preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
+        planned = plan.ModulePlan(image, options.include, options.exclude)
         size = _whole_pages(
             planned.lay_out(self._recorder.start, options.events, options.clock, self._functions, self._sites)
         )

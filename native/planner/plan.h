@@ -39,7 +39,15 @@ enum ct_status {
     CT_IDS_EXHAUSTED,      /* more functions or call sites than a trace can number */
     CT_THUNK,              /* import thunk: its calls are recorded where they are made */
     CT_FILTERED,           /* left out by the user's patterns */
+    CT_RUNTIME_CODE,       /* a language runtime looks for its return addresses in tables of its own */
     CT_STATUS_COUNT
+};
+
+/* What ct_plan_select is told of a function. */
+enum ct_choice {
+    CT_CHOICE_LEAVE = 0, /* becomes CT_FILTERED */
+    CT_CHOICE_WANT = 1,
+    CT_CHOICE_RUNTIME = 2, /* becomes CT_RUNTIME_CODE */
 };
 
 struct ct_range {
@@ -156,7 +164,7 @@ CT_EXPORT const char *ct_status_text(uint32_t status);
 CT_EXPORT struct ct_plan *ct_plan_open(const struct ct_image *image);
 CT_EXPORT void ct_plan_close(struct ct_plan *plan);
 CT_EXPORT const struct ct_function *ct_plan_functions(const struct ct_plan *plan, uint32_t *count);
-/* wanted: one byte a function, 0 = leave it out. Before ct_plan_layout. */
+/* wanted: one enum ct_choice for each function. Before ct_plan_layout. */
 CT_EXPORT void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted);
 /* false: out of memory, or a region over 1 GB. */
 CT_EXPORT bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, struct ct_layout *out);

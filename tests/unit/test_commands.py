@@ -27,6 +27,7 @@ def test_the_verbs_are_those_promised() -> None:
     assert [command.verb for command in COMMANDS] == [
         "run",
         "attach",
+        "plan",
         "info",
         "tree",
         "top",

@@ -30,7 +30,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from calltrace.calltree import CallStat, Summary
@@ -51,7 +51,7 @@ _EXT_NAMES = {
     Ext.RESET: "reset",
     Ext.STOP: "stop",
 }
-_SOURCE_TEXTS = {
+SOURCE_TEXTS = {
     Source.PDATA: ".pdata",
     Source.CALL: "direct calls",
     Source.EXPORT: "exports",
@@ -86,7 +86,7 @@ def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
         "seconds": ticks / header.tsc_hz if ticks > 0 else None,
         "ticks_per_second": header.tsc_hz or None,
         "recording": trace.info,
-        "modules": [_module(trace, module) for module in trace.modules],
+        "modules": [module_info(module, list(trace.functions(module))) for module in trace.modules],
         "threads": [
             {"index": thread.index, "id": thread.id, "units": thread.units, "lost": thread.lost}
             for thread in trace.threads
@@ -121,8 +121,8 @@ def _created(nanoseconds: int) -> str | None:
     return moment.isoformat()
 
 
-def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
-    records = list(trace.functions(module))
+def module_info(module: Module, records: Sequence[FunctionRecord]) -> dict[str, Any]:
+    """What there is to say about a module and its functions, ready for JSON."""
     thunks = sum(record.thunk and not record.filtered for record in records)
     wanted = [record for record in records if not record.filtered and not record.thunk]
     refused = [record for record in wanted if record.status]
@@ -147,7 +147,7 @@ def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
             "thunks": thunks,
             "by_source": {
                 source.name.lower(): sum(number for sources, number in by_sources.items() if sources & source)
-                for source in _SOURCE_TEXTS
+                for source in SOURCE_TEXTS
                 if source.name
             },
         },
@@ -194,7 +194,12 @@ def write_info_json(trace: TraceFile, summary: Summary, out: TextIO) -> None:
 def write_info(trace: TraceFile, summary: Summary, out: TextIO) -> None:
     """Write what a user wants to know about a trace."""
     told = info(trace, summary)
-    for label, text in _info_rows(trace, told, summary):
+    write_rows(_info_rows(trace, told, summary), out)
+
+
+def write_rows(rows: Iterable[tuple[str, str]], out: TextIO) -> None:
+    """Write lines of a label and a text."""
+    for label, text in rows:
         out.write(f"{label:<{_WIDTH}}{text}".rstrip() + "\n")
 
 
@@ -207,7 +212,8 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
         if isinstance(value, (str, int, float)) and value != "":
             yield printable(key.replace("_", " ")), printable(str(value))
     for module in told["modules"]:
-        yield from _module_rows(module)
+        yield "", ""
+        yield from module_rows(module)
     yield "", ""
     yield from _thread_rows(told["threads"])
     by_kind = ", ".join(
@@ -239,13 +245,13 @@ def _ending(told: dict[str, Any]) -> str:
     return "not written: still recording, or cut off"
 
 
-def _module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Label and text of each line about a module, of what `module_info` said."""
     functions, groups = module["functions"], module["pdata_groups"]
-    yield "", ""
     yield "module", f"{module['name']} at {module['base']}, {units.size(module['size'])}"
     sources = ", ".join(
         f"{functions['by_source'][source.name.lower()]:,} {text}"
-        for source, text in _SOURCE_TEXTS.items()
+        for source, text in SOURCE_TEXTS.items()
         if source.name and functions["by_source"][source.name.lower()]
     )
     yield "  functions", f"{functions['found']:,} found" + (f" by {sources}" if sources else "")
