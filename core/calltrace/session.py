@@ -49,6 +49,7 @@ class TraceOptions:
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
+    breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
 
@@ -261,7 +262,14 @@ class Tracing:
         self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
         planned = plan.ModulePlan(plan.read_image(port.read, module), options.include, options.exclude)
         size = _whole_pages(
-            planned.lay_out(self._recorder.start, options.events, options.clock, self._functions, self._sites)
+            planned.lay_out(
+                self._recorder.start,
+                options.events,
+                options.clock,
+                self._functions,
+                self._sites,
+                options.breakpoints,
+            )
         )
         region = port.allocate(size, module)
         try:
@@ -272,7 +280,15 @@ class Tracing:
             if executable < size:
                 port.protect(region + executable, size - executable, Protection.READ)
             patches, moves = around_threads(made.patches, standing, made.map_address)
-            code = Code(module.base, region, size, made.table_rva, made.table_count)
+            code = Code(
+                module.base,
+                region,
+                size,
+                made.table_rva,
+                made.table_count,
+                made.breakpoints_rva,
+                made.breakpoint_count,
+            )
             self._file.append(made.module_chunk)
             if register:
                 register(code)
@@ -290,6 +306,11 @@ class Tracing:
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
             + (f", {refused:,} cannot be (calltrace info tells why)" if refused else "")
         )
+        if made.breakpoint_count:
+            self._progress(
+                f"{module.name}: {made.breakpoint_count:,} of them start with a breakpoint, which costs "
+                "microseconds each time (--no-breakpoints leaves them alone)"
+            )
         busy = len(made.patches) - len(patches)
         if busy:
             self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")

@@ -63,6 +63,7 @@ static void remove_code(uint64_t base, uint32_t table)
         if (codes[i].base != base || (table && codes[i].table != table))
             continue;
         RtlDeleteFunctionTable(table_of(&codes[i]));
+        ct_remove_breakpoints(&codes[i]);
         code_count--;
         for (uint32_t next = i; next < code_count; next++)
             codes[next] = codes[next + 1];
@@ -75,9 +76,15 @@ __declspec(dllexport) uint32_t ct_add_code(const struct ct_code *code)
     if (!ct_session)
         return CT_RECORDER_NOT_STARTED;
     lock(&codes_lock);
-    bool added = add_code(code);
+    uint32_t status = CT_RECORDER_OK;
+    if (!add_code(code)) {
+        status = CT_RECORDER_NO_TABLE;
+    } else if (!ct_add_breakpoints(code)) {
+        remove_code(code->base, code->table);
+        status = CT_RECORDER_NO_MEMORY;
+    }
     unlock(&codes_lock);
-    return added ? CT_RECORDER_OK : CT_RECORDER_NO_TABLE;
+    return status;
 }
 
 __declspec(dllexport) uint32_t ct_remove_code(const struct ct_code *code)
