@@ -26,15 +26,18 @@ from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLos
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
 from calltrace.patterns import module_matches
+from calltrace.pe.image import Image
 from calltrace.ports import Capability, Port, Protection, TargetModule
 from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
 from calltrace.win32 import launch
+from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port
 
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
 
 _PAGE = 0x1000
 _NEVER = ("ntdll.dll", DLL.lower())  # whatever the patterns say
+_ADDS_HANDLERS = ("AddVectoredExceptionHandler", "RtlAddVectoredExceptionHandler")  # one is the other
 _SLICE_SECONDS = 0.1  # how soon an interrupt is noticed
 _LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
 
@@ -144,6 +147,7 @@ class Tracing:
         self._loads: LoadSignals | None = None
         self._recorder: Recorder | None = None
         self._instrumented: list[tuple[TargetModule, list[Patch]]] = []
+        self._redirected: list[tuple[TargetModule, list[Patch]]] = []  # imports
         self._functions = self._sites = 0  # ids given out
 
     def start(self) -> None:
@@ -197,8 +201,8 @@ class Tracing:
     def stop(self) -> None:
         """Put the original bytes back into the stopped target and record nothing more."""
         loaded = {(module.base, module.path) for module in self._port.modules()}
-        while self._instrumented:
-            module, patches = self._instrumented.pop()
+        while self._redirected or self._instrumented:
+            module, patches = (self._redirected or self._instrumented).pop()
             if (module.base, module.path) in loaded:
                 foreign = restore(self._port, module, patches)
                 if foreign:
@@ -299,6 +303,8 @@ class Tracing:
         self._sites += made.site_count
         write_patches(port, module, patches)
         self._instrumented.append((module, patches))
+        if made.breakpoint_count or (options.breakpoints and options.modules):
+            self._keep_breakpoints_to_us(module, planned.image)
         for thread, rip in moves.items():
             port.set_rip(thread, rip)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
@@ -315,6 +321,18 @@ class Tracing:
         if busy:
             self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
         return code
+
+    def _keep_breakpoints_to_us(self, module: TargetModule, image: Image) -> None:
+        """Let the exception handlers that the module adds come behind the recorder's."""
+        theirs = export_address(self._port, "ntdll.dll", _ADDS_HANDLERS[-1]).to_bytes(8, "little")
+        ours = export_address(self._port, DLL, "ct_add_vectored_handler").to_bytes(8, "little")
+        patches = [
+            (slot, theirs, ours)
+            for slot, name in image.imports.items()
+            if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
+        ]
+        write_patches(self._port, module, patches)
+        self._redirected.append((module, patches))
 
     def _release_loads(self) -> None:
         if self._loads:

@@ -62,6 +62,9 @@ struct ct_breakpoint {
     uint32_t copy; /* RVA of what its entry leads to */
 };
 
+/* void *ct_add_vectored_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler): for the program, in place of
+ * AddVectoredExceptionHandler, so that its handlers do not see the breakpoints above. */
+
 /* uint32_t ct_stop(void): record nothing more in any thread; copies may go on running. */
 
 #endif

@@ -4,6 +4,9 @@
  * place and their function for ever, only where they lead to changes. A table that was outgrown stays, for threads
  * that have just begun to look into it, and is kept up to date.
  *
+ * Handlers that the program adds in front of the others would see the breakpoints first. Where it does so by an import
+ * of a traced module, the host redirects that to ct_add_vectored_handler.
+ *
  * What the host has taken away may still be on its way through the system's dispatcher: so an entry is kept when its
  * copy is gone, and a thread that comes with such an exception executes the byte that stands there now. */
 #include "session.h"
@@ -91,6 +94,18 @@ static bool grow(uint32_t more)
     return true;
 }
 
+/* Before handlers that were added since the last time. */
+static bool come_first(void)
+{
+    void *before = registration, *now = RtlAddVectoredExceptionHandler(1, handle);
+    if (!now)
+        return before != NULL;
+    registration = now;
+    if (before)
+        RtlRemoveVectoredExceptionHandler(before);
+    return true;
+}
+
 bool ct_add_breakpoints(const struct ct_code *code)
 {
     const struct ct_breakpoint *given = (const void *)(uintptr_t)(code->base + code->breakpoints);
@@ -105,12 +120,7 @@ bool ct_add_breakpoints(const struct ct_code *code)
             if (look_up(table, function)->function)
                 insert(table, function, copy);
     }
-    /* In front of handlers that were added since the last time. */
-    void *before = registration;
-    registration = RtlAddVectoredExceptionHandler(1, handle);
-    if (before)
-        RtlRemoveVectoredExceptionHandler(before);
-    return registration != NULL;
+    return come_first();
 }
 
 void ct_remove_breakpoints(const struct ct_code *code)
@@ -119,4 +129,12 @@ void ct_remove_breakpoints(const struct ct_code *code)
         for (uint32_t i = 0; i < 1u << table->bits; i++)
             if (table->entries[i].copy - code->region < code->region_size)
                 __atomic_store_n(&table->entries[i].copy, 0, __ATOMIC_SEQ_CST);
+}
+
+void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler)
+{
+    void *added = RtlAddVectoredExceptionHandler(first, handler);
+    if (added && first && registration)
+        come_first();
+    return added;
 }

@@ -97,6 +97,14 @@ __declspec(dllexport) uint32_t ct_remove_code(const struct ct_code *code)
     return CT_RECORDER_OK;
 }
 
+__declspec(dllexport) void *ct_add_vectored_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler)
+{
+    lock(&codes_lock);
+    void *added = ct_add_handler(first, handler);
+    unlock(&codes_lock);
+    return added;
+}
+
 /* Asks the host what to do about a new module, and does it. */
 static void announce_load(struct session *s, const nt_dll_notification *data)
 {

@@ -244,6 +244,9 @@ bool ct_add_breakpoints(const struct ct_code *code);
 /* And no longer. */
 void ct_remove_breakpoints(const struct ct_code *code);
 
+/* RtlAddVectoredExceptionHandler, but ours stays in front. */
+void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler);
+
 /* modules.c */
 
 /* Registers for notification of module loads and unloads, once. */
