@@ -65,6 +65,13 @@ def test_every_call_of_a_packed_function_is_recorded_and_unnoticed(
         assert summary.orphans == summary.gaps == summary.lost == 0
 
 
+def test_a_function_without_unwind_data_can_be_recorded_alone(file: Path) -> None:
+    done = run("packed", "20", "last", output=windows.path(file), include=["packed!zero"])
+    assert (done.stdout.decode().strip(), done.returncode) == (AS_PLAIN, EXIT_CODE), done.stderr.decode()
+    with TraceFile(file) as trace:
+        assert calls(summarize(trace)) == {"zero": 20 * THREADS}
+
+
 def test_packed_functions_are_left_alone_on_request(file: Path) -> None:
     done = run("packed", "20", "first", output=windows.path(file), events="functions", breakpoints=False)
     assert (done.stdout.decode().strip(), done.returncode) == (AS_PLAIN, EXIT_CODE), done.stderr.decode()
