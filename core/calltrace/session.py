@@ -147,7 +147,6 @@ class Tracing:
         self._loads: LoadSignals | None = None
         self._recorder: Recorder | None = None
         self._instrumented: list[tuple[TargetModule, list[Patch]]] = []
-        self._redirected: list[tuple[TargetModule, list[Patch]]] = []  # imports
         self._functions = self._sites = 0  # ids given out
 
     def start(self) -> None:
@@ -201,8 +200,8 @@ class Tracing:
     def stop(self) -> None:
         """Put the original bytes back into the stopped target and record nothing more."""
         loaded = {(module.base, module.path) for module in self._port.modules()}
-        while self._redirected or self._instrumented:
-            module, patches = (self._redirected or self._instrumented).pop()
+        while self._instrumented:
+            module, patches = self._instrumented.pop()
             if (module.base, module.path) in loaded:
                 foreign = restore(self._port, module, patches)
                 if foreign:
@@ -283,7 +282,10 @@ class Tracing:
             port.protect(region, executable, Protection.EXECUTE_READ)
             if executable < size:
                 port.protect(region + executable, size - executable, Protection.READ)
-            patches, moves = around_threads(made.patches, standing, made.map_address)
+            wanted = list(made.patches)
+            if made.breakpoint_count or (options.breakpoints and options.modules):
+                wanted += self._import_patches(planned.image)
+            patches, moves = around_threads(wanted, standing, made.map_address)
             code = Code(
                 module.base,
                 region,
@@ -303,8 +305,6 @@ class Tracing:
         self._sites += made.site_count
         write_patches(port, module, patches)
         self._instrumented.append((module, patches))
-        if made.breakpoint_count or (options.breakpoints and options.modules):
-            self._keep_breakpoints_to_us(module, planned.image)
         for thread, rip in moves.items():
             port.set_rip(thread, rip)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
@@ -317,22 +317,20 @@ class Tracing:
                 f"{module.name}: {made.breakpoint_count:,} of them start with a breakpoint, which costs "
                 "microseconds each time (--no-breakpoints leaves them alone)"
             )
-        busy = len(made.patches) - len(patches)
+        busy = len(wanted) - len(patches)
         if busy:
             self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
         return code
 
-    def _keep_breakpoints_to_us(self, module: TargetModule, image: Image) -> None:
-        """Let the exception handlers that the module adds come behind the recorder's."""
+    def _import_patches(self, image: Image) -> list[Patch]:
+        """What lets exception handlers that the module adds come behind the one for our breakpoints."""
         theirs = export_address(self._port, "ntdll.dll", _ADDS_HANDLERS[-1]).to_bytes(8, "little")
         ours = export_address(self._port, DLL, "ct_add_vectored_handler").to_bytes(8, "little")
-        patches = [
+        return [
             (slot, theirs, ours)
             for slot, name in image.imports.items()
             if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
         ]
-        write_patches(self._port, module, patches)
-        self._redirected.append((module, patches))
 
     def _release_loads(self) -> None:
         if self._loads:
