@@ -149,6 +149,7 @@ def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
         "include": options.include,
         "exclude": options.exclude,
         "modules": options.modules,
+        "breakpoints": not options.no_breakpoints,
         "policy": options.policy,
         "max_size": options.max_size,
     }
@@ -208,7 +209,12 @@ def _plan(request: Request, console: Console) -> int:
     from calltrace.preflight import Verdict
 
     chosen = survey.SurveyOptions(
-        options.events, options.clock, options.include, options.exclude, options.modules
+        options.events,
+        options.clock,
+        options.include,
+        options.exclude,
+        options.modules,
+        not options.no_breakpoints,
     )
     if process_id is not None:
         found = survey.of_process(process_id, chosen)
@@ -324,6 +330,11 @@ _WHAT = (
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
+    Option(
+        ("--no-breakpoints",),
+        "leave functions alone whose start has no room for a jump, but only for a breakpoint",
+        switch=True,
+    ),
 )
 _PREFIX = Option(
     ("--prefix",),

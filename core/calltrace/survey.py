@@ -9,7 +9,7 @@ import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_uint32
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calltrace import preflight
@@ -22,8 +22,6 @@ from calltrace.plan import ModulePlan
 from calltrace.preflight import Finding, Verdict
 from calltrace.recorder import NEVER_TRACED, StartRequest
 
-_ALLOCATION = 0x10000  # the system's allocation granularity, bytes
-_ENTRIES = {5: "jump", 2: "short jump to padding"}  # by the size of the patch at a function's start
 # Where the recorder keeps its state is known once it runs; the code has the same size wherever that is.
 _SLOTS = StartRequest(
     cursor=0x1480,
@@ -42,6 +40,7 @@ class SurveyOptions:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     modules: Sequence[str] = ()
+    breakpoints: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ class SurveyedModule:
     findings: tuple[Finding, ...]
     module: Module | None = None  # None: not planned, since something blocks it
     records: tuple[FunctionRecord, ...] = ()
-    entries: Mapping[int, str] = field(default_factory=dict)  # how each function's entry is patched, by RVA
     region_bytes: int = 0
 
     @property
@@ -139,17 +137,9 @@ def _survey(image: Image, options: SurveyOptions, plan_it: bool = True) -> Surve
         return surveyed
     add_symbols(image)
     planned = ModulePlan(image, options.include, options.exclude)
-    region_bytes = planned.lay_out(_SLOTS, options.events, options.clock, 0, 0)
-    region = image.base + -(-image.size // _ALLOCATION) * _ALLOCATION
-    patches = {rva: len(new) for rva, _, new in planned.compose(region, 0).patches}
-    records = tuple(planned.records())
-    entries = {
-        record.rva: _ENTRIES[patches[record.rva]]
-        for record in records
-        if not record.status and record.rva in patches
-    }
+    region_bytes = planned.lay_out(_SLOTS, options.events, options.clock, 0, 0, options.breakpoints)
     return replace(
-        surveyed, module=planned.module(), records=records, entries=entries, region_bytes=region_bytes
+        surveyed, module=planned.module(), records=tuple(planned.records()), region_bytes=region_bytes
     )
 
 

@@ -6,10 +6,10 @@ The object that ``plan --json`` prints has these keys; they stay as they are, fu
 - ``findings``: of the process; each ``key``, ``verdict`` (``blocks``, ``limits``, ``unknown``, ``fine``),
   ``text`` (what follows the name of what it is about)
 - ``modules``: the program, then those asked for; each ``name``, ``path``, ``base``, ``size``, ``findings``
-  and ``planned``, and if that is true all that ``info --json`` has for a module, ``entries`` (functions by
-  how their entry is changed), ``region_bytes`` (memory beside the module) and ``records``: of each function
-  ``name``, ``rva``, ``address``, ``size`` (bytes), ``sources``, ``status``, ``reason`` (why it is not
-  instrumented, or null), ``entry`` (or null)
+  and ``planned``, and if that is true all that ``info --json`` has for a module, ``region_bytes`` (memory
+  beside the module) and ``records``: of each function ``name``, ``rva``, ``address``, ``size`` (bytes),
+  ``sources``, ``status``, ``reason`` (why it is not instrumented, or null), ``entry`` (how its start would
+  lead to its copy, or null)
 - ``notes``: lines about modules that were asked for and left out
 - ``memory``: ``copies`` (bytes beside the modules), ``buffers`` (bytes of the trace that are mapped),
   ``thread`` (bytes of them that a thread takes up at a time)
@@ -20,7 +20,6 @@ Sizes are bytes; addresses are hexadecimal strings.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
@@ -71,7 +70,6 @@ def _module(surveyed: SurveyedModule) -> dict[str, Any]:
     return {
         **told,
         **module_info(module, surveyed.records),
-        "entries": dict(Counter(surveyed.entries.values()).most_common()),
         "region_bytes": surveyed.region_bytes,
         "records": [
             {
@@ -84,7 +82,7 @@ def _module(surveyed: SurveyedModule) -> dict[str, Any]:
                 ],
                 "status": record.status,
                 "reason": module.statuses.get(record.status),
-                "entry": surveyed.entries.get(record.rva),
+                "entry": None if record.status else record.entry.name.lower(),
             }
             for record in surveyed.records
         ],
@@ -146,8 +144,6 @@ def _module_rows(surveyed: SurveyedModule, list_refused: bool) -> Iterator[tuple
     yield first
     yield from _finding_rows(surveyed.name, surveyed.findings)
     yield from rest
-    entries = Counter(surveyed.entries.values()).most_common()
-    yield "  entries", ", ".join(f"{number:,} by a {kind}" for kind, number in entries) or "none"
     figures = surveyed.module.plan
     copies, data, code = (figures[key] for key in ("copy_bytes", "data_bytes", "executable_bytes"))
     yield (
