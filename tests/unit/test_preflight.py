@@ -202,8 +202,10 @@ V8_UNWIND = bytes.fromhex("09040205040301 50") + struct.pack("<I", FIRST)
 BUILTINS = 512
 
 
-def with_builtins(tmp_path: Path, unwind: bytes = V8_UNWIND, flag: bytes = V8_FLAG) -> Image:
-    """Functions of 16 bytes: 100 ordinary ones, BUILTINS with one UNWIND_INFO in common, 100 ordinary ones.
+def with_builtins(
+    tmp_path: Path, unwind: bytes = V8_UNWIND, flag: bytes = V8_FLAG, builtins: int = BUILTINS
+) -> Image:
+    """Functions of 16 bytes: 100 ordinary ones, `builtins` with one UNWIND_INFO in common, 100 ordinary ones.
 
     The built-ins have 64 bytes without unwind data before them and 128 behind.
     """
@@ -211,9 +213,9 @@ def with_builtins(tmp_path: Path, unwind: bytes = V8_UNWIND, flag: bytes = V8_FL
     rdata = FIRST + len(code)
     own, shared, table = rdata, rdata + 16, rdata + 32
     first = 100 * 16 + 64
-    second = first + BUILTINS * 16 + 128
+    second = first + builtins * 16 + 128
     entries = [(16 * i, own) for i in range(100)]
-    entries += [(first + 16 * i, shared) for i in range(BUILTINS)]
+    entries += [(first + 16 * i, shared) for i in range(builtins)]
     entries += [(second + 16 * i, own) for i in range(100)]
     pdata = b"".join(struct.pack("<III", FIRST + at, FIRST + at + 6, info) for at, info in entries)
     constants = bytes.fromhex("01040205040301 50").ljust(16, b"\0") + unwind.ljust(16, b"\0") + pdata + flag
@@ -237,9 +239,14 @@ def test_v8_is_traceable_but_for_its_builtins(tmp_path: Path) -> None:
     assert outside == [0] * 200
 
 
-@pytest.mark.parametrize("unwind", [bytes.fromhex("01040205040301 50"), UNWIND])
-def test_v8_whose_builtins_are_not_found_is_not_traceable(tmp_path: Path, unwind: bytes) -> None:
-    image = with_builtins(tmp_path, unwind)
+@pytest.mark.parametrize(
+    ("unwind", "builtins"),
+    [(bytes.fromhex("01040205040301 50"), BUILTINS), (UNWIND, BUILTINS), (V8_UNWIND, 300)],
+)
+def test_v8_whose_builtins_are_not_found_is_not_traceable(
+    tmp_path: Path, unwind: bytes, builtins: int
+) -> None:
+    image = with_builtins(tmp_path, unwind, builtins=builtins)
     assert one(image, "runtime").verdict is Verdict.BLOCKS
     assert runtimes.closed_code(image) == ()
 
@@ -413,6 +420,7 @@ def test_what_the_system_does_not_tell_is_unknown_and_not_fine(fact: str) -> Non
         ("debugged", True, "debugger", Verdict.BLOCKS, "detach"),
         ("protection", 0x31, "protected", Verdict.BLOCKS, "(light)"),  # antimalware, light
         ("protection", 0x62, "protected", Verdict.BLOCKS, "protected process:"),
+        ("protection", 0x60, "protected", Verdict.FINE, ""),  # a signer, but no protection
         ("dynamic_code", 1, "acg", Verdict.BLOCKS, "Arbitrary Code Guard"),
         ("dynamic_code", 8, "acg", Verdict.FINE, ""),  # audit only
         ("signatures", 1, "cig", Verdict.BLOCKS, "Code Integrity Guard"),
