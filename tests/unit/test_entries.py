@@ -128,8 +128,8 @@ def test_int3s_that_are_stepped_over_are_part_of_their_function(kind: str, body:
 
 def test_an_int3_behind_a_call_that_does_not_return_ends_the_function() -> None:
     program = images.build(
-        "function f\n inc rax\n inc rcx\n inc rdx\n call g\n int3\n .byte 6\nfunction g\n lea rsp, [rsp + 8]\n"
-        f" ret\n{FAR}",
+        "function f\n inc rax\n inc rcx\n inc rdx\n call g\n int3\n .byte 6\n"
+        f"function g\n lea rsp, [rsp + 8]\n ret\n{FAR}",
         seeds=[("f", Source.EXPORT)],
     )
     pair = Pair(program)
