@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from calltrace.calltree import summarize
+from calltrace.export import report
 from calltrace.model import Cause, Entry, State
 from calltrace.tracefile import TraceFile
 from live.test_session import Running, calls, file, run, session
@@ -63,6 +64,12 @@ def test_every_call_of_a_packed_function_is_recorded_and_unnoticed(
         found = calls(summary)
         assert {name: found.get(name) for name in PACKED} == expected
         assert summary.orphans == summary.gaps == summary.lost == 0
+        told = report.info(trace, summary)["modules"][0]
+        assert told["functions"]["by_entry"]["breakpoint"] == len(told["breakpoints"])
+        assert {place["name"] for place in told["breakpoints"]} >= {
+            f"packed!{name}" for name, (_, entry) in PACKED.items() if entry is Entry.BREAKPOINT
+        }
+        assert summary.max_depth <= LEVELS + 2  # every call has its end, those that run into an int3 too
 
 
 def test_a_function_without_unwind_data_can_be_recorded_alone(file: Path) -> None:
@@ -91,6 +98,7 @@ def test_a_program_busy_in_packed_functions_is_recorded_again_and_again_and_left
             "attach", {"output": windows.path(made_now)}, process_id=running.process_id, seconds=0.1
         )
         assert done.returncode == 0, done.stderr.decode()
+        assert b"changed by others" not in done.stderr
         with TraceFile(made_now) as made:
             summary = summarize(made)
             assert made.state == State.STOPPED

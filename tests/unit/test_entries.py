@@ -115,12 +115,26 @@ def test_functions_stay_as_they_are_if_breakpoints_are_not_wanted() -> None:
         pair.check("f", State.arbitrary(random.Random(number)))
 
 
-@pytest.mark.parametrize("body", ["int3\n inc rax\n ret", "inc eax\n int3\n inc rbx\n ret", "int3"])
-def test_a_function_that_stops_at_its_start_behaves_as_before(body: str) -> None:
-    program = images.build(f"leaf f\n {body}\n ret\n{FAR}", seeds=[("f", Source.EXPORT)])
+@pytest.mark.parametrize("body", ["int3\n ret", "int3\n inc rax\n inc rcx\n ret", "inc eax\n int3\n ret"])
+@pytest.mark.parametrize("kind", ["leaf", "function"])
+def test_int3s_that_are_stepped_over_are_part_of_their_function(kind: str, body: str) -> None:
+    program = images.build(f"{kind} f\n {body}\n{FAR}", seeds=[("f", Source.EXPORT)])
+    pair = Pair(program)
+    rung = JUMP if "rcx" in body else BREAKPOINT
+    assert pair.entries[program.symbols["f"]] is rung
+    for number in range(RUNS):
+        pair.check("f", State.arbitrary(random.Random(number)))
+
+
+def test_an_int3_behind_a_call_that_does_not_return_ends_the_function() -> None:
+    program = images.build(
+        "function f\n inc rax\n inc rcx\n inc rdx\n call g\n int3\n .byte 6\n"
+        f"function g\n lea rsp, [rsp + 8]\n ret\n{FAR}",
+        seeds=[("f", Source.EXPORT)],
+    )
     pair = Pair(program)
     start = program.symbols["f"]
-    assert pair.entries[start] is BREAKPOINT
+    assert pair.entries[start] is JUMP
     for number in range(RUNS):
         state = State.arbitrary(random.Random(number))
         assert_same(pair.original.run(start, state).state, pair.patched.run(start, state).state)

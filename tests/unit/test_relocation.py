@@ -721,7 +721,7 @@ def test_short_jump_is_used_only_where_padding_is_in_reach(where: str, distance:
     ("body", "status"),
     [
         ("push rbp\n .byte 0x67, 0x8d, 0x05 # lea eax, [eip + 0]\n .long 0\n pop rbp\n ret\n", UNDECODABLE),
-        ("int3\n inc rax\n ret\n", UNDECODABLE),
+        ("int3\n nop\n inc rax\n ret\n", UNDECODABLE),
         (".byte 0x67, 0x8d, 0x05\n .long 0\n ret\n", UNDECODABLE),
         ("call behind\nbehind:\n pop rax\n ret\n", POSITION_DEPENDENT),
     ],
