@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from calltrace import calltree, wine
-from calltrace.errors import AccessRefused, FileMissing, UsageError
+from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
 from calltrace.export import FORMATS, report
 from calltrace.export.text import TreeText
 from calltrace.patterns import Pattern
@@ -149,6 +149,7 @@ def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
         "include": options.include,
         "exclude": options.exclude,
         "modules": options.modules,
+        "breakpoints": not options.no_breakpoints,
         "policy": options.policy,
         "max_size": options.max_size,
     }
@@ -195,6 +196,43 @@ def _attach(request: Request, console: Console) -> int:
         ),
         _progress(options, console),
     )
+
+
+def _plan(request: Request, console: Console) -> int:
+    options = request.options
+    _check_patterns(options)
+    process_id = _process_id(options.target)
+    if process_id is not None and os.name != "nt":
+        return wine.relay(request.words, options.prefix)
+    from calltrace import survey
+    from calltrace.export.plan import write_plan, write_plan_json
+    from calltrace.preflight import Verdict
+
+    chosen = survey.SurveyOptions(
+        options.events,
+        options.clock,
+        options.include,
+        options.exclude,
+        options.modules,
+        not options.no_breakpoints,
+    )
+    if process_id is not None:
+        found = survey.of_process(process_id, chosen)
+    else:
+        found = survey.of_program(options.target, chosen)
+    if options.json:
+        write_plan_json(found, console.out)
+    else:
+        write_plan(found, options.refused, console.out)
+    return NotTraceable.exit_code if found.verdict is Verdict.BLOCKS else 0
+
+
+def _process_id(target: str) -> int | None:
+    """The number that `target` is, unless a file has that name."""
+    try:
+        return None if os.path.exists(target) else number(target)
+    except ValueError:
+        return None
 
 
 def _progress(options: argparse.Namespace, console: Console) -> Callable[[str], None]:
@@ -273,14 +311,7 @@ def overview() -> str:
 
 
 _FILE = Option(("file",), "a trace file", metavar="FILE")
-_RECORDING = (
-    Option(
-        ("-o",),
-        "the trace file to write; default: PROGRAM.calltrace in the working folder",
-        metavar="FILE",
-        dest="output",
-        convert=Path,
-    ),
+_WHAT = (
     Option(
         ("--events",),
         "functions: entries and exits; outward: also calls that leave the traced code or whose target is "
@@ -300,6 +331,27 @@ _RECORDING = (
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
     Option(
+        ("--no-breakpoints",),
+        "leave functions alone whose start has no room for a jump, but only for a breakpoint",
+        switch=True,
+    ),
+)
+_PREFIX = Option(
+    ("--prefix",),
+    "the Wine prefix to use; default: WINEPREFIX, else our own",
+    metavar="DIR",
+    convert=Path,
+)
+_RECORDING = (
+    Option(
+        ("-o",),
+        "the trace file to write; default: PROGRAM.calltrace in the working folder",
+        metavar="FILE",
+        dest="output",
+        convert=Path,
+    ),
+    *_WHAT,
+    Option(
         ("--policy",),
         "when there is no more room: block the program until there is (default), or drop the oldest events",
         choices=("block", "drop-oldest"),
@@ -312,12 +364,7 @@ _RECORDING = (
         convert=byte_size,
         default=0,
     ),
-    Option(
-        ("--prefix",),
-        "the Wine prefix to use; default: WINEPREFIX, else our own",
-        metavar="DIR",
-        convert=Path,
-    ),
+    _PREFIX,
     Option(("--quiet",), "say nothing but errors", switch=True),
 )
 
@@ -345,6 +392,23 @@ COMMANDS: Sequence[Command] = (
             *_RECORDING,
         ),
         _attach,
+    ),
+    Command(
+        "plan",
+        "Tell what tracing a program or a running process would do, or why it cannot be; nothing is touched.",
+        "calltrace plan demo.exe --refused",
+        (
+            Option(
+                ("target",),
+                "a program's file, which is not started, or a process id; a file of that name comes first",
+                metavar="PROGRAM|PID",
+            ),
+            *_WHAT,
+            Option(("--refused",), "list each function that cannot be instrumented", switch=True),
+            Option(("--json",), "as JSON, with every function", switch=True),
+            _PREFIX,
+        ),
+        _plan,
     ),
     Command(
         "info",

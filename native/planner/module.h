@@ -44,7 +44,7 @@ struct ct_group {
     bool chained;        /* has parts chained to its primary */
     bool tables;         /* and a jump table was found */
     bool joined;         /* became part of another function, or was no function: to be taken out */
-    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one */
+    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one; 1: an int3 */
     uint32_t pad;
     uint32_t copy_entry;    /* offset in the region of what the patch jumps to */
     struct ct_range mapped; /* what the address map of its indirect jumps covers */
@@ -86,6 +86,19 @@ struct ct_plan {
     VEC(uint8_t) data; /* unwind data and address maps */
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };
+
+/* Appends to plan->data. */
+static inline void put_u8(struct ct_plan *plan, uint8_t value)
+{
+    vec_push(&plan->data, &plan->oom, value);
+}
+
+static inline void put_u32(struct ct_plan *plan, uint32_t value)
+{
+    for (unsigned shift = 0; shift < 32; shift += 8) {
+        put_u8(plan, (uint8_t)(value >> shift));
+    }
+}
 
 /* The part that holds rva, or NULL. */
 struct ct_part *ct_part_at(const struct ct_plan *plan, uint32_t rva);

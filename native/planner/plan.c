@@ -21,6 +21,7 @@ const char *ct_status_text(uint32_t status)
         [CT_IDS_EXHAUSTED] = "the trace has no number left for it",
         [CT_THUNK] = "import thunk: its calls are recorded where they are made",
         [CT_FILTERED] = "left out by the patterns given",
+        [CT_RUNTIME_CODE] = "its runtime looks return addresses up in tables of its own",
     };
     return status < CT_STATUS_COUNT ? text[status] : "unknown";
 }
@@ -134,7 +135,12 @@ void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted)
 {
     for (uint32_t i = 0; i < plan->groups.count; i++) {
         struct ct_function *function = &plan->groups.items[i].function;
-        if (!wanted[i] && function->status == CT_OK) {
+        if (wanted[i] == CT_CHOICE_WANT || function->status != CT_OK) {
+            continue;
+        }
+        if (wanted[i] == CT_CHOICE_RUNTIME) {
+            function->status = CT_RUNTIME_CODE;
+        } else {
             function->status = CT_FILTERED;
             function->flags |= CT_FUNCTION_FILTERED;
         }

@@ -3,6 +3,7 @@
 #include <cpuid.h>
 
 struct session *ct_session;
+__declspec(dllexport) volatile uint32_t ct_active; /* for those who look from outside: a recording is under way */
 uint64_t ct_cursor_offset;
 
 /* For slow_path.S: what xsave is to keep (0: use fxsave) and how many bytes that takes. */
@@ -180,6 +181,7 @@ static uint32_t start(struct ct_start *request)
     GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
                        (const wchar_t *)(uintptr_t)ct_slow_path, &self);
     __atomic_store_n(&ct_session, s, __ATOMIC_SEQ_CST);
+    ct_active = 1;
     ct_watch_modules();
     ct_start_service(s);
 
@@ -204,6 +206,7 @@ __declspec(dllexport) uint32_t ct_stop(void)
         return CT_RECORDER_NOT_STARTED;
     if (!ct_swap32(&s->stopped, 0, 1))
         return CT_RECORDER_OK;
+    ct_active = 0;
     ct_store32(&s->header->stop, 1);
     ct_close_all(s);
     s->header->tsc_end = ct_rdtsc();

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from calltrace import plan
 from calltrace.model import Source
 from calltrace.plan import Composition, ModulePlan, status_text
 from rig import images
@@ -37,6 +38,7 @@ class Status(enum.IntEnum):
     IDS_EXHAUSTED = 13
     THUNK = 14
     FILTERED = 15
+    RUNTIME_CODE = 16
 
 
 Change = Callable[[Program, bytearray], None]
@@ -186,7 +188,7 @@ def planned(program: Program, change: Change, exclude: Iterable[str] = (), first
     if "import" in program.symbols:
         image.imports[program.symbols["import"]] = "a.dll!b"
     plan = ModulePlan(image, exclude=list(exclude))
-    plan.lay_out(Slots(), "all", "none", first, 0)
+    plan.lay_out(Slots(), "all", "none", first, 0, breakpoints=False)
     return plan.compose(image.base + 0x100000, 0)
 
 
@@ -228,9 +230,20 @@ def test_filtered_functions_are_left_alone_and_are_no_refusals() -> None:
     assert [rva for rva, _, _ in made.patches] == [program.symbols["a"]]
 
 
+def test_code_of_a_runtime_is_left_alone_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = images.build("function a\n .space 8, 0x90\n ret\nfunction f\n .space 8, 0x90\n ret\n")
+    start = program.symbols["f"]
+    monkeypatch.setattr(plan, "closed_code", lambda image: ((start, start + 1),))
+    made = planned(program, unchanged)
+    assert refusals(made)[0] == {start: (Status.RUNTIME_CODE, 0)}
+    assert made.refused == {status_text(Status.RUNTIME_CODE): 1}
+    assert [rva for rva, _, _ in made.patches] == [program.symbols["a"]]
+
+
 def test_every_status_is_provoked_and_has_a_text() -> None:
     texts = [status_text(status) for status in Status]
     assert len(set(texts)) == len(Status)
     assert status_text(len(Status)) == "unknown"
-    provoked = {case[0] for case in CASES.values()} | {Status.IDS_EXHAUSTED, Status.FILTERED, Status.OK}
+    provoked = {case[0] for case in CASES.values()}
+    provoked |= {Status.OK, Status.IDS_EXHAUSTED, Status.FILTERED, Status.RUNTIME_CODE}
     assert provoked == set(Status)
