@@ -58,6 +58,37 @@ def test_second_jump_table_of_distances_behind_and_inside_the_first() -> None:
         )  # a TAIL instead of a LEAVE: the original body ran on
 
 
+def test_jump_table_ends_where_one_begins_that_only_its_cases_name() -> None:
+    """Taken for an entry of the first table, the second's first leads into a constant: a call to nowhere."""
+    switch = """
+    and ecx, 1
+    lea rdx, [rip + {table}]
+    movsxd rax, dword ptr [rdx + rcx*4]
+    add rax, rdx
+    jmp rax
+"""
+    program = images.build(
+        f"""function f
+{switch.format(table="one")}
+one_0:
+    ret
+one_1:
+    mov rcx, rbx
+{switch.format(table="two")}
+two_1:
+    movabs r8, 0x9090907fffffffe8
+two_0:
+    inc rbx
+    ret
+""",
+        "one:\n.long one_0 - one, one_1 - one\ntwo:\n.long two_0 - two, two_1 - two\n",
+    )
+    pair = Pair(program)
+    assert pair.copied("f")
+    for seed in range(4):
+        pair.check("f", State.arbitrary(random.Random(seed)))
+
+
 def test_leaf_function_that_only_a_leaf_function_names() -> None:
     padding = "end\n .space 16, 0xcc\n"
     program = images.build(
