@@ -525,8 +525,9 @@ static int by_begin(const void *a, const void *b)
     return x->begin < y->begin ? -1 : x->begin > y->begin ? 1 : 0;
 }
 
-/* The RUNTIME_FUNCTION array of the copies: ascending, as the system's binary search wants it. */
-static uint32_t put_table(struct ct_plan *plan)
+/* The RUNTIME_FUNCTION array of the copies: ascending, as the system's binary search wants it. The system refuses an
+ * empty one: if all copies are of leaf functions, one entry for their region's first byte says that it has no frame. */
+static uint32_t put_table(struct ct_plan *plan, uint32_t no_frame)
 {
     VEC(struct table_entry) table = {0};
     for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
@@ -541,6 +542,8 @@ static uint32_t put_table(struct ct_plan *plan)
     if (table.count) {
         /* joined parts lie with their function, whatever their own address was */
         qsort(table.items, table.count, sizeof *table.items, by_begin);
+    } else {
+        vec_push(&table, &plan->oom, (struct table_entry){plan->region, plan->region + 1, no_frame});
     }
     for (uint32_t i = 0; i < table.count; i++) {
         put_u32(plan, table.items[i].begin);
@@ -577,7 +580,10 @@ void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, 
         set_u32(plan, holes.items[i].at + 8, plan->parts.items[holes.items[i].part].copy_unwind);
     }
     vec_free(&holes);
+    align(plan, 4);
+    uint32_t no_frame = data_base + plan->data.count;
+    put_u32(plan, 1); /* UNWIND_INFO, version 1, of a leaf */
     align(plan, 16);
     *table = data_base + plan->data.count;
-    *table_count = put_table(plan);
+    *table_count = put_table(plan, no_frame);
 }
