@@ -65,6 +65,14 @@ static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
     }
 }
 
+/* Only data that was taken for code goes, or reads and writes, outside the image. */
+static bool leads_astray(const struct ct_plan *plan, const struct ct_insn *insn)
+{
+    bool goes = insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC;
+    bool accesses = insn->flags & CT_INSN_RIP && !(insn->flags & CT_INSN_LEA);
+    return (goes || accesses) && insn->target >= plan->image.size;
+}
+
 /* One run of instructions without a break, and the branches found on it queued. */
 static void decode_run(struct ct_plan *plan, uint32_t at)
 {
@@ -85,7 +93,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
         }
         uint32_t from = (uint32_t)(part - plan->parts.items);
         struct ct_insn insn;
-        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn)) {
+        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn) || leads_astray(plan, &insn)) {
             part->dirty = true;
             return;
         }

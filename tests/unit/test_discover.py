@@ -89,6 +89,36 @@ two_0:
         pair.check("f", State.arbitrary(random.Random(seed)))
 
 
+def test_what_follows_a_jump_table_is_not_code() -> None:
+    """Nothing says that the table of RVAs has two entries: a third leads to bytes that call to nowhere."""
+    program = images.build(
+        """function f
+    and eax, 1
+    .byte 0x48, 0x8d, 0x15 # lea rdx, [image base]
+    .long image - after
+after:
+    .byte 0x8b, 0x8c, 0x82 # mov ecx, [rdx + rax*4 + table's RVA]
+    .long table - image
+    add rcx, rdx
+    jmp rcx
+one:
+    inc rbx
+    ret
+two:
+    dec rbx
+    ret
+table: # inside the function, as older MSVC has it
+    .long one - image, two - image, data - image
+data:
+    .byte 0xe8, 0, 0, 0, 0x60
+""",
+    )
+    pair = Pair(program)
+    assert pair.copied("f")
+    for seed in range(4):
+        pair.check("f", State.arbitrary(random.Random(seed)))
+
+
 def test_leaf_function_that_only_a_leaf_function_names() -> None:
     padding = "end\n .space 16, 0xcc\n"
     program = images.build(
