@@ -65,31 +65,12 @@ static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
     }
 }
 
-/* gcc's and clang's hold distances from the table, whose address a lea gives; older code holds whole addresses. */
-static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint32_t size, uint32_t i)
+/* Only data that was taken for code goes, or reads and writes, outside the image. */
+static bool leads_astray(const struct ct_plan *plan, const struct ct_insn *insn)
 {
-    return size == 4 ? table + ct_u32(&plan->image, table + 4 * i)
-                     : ct_u64(&plan->image, table + 8 * i) - plan->image.base;
-}
-
-static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
-{
-    uint32_t group = plan->parts.items[from].group, count = 0;
-    while (count < TABLE_LIMIT && spend(plan) && ct_has(&plan->image, table + size * count, size)) {
-        uint64_t rva = lea_table_entry(plan, table, size, count);
-        if (rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
-            break;
-        }
-        count++;
-    }
-    if (count < 2) { /* one may be chance: the lea is of something else */
-        return;
-    }
-    plan->groups.items[group].tables = true;
-    mark(plan, table, size * count, CT_MARK_BODY);
-    for (uint32_t i = 0; i < count; i++) {
-        lead(plan, from, (uint32_t)lea_table_entry(plan, table, size, i));
-    }
+    bool goes = insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC;
+    bool accesses = insn->flags & CT_INSN_RIP && !(insn->flags & CT_INSN_LEA);
+    return (goes || accesses) && insn->target >= plan->image.size;
 }
 
 /* Is this a breakpoint in the program's source? A handler, or a debugger, steps over it. Other int3s stand behind calls
@@ -123,7 +104,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
         }
         uint32_t from = (uint32_t)(part - plan->parts.items);
         struct ct_insn insn;
-        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn)) {
+        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn) || leads_astray(plan, &insn)) {
             part->dirty = true;
             return;
         }
@@ -260,24 +241,78 @@ static void follow_funclet_leas(struct ct_plan *plan)
     decode_work(plan);
 }
 
-/* A table may lead to code that names the next one. */
+/* ---- jump tables whose address a lea gives ---- */
+
+/* gcc's and clang's hold distances from the table in 4 bytes; older code holds whole addresses in 8. */
+struct lea_table {
+    uint32_t from; /* part */
+    uint32_t at, size, count;
+};
+
+/* Nothing says how many entries a table has: it ends where another begins, and before what leads to no instruction of
+ * the function. */
+static bool read_entry(struct ct_plan *plan, const struct lea_table *table, uint32_t i, uint32_t *rva)
+{
+    uint32_t at = table->at + table->size * i;
+    if (i >= TABLE_LIMIT || !spend(plan) || !ct_has(&plan->image, at, table->size) || (i && plan->named[at / 4])) {
+        return false;
+    }
+    uint64_t to = table->size == 4 ? table->at + ct_u32(&plan->image, at) : ct_u64(&plan->image, at) - plan->image.base;
+    *rva = (uint32_t)to;
+    return to < plan->image.size && in_group(plan, *rva, plan->parts.items[table->from].group) &&
+           (marked(plan, *rva, CT_MARK_START) || !marked(plan, *rva, CT_MARK_BODY));
+}
+
+static bool take_entry(struct ct_plan *plan, struct lea_table *table)
+{
+    uint32_t rva, second;
+    if (!read_entry(plan, table, table->count, &rva) ||
+        (table->count == 0 && !read_entry(plan, table, 1, &second))) { /* one may be chance: no table */
+        return false;
+    }
+    mark(plan, table->at + table->size * table->count++, table->size, CT_MARK_BODY);
+    plan->groups.items[plan->parts.items[table->from].group].tables = true;
+    lead(plan, table->from, rva);
+    return true;
+}
+
+/* A function's tables lie one behind the other, and code that one leads to may be what names the next. So that no table
+ * is read beyond its end, all are read at once, one entry of each in turn. */
 static void follow_lea_tables(struct ct_plan *plan)
 {
-    uint32_t known;
-    do {
-        known = plan->insns.count;
-        for (uint32_t i = 0; i < plan->leas.count && !plan->oom; i++) {
-            struct ct_cross lea = plan->leas.items[i];
-            if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
-                read_lea_table(plan, lea.from, lea.to, 4);
-                read_lea_table(plan, lea.from, lea.to, 8);
-                if (!marked(plan, lea.to, CT_MARK_BODY) && in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
-                    lead(plan, lea.from, lea.to); /* no table: a label */
-                }
-                decode_work(plan);
+    VEC(struct lea_table) tables = {0};
+    uint32_t taken = 0, seen = 0; /* leas already taken for tables are moved to the front */
+    while (!plan->oom) {
+        if (!tables.count) {
+            seen = taken; /* indirect jumps found since make tables of what were none */
+        }
+        for (; seen < plan->leas.count; seen++) {
+            struct ct_cross lea = plan->leas.items[seen];
+            if (lea.to < plan->image.size && plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
+                plan->leas.items[seen] = plan->leas.items[taken];
+                plan->leas.items[taken++] = lea;
+                plan->named[lea.to / 4] = true;
+                vec_push(&tables, &plan->oom, (struct lea_table){lea.from, lea.to, 4, 0});
+                vec_push(&tables, &plan->oom, (struct lea_table){lea.from, lea.to, 8, 0});
             }
         }
-    } while (plan->insns.count != known && !plan->oom);
+        if (!tables.count) {
+            break;
+        }
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < tables.count; i++) {
+            struct lea_table table = tables.items[i];
+            if (take_entry(plan, &table)) {
+                tables.items[kept++] = table;
+            } else if (!table.count && table.size == 8 && !marked(plan, table.at, CT_MARK_BODY) &&
+                       in_group(plan, table.at, plan->parts.items[table.from].group)) {
+                lead(plan, table.from, table.at); /* no table: a label */
+            }
+        }
+        tables.count = kept;
+        decode_work(plan);
+    }
+    vec_free(&tables);
 }
 
 /* Where an indirect jump's table was not found: what is left between the instructions may be its cases. It may be data

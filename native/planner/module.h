@@ -61,6 +61,7 @@ struct ct_plan {
     struct ct_decoder *decoder;
     bool oom;
     uint8_t *marks;
+    bool *named;                       /* per 4 bytes of the image: a lea in a function with jump tables names them */
     VEC(struct ct_part) parts;         /* ascending, disjoint */
     VEC(struct ct_group) groups;       /* functions first in .pdata order, then leaf functions */
     VEC(struct ct_function) functions; /* ct_group.function of each, for the caller */

@@ -70,9 +70,10 @@ struct ct_plan *ct_plan_open(const struct ct_image *image)
     }
     plan->image = *image;
     plan->marks = calloc((size_t)image->size + 1, 1);
+    plan->named = calloc((size_t)image->size / 4 + 1, sizeof *plan->named);
     plan->decoder = ct_decoder_open();
     plan->budget = 16u << 20;
-    if (!plan->marks || !plan->decoder) {
+    if (!plan->marks || !plan->named || !plan->decoder) {
         ct_plan_close(plan);
         return NULL;
     }
@@ -102,6 +103,7 @@ void ct_plan_close(struct ct_plan *plan)
         vec_free(&plan->groups.items[i].parts);
     }
     free(plan->marks);
+    free(plan->named);
     free(plan->block_insn);
     free(plan->branch_label);
     free(plan->end_label);

@@ -164,9 +164,9 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "here",
     ),
-    "data out of reach": (
+    "an address out of reach": (
         Status.OUT_OF_RANGE,
-        "function f\n nop\nhere:\n .byte 0x48, 0x8b, 0x05, 0, 0, 0, 0x60\n ret\n",
+        "function f\n nop\nhere:\n .byte 0x48, 0x8d, 0x05, 0, 0, 0, 0x60 # lea rax, [rip + ...]\n ret\n",
         "",
         unchanged,
         "here",
