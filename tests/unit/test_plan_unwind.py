@@ -382,13 +382,3 @@ def test_code_of_a_compiler_unwinds_from_every_instruction(events: str, clock: s
     assert walked.deepest > 5
     after = pair.patched.run(run, state)
     assert before.state == after.state
-
-
-def test_leaf_functions_alone_have_a_table_that_the_system_takes() -> None:
-    program = images.build("leaf g\n lea rax, [rax + rcx + 1]\n ret\n", seeds=[("g", Source.EXPORT)])
-    pair = Pair(program)
-    assert pair.copied("g")
-    assert pair.composition.table_count == 1  # RtlAddFunctionTable refuses an empty one
-    [entry] = tables_of(pair.patched).entries
-    assert not tables_of(pair.patched).info(entry[2]).codes
-    walk(pair.patched, program.symbols["g"], State.arbitrary(random.Random(0)))
