@@ -255,7 +255,7 @@ def own_functions(name: str, statement: Statement) -> recorded.Names:
     made: dict[str, dict[int, str]] = {}
     for each in [name, *statement.modules]:
         program = targets.build(each)
-        functions = coff.functions(program, targets.source_of(each).name)
+        functions = coff.functions(program, targets.sources_of(each))
         made[program.name.lower()] = {
             rva: text
             for (rva, _), text in zip(functions.items(), demangled(functions.values()))

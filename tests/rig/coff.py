@@ -7,6 +7,7 @@ Read from the file itself, not through the engine, whose own reading of them is 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 _SYMBOL = struct.Struct("<8sIhHBB")  # name, value, section (from 1), type, storage class, auxiliary records
@@ -15,8 +16,8 @@ _FILE = 103  # IMAGE_SYM_CLASS_FILE
 _SHORT = 14  # of longer file names the assembler keeps that much
 
 
-def functions(program: Path, source: str) -> dict[int, str]:
-    """Names by RVA of the functions that `program` has from a source file called `source`.
+def functions(program: Path, sources: Iterable[Path]) -> dict[int, str]:
+    """Names by RVA of the functions that `program` has from `sources`, which are known by their file names.
 
     With link-time optimisation all that was optimised together counts as one source.
     """
@@ -28,7 +29,8 @@ def functions(program: Path, source: str) -> dict[int, str]:
         for at in range(header + 20 + optional_size, header + 20 + optional_size + 40 * sections, 40)
     ]
     strings = table + count * _SYMBOL.size
-    wanted = {source.encode(), source.encode()[:_SHORT], b"<artificial>"}
+    files = [source.name.encode() for source in sources]
+    wanted = {*files, *(file[:_SHORT] for file in files), b"<artificial>"}
     found: dict[int, str] = {}
     inside = False
     position = 0

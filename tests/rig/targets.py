@@ -22,6 +22,11 @@ def source_of(name: str) -> Path:
     return source
 
 
+def sources_of(name: str) -> list[Path]:
+    """What a target is compiled from: its source, and further ones that the first line names."""
+    return [source_of(name), *(SOURCES / word for word in flags_of(name) if Path(word).suffix in COMPILERS)]
+
+
 def flags_of(name: str) -> list[str]:
     """What the compiler is told by the first line of the source."""
     first = source_of(name).read_text(encoding="utf-8").partition("\n")[0]
@@ -31,22 +36,23 @@ def flags_of(name: str) -> list[str]:
 def build(name: str) -> Path:
     """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
 
-    A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries); with -shared among
-    them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's words.
+    A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries, and further sources);
+    with -shared among them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's words.
     """
-    source, flags = source_of(name), flags_of(name)
+    sources = sources_of(name)
+    flags = [word for word in flags_of(name) if SOURCES / word not in sources]
     program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
     BUILT.mkdir(parents=True, exist_ok=True)
-    made_of = [source, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
+    made_of = [*sources, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
     with open(BUILT / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
-            compiler = "x86_64-w64-mingw32-" + COMPILERS[source.suffix]
+            compiler = "x86_64-w64-mingw32-" + COMPILERS[sources[0].suffix]
             command = [compiler, "-static", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}"]
             fresh = program.with_suffix(".new" + program.suffix)
             # Flags come last: libraries among them must follow the source that uses them.
             done = subprocess.run(
-                [*command, "-o", str(fresh), str(source), *flags], capture_output=True, text=True, check=False
+                [*command, "-o", str(fresh), *map(str, sources), *flags], capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stderr
             fresh.replace(program)
