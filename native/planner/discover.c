@@ -101,7 +101,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
     }
     const uint32_t group = part->group;
     const struct ct_range *section = ct_exec(&plan->image, at);
-    while (section && !marked(plan, at, CT_MARK_START) && !plan->oom) {
+    while (section && !plan->oom) {
         if (at < part->begin || at >= part->end) {
             struct ct_part *before = part;
             part = ct_part_at(plan, at);
@@ -109,6 +109,9 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
                 before->runs_out = true;
                 return;
             }
+        }
+        if (marked(plan, at, CT_MARK_START)) {
+            return;
         }
         uint32_t from = (uint32_t)(part - plan->parts.items);
         struct ct_insn insn;
