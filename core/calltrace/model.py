@@ -75,6 +75,8 @@ class Source(enum.IntFlag):
     GUARD = 32
     POINTER = 64
     SYMBOL = 128
+    JUMP = 256
+    GAP = 512
 
 
 class FunctionFlag(enum.IntFlag):

@@ -10,7 +10,7 @@
 /* One bit set per byte of the image. */
 enum ct_mark {
     CT_MARK_START = 1,    /* an instruction was decoded here */
-    CT_MARK_TARGET = 2,   /* something may jump or return here: no patch may cover it but at its first byte */
+    CT_MARK_TARGET = 2,   /* something may jump or return here, or read it: no patch may cover it but at its start */
     CT_MARK_LAND = 4,     /* execution goes on here after unwinding */
     CT_MARK_PAD = 8,      /* int3 or nop between functions */
     CT_MARK_USED = 16,    /* covered by a patch */
@@ -68,6 +68,7 @@ struct ct_plan {
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */
     VEC(struct ct_cross) leas;
+    VEC(uint32_t) jumps; /* targets of direct jumps that lay in no known function */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
     uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
@@ -86,6 +87,25 @@ struct ct_plan {
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };
 
+static inline void ct_mark(struct ct_plan *plan, uint32_t rva, uint32_t size, uint8_t bits)
+{
+    for (uint32_t i = 0; i < size && rva < plan->image.size; i++, rva++) {
+        plan->marks[rva] |= bits;
+    }
+}
+
+static inline bool ct_marked(const struct ct_plan *plan, uint32_t rva, uint8_t bits)
+{
+    return rva < plan->image.size && plan->marks[rva] & bits;
+}
+
+/* Takes `amount` table entries from the work budget. */
+static inline bool ct_spend(struct ct_plan *plan, uint64_t amount)
+{
+    plan->budget -= amount < plan->budget ? amount : plan->budget;
+    return plan->budget;
+}
+
 /* The part that holds rva, or NULL. */
 struct ct_part *ct_part_at(const struct ct_plan *plan, uint32_t rva);
 /* Index of the instruction that starts at rva, or CT_NONE. */
@@ -101,6 +121,10 @@ void ct_sort_parts(struct ct_plan *plan);
 void ct_read_pdata(struct ct_plan *plan);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
+/* discover.c: is this what compilers and linkers fill the room between functions with? */
+bool ct_is_padding(const struct ct_insn *insn, const struct ct_image *image);
+/* gaps.c: leaf functions that nothing names, or only a jump, into plan->seeds. False: none. Seeds are sorted. */
+bool ct_read_gaps(struct ct_plan *plan);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
 /* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */
