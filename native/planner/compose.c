@@ -505,6 +505,10 @@ static void check_group(struct ct_plan *plan, uint32_t index)
         refuse(group, CT_IDS_EXHAUSTED, group->function.rva);
         return;
     }
+    if (ct_is_accessed(plan, group->function.rva, 5)) {
+        refuse(group, CT_READ_AS_DATA, group->function.rva);
+        return;
+    }
     uint32_t lowest = UINT32_MAX, highest = 0;
     for (uint32_t p = 0; p < group->parts.count; p++) {
         const struct ct_part *part = &plan->parts.items[group->parts.items[p]];

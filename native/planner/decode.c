@@ -272,7 +272,7 @@ static bool is_odd(const cs_insn *insn)
         return !is_int(insn, 0x29);
     case X86_INS_RET:
         return insn->bytes[insn->size - 1] != 0xC3; /* callees do not remove arguments */
-    case X86_INS_MOVABS: /* of memory at a whole address, not of a constant */
+    case X86_INS_MOVABS:                            /* of memory at a whole address, not of a constant */
         return (insn->detail->x86.opcode[0] & 0xFC) == 0xA0;
     default:
         break;
@@ -341,4 +341,19 @@ struct ct_effects ct_effects(struct ct_decoder *decoder)
                            (reg >= X86_REG_ZMM6 && reg <= X86_REG_ZMM15);
     }
     return effects;
+}
+
+bool ct_accesses_memory(const struct ct_decoder *decoder, uint32_t *registers, int64_t *displacement)
+{
+    const cs_insn *insn = decoder->insn;
+    for (uint8_t i = 0; i < insn->detail->x86.op_count && insn->id != X86_INS_LEA && insn->id != X86_INS_NOP; i++) {
+        const cs_x86_op *operand = &insn->detail->x86.operands[i];
+        if (operand->type == X86_OP_MEM) {
+            const cs_regs parts = {(uint16_t)operand->mem.base, (uint16_t)operand->mem.index};
+            *registers = general_bits(decoder, parts, 2);
+            *displacement = operand->mem.disp;
+            return true;
+        }
+    }
+    return false;
 }

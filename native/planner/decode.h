@@ -63,5 +63,8 @@ bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_
                struct ct_insn *out);
 /* Of the instruction that ct_decode() decoded last. An idiom that makes zero or all ones reads nothing. */
 struct ct_effects ct_effects(struct ct_decoder *decoder);
+/* Of the same: does it read or write memory by an operand? If so the general registers, bits as above,
+ * and the displacement that the address is made of. */
+bool ct_accesses_memory(const struct ct_decoder *decoder, uint32_t *registers, int64_t *displacement);
 
 #endif

@@ -92,6 +92,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
     }
     const uint32_t group = part->group;
     const struct ct_range *section = ct_exec(&plan->image, at);
+    struct ct_taken taken = {0};
     while (section && !plan->oom) {
         if (at < part->begin || at >= part->end) {
             struct ct_part *before = part;
@@ -113,6 +114,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
         ct_mark(plan, at, 1, CT_MARK_START);
         ct_mark(plan, at, insn.length, CT_MARK_BODY);
         vec_push(&plan->insns, &plan->oom, insn);
+        ct_note_accesses(plan, &insn, &taken);
         switch (insn.flow) {
         case CT_FLOW_JMP:
             jump(plan, from, insn.target);
@@ -476,6 +478,7 @@ static bool add_leaves(struct ct_plan *plan)
 {
     uint32_t known = plan->parts.count;
     uint32_t next_part = 0;
+    ct_sort_accesses(plan);
     for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
         struct ct_seed seed = plan->seeds.items[i];
         const struct ct_range *section = ct_exec(&plan->image, seed.rva);
@@ -494,7 +497,8 @@ static bool add_leaves(struct ct_plan *plan)
             }
             end = part->begin < end ? part->begin : end;
         }
-        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) ||
+        bool weak = !(seed.source & ~(CT_SOURCE_POINTER | CT_SOURCE_GAP));
+        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) || (weak && ct_is_accessed(plan, seed.rva, 5)) ||
             (seed.source == CT_SOURCE_POINTER && !plausible_start(plan, seed.rva))) {
             continue;
         }
@@ -721,6 +725,7 @@ void ct_discover(struct ct_plan *plan)
     if (plan->oom) {
         return;
     }
+    ct_sort_accesses(plan);
     sort_insns(plan);
     settle_groups(plan);
     if (plan->oom) {

@@ -68,7 +68,8 @@ struct ct_plan {
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */
     VEC(struct ct_cross) leas;
-    VEC(uint32_t) jumps; /* targets of direct jumps that lay in no known function */
+    VEC(uint32_t) accessed; /* addresses in the code that are read or written, ascending once sorted */
+    VEC(uint32_t) jumps;    /* targets of direct jumps that lay in no known function */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
     uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
@@ -119,6 +120,17 @@ struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva);
 void ct_sort_parts(struct ct_plan *plan);
 /* pdata.c: fills parts and groups from the exception directory. */
 void ct_read_pdata(struct ct_plan *plan);
+/* What a run of instructions has in its registers: addresses of code that a lea took. */
+struct ct_taken {
+    uint32_t registers; /* one bit each */
+    uint32_t rva[16];
+};
+/* accessed.c: after each instruction of a run, in order; `taken` starts as all zeros. */
+void ct_note_accesses(struct ct_plan *plan, const struct ct_insn *insn, struct ct_taken *taken);
+/* accessed.c: before ct_is_accessed. */
+void ct_sort_accesses(struct ct_plan *plan);
+/* accessed.c: does something take [rva, rva + size), or part of it, for data? */
+bool ct_is_accessed(const struct ct_plan *plan, uint32_t rva, uint32_t size);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
 /* discover.c: is this what compilers and linkers fill the room between functions with? */

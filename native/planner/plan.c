@@ -21,6 +21,7 @@ const char *ct_status_text(uint32_t status)
         [CT_IDS_EXHAUSTED] = "the trace has no number left for it",
         [CT_THUNK] = "import thunk: its calls are recorded where they are made",
         [CT_FILTERED] = "left out by the patterns given",
+        [CT_READ_AS_DATA] = "its first bytes are read or written as data",
     };
     return status < CT_STATUS_COUNT ? text[status] : "unknown";
 }
@@ -111,6 +112,7 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->insns);
     vec_free(&plan->crossings);
     vec_free(&plan->leas);
+    vec_free(&plan->accessed);
     vec_free(&plan->jumps);
     vec_free(&plan->work);
     vec_free(&plan->seeds);

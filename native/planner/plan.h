@@ -39,6 +39,7 @@ enum ct_status {
     CT_IDS_EXHAUSTED,      /* more functions or call sites than a trace can number */
     CT_THUNK,              /* import thunk: its calls are recorded where they are made */
     CT_FILTERED,           /* left out by the user's patterns */
+    CT_READ_AS_DATA,       /* something reads or writes its first bytes, which a jump would change */
     CT_STATUS_COUNT
 };
 
