@@ -41,7 +41,7 @@ SECONDS = 60  # for one run
 ORDERLY = {Cause.EXCEPTION, Cause.THREAD_EXIT, Cause.PROCESS_END}
 
 
-HOOKS = ("hook_*", "__cyg_profile_func_*")
+HOOKS = ("hook_", "__cyg_profile_func_")  # what the names in hooks.h begin with
 ENDS_WITH_HOOK = {"", Cause.EXCEPTION.text}
 
 
@@ -164,7 +164,7 @@ class Rig:
             "output": windows.path(trace),
             "events": choice[0],
             "clock": choice[1],
-            "exclude": statement.exclude + ([*HOOKS] if is_hooked(name) else []),
+            "exclude": statement.exclude + [start + "*" for start in HOOKS if is_hooked(name)],
             "modules": statement.modules,
         }
         answer = driver.run(
@@ -259,7 +259,7 @@ def own_functions(name: str, statement: Statement) -> recorded.Names:
         made[program.name.lower()] = {
             rva: text
             for (rva, _), text in zip(functions.items(), demangled(functions.values()))
-            if not text.startswith(("hook_", "__cyg_profile_func_"))
+            if not (is_hooked(each) and text.startswith(HOOKS))
         }
     return made
 

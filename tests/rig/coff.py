@@ -42,7 +42,9 @@ def functions(program: Path, sources: Iterable[Path]) -> dict[int, str]:
                 _text(raw[at + _SYMBOL.size : at + _SYMBOL.size * (1 + auxiliary)], raw, strings) in wanted
             )
         elif inside and kind == _FUNCTION and section > 0:
-            found.setdefault(starts[section - 1] + value, _text(name, raw, strings).decode())
+            text = _text(name, raw, strings).decode()
+            if not text.endswith(".cold"):  # a function's part
+                found.setdefault(starts[section - 1] + value, text)
         position += 1 + auxiliary
     return found
 

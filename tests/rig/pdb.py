@@ -30,7 +30,9 @@ class Pdb:
 
     procedures: dict[Address, str] = field(default_factory=dict)  # of modules with debug information
     publics: dict[Address, tuple[str, bool]] = field(default_factory=dict)  # name, is marked as function
-    described: list[tuple[int, int, int]] = field(default_factory=list)  # section, offset, size: of these modules
+    described: list[tuple[int, int, int]] = field(
+        default_factory=list
+    )  # section, offset, size: of these modules
 
 
 class _Streams:

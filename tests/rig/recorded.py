@@ -149,4 +149,3 @@ class OwnTrees:
         if (step.type, step.kind, step.id) != (StepType.OPEN, NodeKind.FUNCTION, callee):
             name = self._trace.node_name(NodeKind.FUNCTION, callee)
             self.problems.append(f"a direct call of {name} is not followed by its entry")
-

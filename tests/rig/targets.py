@@ -52,7 +52,10 @@ def build(name: str) -> Path:
             fresh = program.with_suffix(".new" + program.suffix)
             # Flags come last: libraries among them must follow the source that uses them.
             done = subprocess.run(
-                [*command, "-o", str(fresh), *map(str, sources), *flags], capture_output=True, text=True, check=False
+                [*command, "-o", str(fresh), *map(str, sources), *flags],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert done.returncode == 0, done.stderr
             fresh.replace(program)

@@ -134,7 +134,7 @@ int main(void)
         all += many.values[i];
     printf("small %d %d, large %d %d %d, nested %d\n", pair.first, pair.second, many.values[0], many.values[99], all,
            nested(100));
-    double complex number = conjugate(CMPLX(1.5, 2.5));
+    double complex number = conjugate(1.5 + 2.5 * I);
     double added[2], wide[4], numbers[24];
     _mm_storeu_pd(added, add_vectors(_mm_set_pd(2, 1), _mm_set_pd(20, 10)));
     for (int i = 0; i < 24; i++)

@@ -4,10 +4,10 @@
  *
  * exit: 5
  * output:
- *     3 -1 6
+ *     3 -3 6
  *     12 0 -7
  * tree:
- *     main
+ *     main  open at process end
  *         checked
  *         checked
  *             complain
@@ -18,7 +18,7 @@
  *             complain
  *         parsed
  *             complain
- *         ended
+ *         ended  open at process end
  *             complain
  *             give_up  open at process end
  */
@@ -85,5 +85,7 @@ int main(void)
     printf("%d", parsed("12"));
     printf(" %d", parsed("--"));
     printf(" %d\n", parsed("1x2"));
-    return ended(complaints);
+    int left = ended(complaints);
+    printf("not reached\n");
+    return left;
 }

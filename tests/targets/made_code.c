@@ -27,18 +27,17 @@ static const unsigned char constant[] = {0xB8, 7, 0, 0, 0, 0xC3};
 static const unsigned char calling[] = {0x48, 0x83, 0xEC, 40, 0xB9, 21, 0, 0, 0, 0x48, 0xB8, 0, 0,   0,
                                         0,    0,    0,    0,  0,    0xFF, 0xD0, 0x48, 0x83, 0xC4, 40, 0xC3};
 
-static int last;
+static volatile int last;
 
 static APART int called_back(int value)
 {
-    last = value;
     return value;
 }
 
 static APART int run(unsigned char *code)
 {
-    int result = ((int (*)(void))(ULONG_PTR)code)();
-    return result + 0 * last;
+    last = ((int (*)(void))(ULONG_PTR)code)(); /* so that it is no tail call */
+    return last;
 }
 
 int main(void)

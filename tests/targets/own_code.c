@@ -1,14 +1,12 @@
 // build: -O2 -D__USE_MINGW_ANSI_STDIO=0 own_code_asm.S
 /* Functions that look at themselves: at their own first bytes, at the code around them, at their return address. In
- * a copy they see other bytes and another address, which is a limit of tracing by copies; but they run, and what
- * only asks where it is is left alone, as the plan says.
+ * a copy they would see other bytes and other addresses. Those that can be seen to do so are left alone, and the plan
+ * says why; the others see their copy, which is a limit of tracing by copies, and run.
  *
- * not traced: calls_next, calls_over_data -- they take their own address from the stack
- * output:
- *     read 64 bytes, returns to code, next 1, data 2864434397, table 3 1 4 1
+ * not traced: calls_next, calls_over_data, read_self, read_other -- they take their own address from the stack, or are read
  * tree:
  *     main
- *         read_self
+ *         read_through
  *         returns_to
  *         read_table  x4
  */
@@ -23,12 +21,25 @@ unsigned read_table(unsigned index);
 
 static volatile unsigned seen;
 
-/* What it adds up differs in a traced run: its first bytes are a jump to its copy. */
 static APART unsigned read_self(void)
 {
     const volatile unsigned char *code = (const volatile unsigned char *)(ULONG_PTR)read_self;
+    unsigned sum = 0;
+    for (unsigned i = 0; i < 32; i++)
+        sum += code[i];
+    return sum;
+}
+
+static APART int read_other(void)
+{
+    return 40;
+}
+
+/* Its pointer comes from far away: nothing tells that these are bytes of a function, so it sees the jump there. */
+static APART unsigned read_through(const volatile unsigned char *code)
+{
     unsigned i;
-    for (i = 0; i < 64; i++)
+    for (i = 0; i < 32; i++)
         seen += code[i];
     return i;
 }
@@ -43,7 +54,9 @@ static APART int returns_to(void)
 
 int main(void)
 {
-    printf("read %u bytes,", read_self());
+    const unsigned char *other = (const unsigned char *)(ULONG_PTR)read_other;
+    printf("own %u, other %d,", read_self(), other[0] == 0xB8);
+    printf(" read %u,", read_through((const unsigned char *)(ULONG_PTR)returns_to));
     printf(" returns to %s,", returns_to() ? "code" : "nowhere");
     printf(" next %u,", calls_next());
     printf(" data %u,", calls_over_data());
