@@ -45,13 +45,19 @@ HOOKS = ("hook_", "__cyg_profile_func_")  # what the names in hooks.h begin with
 ENDS_WITH_HOOK = {"", Cause.EXCEPTION.text}
 
 
+def is_hooked(name: str) -> bool:
+    """Does the compiler write down what the target calls?"""
+    return "-finstrument-functions" in targets.flags_of(name)
+
+
 def stated_targets() -> dict[str, Statement]:
-    """The targets whose sources state what must come out."""
+    """The targets whose sources state what must come out, or let the compiler's hooks do so."""
     found = {}
     for source in sorted(targets.SOURCES.iterdir()):
-        statement = stated.read(source) if source.suffix in targets.COMPILERS else None
-        if statement:
-            found[source.stem] = statement
+        if source.suffix in targets.COMPILERS:
+            statement = stated.read(source) or (Statement() if is_hooked(source.stem) else None)
+            if statement:
+                found[source.stem] = statement
     return found
 
 
@@ -176,11 +182,6 @@ class Rig:
             }
         )
         return Run(answer["exit_code"], output.read_bytes(), answer["told"], choice or ("", ""), trace, log)
-
-
-def is_hooked(name: str) -> bool:
-    """Does the compiler write down what the target calls?"""
-    return "-finstrument-functions" in targets.flags_of(name)
 
 
 def _argument(word: str) -> str:

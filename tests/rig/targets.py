@@ -12,6 +12,7 @@ SOURCES = TREE / "tests" / "targets"
 BUILT = TREE / "build" / "targets"
 INCLUDE = TREE / "native" / "include"
 
+_BEHIND = TREE / "tests" / "rig" / "behind.S"
 _DEFAULT_FLAGS = "-O2"
 COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
 
@@ -37,13 +38,14 @@ def build(name: str) -> Path:
     """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
 
     A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries, and further sources);
-    with -shared among them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's words.
+    with -shared among them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's
+    words.
     """
     sources = sources_of(name)
     flags = [word for word in flags_of(name) if SOURCES / word not in sources]
     program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
     BUILT.mkdir(parents=True, exist_ok=True)
-    made_of = [*sources, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
+    made_of = [*sources, _BEHIND, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
     with open(BUILT / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
@@ -52,7 +54,7 @@ def build(name: str) -> Path:
             fresh = program.with_suffix(".new" + program.suffix)
             # Flags come last: libraries among them must follow the source that uses them.
             done = subprocess.run(
-                [*command, "-o", str(fresh), *map(str, sources), *flags],
+                [*command, "-o", str(fresh), *map(str, [*sources, _BEHIND]), *flags],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -1,6 +1,6 @@
 // build: -O2 -freorder-blocks-and-partition -D__USE_MINGW_ANSI_STDIO=0
-/* gcc moves what is seldom run out of a function, behind all others: `checked` and `parsed` go there and come back, `ended`
- * does not come back. It is still one function, entered once and left once.
+/* gcc moves what is seldom run out of a function, behind all others: `checked` and `parsed` go there and come back,
+ * `ended` does not come back. It is still one function, entered once and left once.
  *
  * exit: 5
  * output:

@@ -24,8 +24,8 @@
 /* mov eax, 7; ret */
 static const unsigned char constant[] = {0xB8, 7, 0, 0, 0, 0xC3};
 /* sub rsp, 40; mov ecx, 21; mov rax, called_back; call rax; add rsp, 40; ret */
-static const unsigned char calling[] = {0x48, 0x83, 0xEC, 40, 0xB9, 21, 0, 0, 0, 0x48, 0xB8, 0, 0,   0,
-                                        0,    0,    0,    0,  0,    0xFF, 0xD0, 0x48, 0x83, 0xC4, 40, 0xC3};
+static const unsigned char calling[] = {0x48, 0x83, 0xEC, 40, 0xB9, 21, 0,    0,    0,    0x48, 0xB8, 0,  0,
+                                        0,    0,    0,    0,  0,    0,  0xFF, 0xD0, 0x48, 0x83, 0xC4, 40, 0xC3};
 
 static volatile int last;
 

@@ -1,6 +1,6 @@
 // build: -O2 -D__USE_MINGW_ANSI_STDIO=0 tail_calls_asm.S
-/* Functions that leave by a jump, in every form; and two that do so to each other a million times, each of which looks at
- * the stack pointer: it must not move.
+/* Functions that leave by a jump, in every form; and two that do so to each other a million times, each of which looks
+ * at the stack pointer: it must not move.
  *
  * output:
  *     direct 1, memory 1, register 1, table 1, far 1
