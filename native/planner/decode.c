@@ -357,3 +357,10 @@ bool ct_accesses_memory(const struct ct_decoder *decoder, uint32_t *registers, i
     }
     return false;
 }
+
+uint32_t ct_registers_written(struct ct_decoder *decoder, const struct ct_image *image, const struct ct_insn *insn)
+{
+    struct ct_insn again;
+    bool decodes = ct_decode(decoder, image, insn->rva, insn->rva + insn->length, &again);
+    return decodes ? ct_effects(decoder).writes & 0xFFFF : 0xFFFF;
+}
