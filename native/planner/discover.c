@@ -83,6 +83,17 @@ static void jump(struct ct_plan *plan, uint32_t from, uint32_t rva)
     lead(plan, from, rva);
 }
 
+/* Is this a breakpoint in the program's source? A handler, or a debugger, steps over it. Other int3s stand behind calls
+ * that do not return, or fill gaps. */
+static bool is_stepped_over(const struct ct_plan *plan, const struct ct_part *part, const struct ct_insn *insn)
+{
+    const struct ct_insn *before = plan->insns.count > 1 ? insn - 1 : NULL;
+    bool after_call = before && ct_is_call(before) && before->rva + before->length == insn->rva;
+    uint8_t next = ct_u8(&plan->image, insn->rva + 1);
+    return insn->length == 1 && ct_u8(&plan->image, insn->rva) == 0xCC && !after_call && insn->rva + 1 < part->end &&
+           next != 0xCC && next != 0x90;
+}
+
 /* One run of instructions without a break, and the branches found on it queued. */
 static void decode_run(struct ct_plan *plan, uint32_t at)
 {
@@ -123,7 +134,10 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
             part->returns = true;
             return;
         case CT_FLOW_STOP:
-            return;
+            if (plan->oom || !is_stepped_over(plan, part, &plan->insns.items[plan->insns.count - 1])) {
+                return;
+            }
+            break;
         case CT_FLOW_JMP_IND:
             part->returns = true;
             plan->groups.items[group].unresolved |= ct_may_stay_inside(&insn);

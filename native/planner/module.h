@@ -44,7 +44,7 @@ struct ct_group {
     bool chained;        /* has parts chained to its primary */
     bool tables;         /* and a jump table was found */
     bool joined;         /* became part of another function, or was no function: to be taken out */
-    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one */
+    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one; 1: an int3 */
     uint32_t pad;
     uint32_t copy_entry;    /* offset in the region of what the patch jumps to */
     struct ct_range mapped; /* what the address map of its indirect jumps covers */
@@ -106,6 +106,19 @@ static inline bool ct_spend(struct ct_plan *plan, uint64_t amount)
 {
     plan->budget -= amount < plan->budget ? amount : plan->budget;
     return plan->budget;
+}
+
+/* Appends to plan->data. */
+static inline void put_u8(struct ct_plan *plan, uint8_t value)
+{
+    vec_push(&plan->data, &plan->oom, value);
+}
+
+static inline void put_u32(struct ct_plan *plan, uint32_t value)
+{
+    for (unsigned shift = 0; shift < 32; shift += 8) {
+        put_u8(plan, (uint8_t)(value >> shift));
+    }
 }
 
 /* The part that holds rva, or NULL. */

@@ -209,7 +209,7 @@ def planned(program: Program, change: Change, exclude: Iterable[str] = (), first
     if "import" in program.symbols:
         image.imports[program.symbols["import"]] = "a.dll!b"
     plan = ModulePlan(image, exclude=list(exclude))
-    plan.lay_out(Slots(), "all", "none", first, 0)
+    plan.lay_out(Slots(), "all", "none", first, 0, breakpoints=False)
     return plan.compose(image.base + 0x100000, 0)
 
 
