@@ -45,7 +45,14 @@ def build(name: str) -> Path:
     flags = [word for word in flags_of(name) if SOURCES / word not in sources]
     program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
     BUILT.mkdir(parents=True, exist_ok=True)
-    made_of = [*sources, _BEHIND, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
+    made_of = [
+        *sources,
+        _BEHIND,
+        Path(__file__),
+        *SOURCES.glob("*.h"),
+        *SOURCES.glob("*.inc"),
+        *INCLUDE.glob("*.h"),
+    ]
     with open(BUILT / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):

@@ -1,6 +1,6 @@
 /* Vectors of four doubles: in one ymm register each, or, without AVX, in two xmm registers. */
 .file "arguments_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .balign 16
 PROCEDURE wide_sum              /* rcx result, rdx vectors, r8d: is there AVX? */

@@ -1,6 +1,6 @@
 /* The functions of call_forms.c. */
 .file "call_forms_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 FUNCTION first
     lea eax, [rbx + 1]

@@ -1,6 +1,6 @@
 /* The functions of conventions.c. */
 .file "conventions_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 /* What every register but rsp is given, and what is found in it after the calls. */
 .set GPRS, 15

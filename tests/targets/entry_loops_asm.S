@@ -1,6 +1,6 @@
 /* The functions of entry_loops.c: turns in ecx, the sum in edx. */
 .file "entry_loops_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .balign 16
 FUNCTION to_first_byte

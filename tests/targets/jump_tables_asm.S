@@ -1,6 +1,6 @@
 /* The functions of jump_tables.c: which in ecx; cases return 100 and up. */
 .file "jump_tables_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .macro CASES
 10: mov eax, 100

@@ -3,8 +3,13 @@
  * a copy they would see other bytes and other addresses. Those that can be seen to do so are left alone, and the plan
  * says why; the others see their copy, which is a limit of tracing by copies, and run.
  *
- * not traced: calls_next, calls_over_data, read_self, read_other -- they take their own address from the stack, or are
- * read tree: main read_through returns_to read_table  x4
+ * not traced: calls_next, calls_over_data, read_self, read_other
+ *     -- they take their own address from the stack, or their first bytes are read
+ * tree:
+ *     main
+ *         read_through
+ *         returns_to
+ *         read_table  x4
  */
 #include <stdio.h>
 #include <windows.h>

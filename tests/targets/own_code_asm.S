@@ -1,6 +1,6 @@
 /* The functions of own_code.c that C cannot say. */
 .file "own_code_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .balign 16
 PROCEDURE calls_next            /* the address of the instruction behind the call: is it that of the label there? */

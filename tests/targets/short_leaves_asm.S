@@ -1,6 +1,6 @@
 /* The functions of short_leaves.c. Not one byte lies between them. */
 .file "short_leaves_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .balign 16
 FUNCTION only_ret           /* c3 */

@@ -1,6 +1,6 @@
 /* The functions of short_procedures.c. Not one byte lies between them. */
 .file "short_procedures_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .balign 16
 PROCEDURE only_ret

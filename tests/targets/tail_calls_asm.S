@@ -1,6 +1,6 @@
 /* The functions of tail_calls.c. */
 .file "tail_calls_asm.S"
-#include "assembly.h"
+#include "assembly.inc"
 
 .balign 16
 FUNCTION one
