@@ -166,10 +166,21 @@ static void decode_work(struct ct_plan *plan)
 
 /* ---- exception data ---- */
 
+/* First all funclets are named; then the functions that are none are read, which are the parents; then the funclets,
+ * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). Funclets without
+ * RUNTIME_FUNCTION are functions only when leaf functions are known: the last two again for them. */
+enum eh_pass {
+    EH_NAME,
+    EH_PARENTS,
+    EH_FUNCLETS,
+    EH_LEAVES_OF_PARENTS,
+    EH_LEAVES_OF_FUNCLETS,
+};
+
 struct eh_context {
     struct ct_plan *plan;
     uint32_t part;
-    bool naming; /* only mark the funclets: whether one is a parent is known after all are named */
+    enum eh_pass pass;
 };
 
 /* A language handler of another module runs unseen: when it calls a funclet, every recorded frame above the parent's
@@ -186,9 +197,12 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
     struct ct_plan *plan = context->plan;
     uint32_t index = plan->parts.items[context->part].group;
     struct ct_group *group = &plan->groups.items[index];
-    if (context->naming) {
+    if (context->pass == EH_NAME) {
         if (what == CT_EH_FUNCLET) {
             ct_mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
+            if (!ct_part_at(plan, rva)) {
+                vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_HANDLER});
+            }
         }
         return;
     }
@@ -204,32 +218,32 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
         }
         return;
     }
-    ct_mark(plan, rva, 1, CT_MARK_LAND);
-    group->landed_in = true;
-    lead(plan, context->part, rva);
+    if (context->pass <= EH_FUNCLETS) {
+        ct_mark(plan, rva, 1, CT_MARK_LAND);
+        group->landed_in = true;
+        lead(plan, context->part, rva);
+    }
 }
 
-/* Three passes: name all funclets; then the functions that are none, which are the parents; then the funclets,
- * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). */
-static void read_handlers(struct ct_plan *plan)
+static void read_handlers(struct ct_plan *plan, enum eh_pass pass)
 {
-    for (unsigned pass = 0; pass < 3; pass++) {
-        for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
-            const struct ct_part *part = &plan->parts.items[i];
-            struct ct_function *function = &plan->groups.items[part->group].function;
-            bool funclet = ct_marked(plan, part->begin, CT_MARK_FUNCLET);
-            if (part->handler == CT_HANDLER_NONE || function->status != CT_OK || (pass && funclet != (pass == 2))) {
-                continue;
-            }
-            struct eh_context context = {plan, i, pass == 0};
-            if (part->handler == CT_HANDLER_OTHER) {
-                function->status = CT_HANDLER_UNKNOWN;
-                function->status_at = part->unwind.handler;
-            } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
-                                         &plan->budget, visit_eh, &context)) {
-                function->status = CT_HANDLER_BAD;
-                function->status_at = part->unwind.data;
-            }
+    bool of_funclets = pass == EH_FUNCLETS || pass == EH_LEAVES_OF_FUNCLETS;
+    for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
+        const struct ct_part *part = &plan->parts.items[i];
+        struct ct_function *function = &plan->groups.items[part->group].function;
+        bool funclet = ct_marked(plan, part->begin, CT_MARK_FUNCLET);
+        if (part->handler == CT_HANDLER_NONE || function->status != CT_OK ||
+            (pass != EH_NAME && funclet != of_funclets)) {
+            continue;
+        }
+        struct eh_context context = {plan, i, pass};
+        if (part->handler == CT_HANDLER_OTHER) {
+            function->status = CT_HANDLER_UNKNOWN;
+            function->status_at = part->unwind.handler;
+        } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
+                                     &plan->budget, visit_eh, &context)) {
+            function->status = CT_HANDLER_BAD;
+            function->status_at = part->unwind.data;
         }
     }
 }
@@ -505,8 +519,8 @@ static void settle_leaf(struct ct_plan *plan, struct ct_part *part)
     part->settled = true;
     part->end = end_of_leaf(plan, part);
     struct ct_function *function = &plan->groups.items[part->group].function;
+    bool weak = !(function->sources & ~(CT_SOURCE_POINTER | CT_SOURCE_JUMP | CT_SOURCE_GAP));
     bool named = function->sources & ~(CT_SOURCE_CALL | CT_SOURCE_POINTER | CT_SOURCE_JUMP | CT_SOURCE_GAP);
-    bool called = named || function->sources & CT_SOURCE_CALL;
     if (!ct_marked(plan, part->begin, CT_MARK_START)) {
         if (named) {
             function->status = CT_UNDECODABLE;
@@ -514,7 +528,7 @@ static void settle_leaf(struct ct_plan *plan, struct ct_part *part)
         } else {
             drop_leaf(plan, part); /* not code after all */
         }
-    } else if (!called && (part->dirty || part->runs_out)) {
+    } else if (weak && (part->dirty || part->runs_out)) {
         drop_leaf(plan, part);
     }
 }
@@ -779,7 +793,9 @@ void ct_discover(struct ct_plan *plan)
     }
     read_relocations(plan);
     mark_entries(plan);
-    read_handlers(plan);
+    read_handlers(plan, EH_NAME);
+    read_handlers(plan, EH_PARENTS);
+    read_handlers(plan, EH_FUNCLETS);
     for (uint32_t i = 0; i < plan->parts.count; i++) {
         vec_push(&plan->work, &plan->oom, plan->parts.items[i].begin);
     }
@@ -794,6 +810,8 @@ void ct_discover(struct ct_plan *plan)
     for (unsigned round = 0; round < 8 && !plan->oom && ct_read_gaps(plan); round++) {
         find_leaves(plan);
     }
+    read_handlers(plan, EH_LEAVES_OF_PARENTS);
+    read_handlers(plan, EH_LEAVES_OF_FUNCLETS);
     if (plan->oom) {
         return;
     }
