@@ -313,7 +313,7 @@ bool ct_read_gaps(struct ct_plan *plan)
     if (plan->jumps.count) {
         qsort(plan->jumps.items, plan->jumps.count, sizeof *plan->jumps.items, by_address);
     }
-    for (uint32_t i = 0; i < plan->image.exec_count && !plan->oom; i++) {
+    for (uint32_t i = 0; i < plan->image.exec_count && !plan->oom && !plan->damaged; i++) {
         uint32_t at = plan->image.exec[i].begin;
         while (at < plan->image.exec[i].end) {
             while (next < plan->parts.count && plan->parts.items[next].end <= at) {

@@ -75,6 +75,7 @@ struct ct_plan {
     VEC(struct ct_seed) seeds;
     uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
     bool sweeping;   /* what is decoded now may be data */
+    bool damaged;    /* .pdata contradicts itself: what it leaves out says nothing */
 
     /* layout */
     struct ct_codegen codegen;
