@@ -78,6 +78,7 @@ class Source(enum.IntFlag):
     SYMBOL = 128
     JUMP = 256
     GAP = 512
+    HANDLER = 1024
 
 
 class FunctionFlag(enum.IntFlag):

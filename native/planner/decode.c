@@ -1,5 +1,7 @@
 #include "decode.h"
 
+#include "../include/trace_format.h"
+
 #include <capstone/capstone.h>
 #include <stdlib.h>
 
@@ -322,7 +324,7 @@ static uint32_t general_bits(const struct ct_decoder *decoder, const cs_regs reg
 struct ct_effects ct_effects(struct ct_decoder *decoder)
 {
     const cs_insn *insn = decoder->insn;
-    struct ct_effects effects = {.odd = is_odd(insn)};
+    struct ct_effects effects = {.odd = is_odd(insn), .compared = CT_NONE};
     cs_regs reads, writes;
     uint8_t read_count = 0, write_count = 0;
     if (insn->id == X86_INS_NOP || insn->id == X86_INS_ENDBR64) {
@@ -331,6 +333,10 @@ struct ct_effects ct_effects(struct ct_decoder *decoder)
     cs_regs_access(decoder->handle, insn, reads, &read_count, writes, &write_count);
     effects.reads = general_bits(decoder, reads, read_count);
     effects.writes = general_bits(decoder, writes, write_count);
+    const cs_x86 *x86 = &insn->detail->x86;
+    if (insn->id == X86_INS_CMP && x86->operands[1].type == X86_OP_IMM) {
+        effects.compared = (uint32_t)x86->operands[1].imm;
+    }
     if (forgets(insn)) {
         effects.reads &= insn->id == X86_INS_SBB ? CT_FLAGS : 0u;
     }

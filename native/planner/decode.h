@@ -41,6 +41,19 @@ static inline bool ct_is_call(const struct ct_insn *insn)
     return insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND;
 }
 
+/* A direct one? */
+static inline bool ct_is_jump(const struct ct_insn *insn)
+{
+    return insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
+}
+
+/* A jmp rel32 that jmp rel8 could have replaced: assemblers see to that unless the target is another symbol. */
+static inline bool ct_is_tail_jump(const struct ct_insn *insn)
+{
+    int32_t distance = (int32_t)(insn->target - insn->rva - insn->length);
+    return insn->flow == CT_FLOW_JMP && insn->length >= 5 && distance >= -128 && distance <= 127;
+}
+
 /* May this indirect jump be a switch, and not a tail call? */
 static inline bool ct_may_stay_inside(const struct ct_insn *insn)
 {
@@ -52,6 +65,7 @@ struct ct_effects {
     uint32_t reads, writes; /* bit n: general register n, as encoded: 0 = rax, 1 = rcx, ...; CT_FLAGS */
     bool vectors;           /* writes one of xmm6 to xmm15 */
     bool odd;               /* of a kind that compilers do not emit into ordinary functions */
+    uint32_t compared;      /* cmp with a constant: that constant, else CT_NONE */
 };
 enum { CT_FLAGS = 1 << 16 };
 

@@ -54,12 +54,14 @@ static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint
                      : ct_u64(&plan->image, table + 8 * i) - plan->image.base;
 }
 
+/* It ends where something else begins that code refers to. */
 static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
 {
     uint32_t group = plan->parts.items[from].group, count = 0;
     while (count < TABLE_LIMIT && ct_spend(plan, 1) && ct_has(&plan->image, table + size * count, size)) {
         uint64_t rva = lea_table_entry(plan, table, size, count);
-        if (rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
+        bool another = count && ct_marked(plan, table + size * count, CT_MARK_TARGET);
+        if (another || rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
             break;
         }
         count++;
@@ -74,13 +76,18 @@ static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, 
     }
 }
 
-/* A direct jump of `from` to `rva`. */
-static void jump(struct ct_plan *plan, uint32_t from, uint32_t rva)
+/* A direct jump of `from`. */
+static void jump(struct ct_plan *plan, uint32_t from, const struct ct_insn *insn)
 {
-    if (!plan->sweeping && !ct_part_at(plan, rva)) {
-        vec_push(&plan->jumps, &plan->oom, rva);
+    bool tail = plan->parts.items[from].unwind.version == 0 && ct_is_tail_jump(insn);
+    if (tail || !ct_part_at(plan, insn->target)) {
+        vec_push(&plan->jumps, &plan->oom, insn->target);
     }
-    lead(plan, from, rva);
+    if (tail) {
+        ct_mark(plan, insn->target, 1, CT_MARK_TARGET);
+    } else {
+        lead(plan, from, insn->target);
+    }
 }
 
 /* Is this a breakpoint in the program's source? A handler, or a debugger, steps over it. Other int3s stand behind calls
@@ -128,7 +135,7 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
         ct_note_accesses(plan, &insn, &taken);
         switch (insn.flow) {
         case CT_FLOW_JMP:
-            jump(plan, from, insn.target);
+            jump(plan, from, &insn);
             return;
         case CT_FLOW_RET:
             part->returns = true;
@@ -144,21 +151,24 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
             return;
         case CT_FLOW_JCC:
         case CT_FLOW_LOOP:
-            jump(plan, from, insn.target);
+            jump(plan, from, &insn);
             break;
         case CT_FLOW_CALL:
             ct_mark(plan, insn.target, 1, CT_MARK_TARGET);
             if (!plan->sweeping) {
                 vec_push(&plan->seeds, &plan->oom, (struct ct_seed){insn.target, CT_SOURCE_CALL});
+            } else if (!ct_part_at(plan, insn.target)) {
+                vec_push(&plan->jumps, &plan->oom, insn.target);
             }
             break;
         default:
             if (insn.flags & CT_INSN_TABLE) {
                 read_rva_table(plan, from, insn.target);
-            } else if (insn.flags & CT_INSN_LEA && !plan->sweeping) {
-                vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
             } else if (insn.flags & CT_INSN_RIP) {
-                ct_mark(plan, insn.target, 1, CT_MARK_TARGET); /* data, if it lies among code */
+                ct_mark(plan, insn.target, 1, CT_MARK_TARGET);
+                if (insn.flags & CT_INSN_LEA && !plan->sweeping) {
+                    vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
+                }
             }
             break;
         }
@@ -175,10 +185,21 @@ static void decode_work(struct ct_plan *plan)
 
 /* ---- exception data ---- */
 
+/* First all funclets are named; then the functions that are none are read, which are the parents; then the funclets,
+ * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). Funclets without
+ * RUNTIME_FUNCTION are functions only when leaf functions are known: the last two again for them. */
+enum eh_pass {
+    EH_NAME,
+    EH_PARENTS,
+    EH_FUNCLETS,
+    EH_LEAVES_OF_PARENTS,
+    EH_LEAVES_OF_FUNCLETS,
+};
+
 struct eh_context {
     struct ct_plan *plan;
     uint32_t part;
-    bool naming; /* only mark the funclets: whether one is a parent is known after all are named */
+    enum eh_pass pass;
 };
 
 /* A language handler of another module runs unseen: when it calls a funclet, every recorded frame above the parent's
@@ -195,9 +216,12 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
     struct ct_plan *plan = context->plan;
     uint32_t index = plan->parts.items[context->part].group;
     struct ct_group *group = &plan->groups.items[index];
-    if (context->naming) {
+    if (context->pass == EH_NAME) {
         if (what == CT_EH_FUNCLET) {
             ct_mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
+            if (!ct_part_at(plan, rva)) {
+                vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_HANDLER});
+            }
         }
         return;
     }
@@ -213,32 +237,32 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
         }
         return;
     }
-    ct_mark(plan, rva, 1, CT_MARK_LAND);
-    group->landed_in = true;
-    lead(plan, context->part, rva);
+    if (context->pass <= EH_FUNCLETS) {
+        ct_mark(plan, rva, 1, CT_MARK_LAND);
+        group->landed_in = true;
+        lead(plan, context->part, rva);
+    }
 }
 
-/* Three passes: name all funclets; then the functions that are none, which are the parents; then the funclets,
- * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). */
-static void read_handlers(struct ct_plan *plan)
+static void read_handlers(struct ct_plan *plan, enum eh_pass pass)
 {
-    for (unsigned pass = 0; pass < 3; pass++) {
-        for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
-            const struct ct_part *part = &plan->parts.items[i];
-            struct ct_function *function = &plan->groups.items[part->group].function;
-            bool funclet = ct_marked(plan, part->begin, CT_MARK_FUNCLET);
-            if (part->handler == CT_HANDLER_NONE || function->status != CT_OK || (pass && funclet != (pass == 2))) {
-                continue;
-            }
-            struct eh_context context = {plan, i, pass == 0};
-            if (part->handler == CT_HANDLER_OTHER) {
-                function->status = CT_HANDLER_UNKNOWN;
-                function->status_at = part->unwind.handler;
-            } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
-                                         &plan->budget, visit_eh, &context)) {
-                function->status = CT_HANDLER_BAD;
-                function->status_at = part->unwind.data;
-            }
+    bool of_funclets = pass == EH_FUNCLETS || pass == EH_LEAVES_OF_FUNCLETS;
+    for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
+        const struct ct_part *part = &plan->parts.items[i];
+        struct ct_function *function = &plan->groups.items[part->group].function;
+        bool funclet = ct_marked(plan, part->begin, CT_MARK_FUNCLET);
+        if (part->handler == CT_HANDLER_NONE || function->status != CT_OK ||
+            (pass != EH_NAME && funclet != of_funclets)) {
+            continue;
+        }
+        struct eh_context context = {plan, i, pass};
+        if (part->handler == CT_HANDLER_OTHER) {
+            function->status = CT_HANDLER_UNKNOWN;
+            function->status_at = part->unwind.handler;
+        } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
+                                     &plan->budget, visit_eh, &context)) {
+            function->status = CT_HANDLER_BAD;
+            function->status_at = part->unwind.data;
         }
     }
 }
@@ -432,7 +456,7 @@ static void mark_entries(struct ct_plan *plan)
     }
 }
 
-bool ct_is_padding(const struct ct_insn *insn, const struct ct_image *image)
+static bool is_padding(const struct ct_insn *insn, const struct ct_image *image)
 {
     uint8_t first = ct_u8(image, insn->rva);
     if (first == 0xCC || (first == 0x90 && insn->length == 1)) {
@@ -447,13 +471,34 @@ bool ct_is_padding(const struct ct_insn *insn, const struct ct_image *image)
            (ct_u8(image, at) == 0x90 && at + 1 == insn->rva + insn->length);
 }
 
+bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn)
+{
+    return ct_decode(plan->decoder, &plan->image, at, end, insn) && is_padding(insn, &plan->image);
+}
+
+uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end)
+{
+    struct ct_insn insn;
+    while (at < end && ct_decode_padding(plan, at, end, &insn)) {
+        at += insn.length;
+    }
+    return at;
+}
+
+bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to)
+{
+    /* jmp rel8 or rel32 */
+    return (at >= 2 && ct_u8(&plan->image, at - 2) == 0xEB && at + (int8_t)ct_u8(&plan->image, at - 1) == to) ||
+           (at >= 5 && ct_u8(&plan->image, at - 5) == 0xE9 && at + ct_u32(&plan->image, at - 4) == to);
+}
+
 /* A pointer alone is weak evidence of a function: it may be a label, or data between functions. */
 static bool plausible_start(struct ct_plan *plan, uint32_t rva)
 {
     uint32_t before = rva - 1;
     struct ct_insn insn;
     if (rva == 0 || ct_u16(&plan->image, rva) == 0 ||
-        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || ct_is_padding(&insn, &plan->image)) {
+        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || is_padding(&insn, &plan->image)) {
         return false;
     }
     const struct ct_part *part = ct_part_at(plan, before);
@@ -461,37 +506,90 @@ static bool plausible_start(struct ct_plan *plan, uint32_t rva)
     return (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
 }
 
+/* It is no function, and is not looked at again. */
 static void drop_leaf(struct ct_plan *plan, struct ct_part *part)
 {
     plan->groups.items[part->group].joined = true;
     part->group = CT_NONE;
+    ct_mark(plan, part->begin, 1, CT_MARK_BODY);
 }
 
-/* Ends a leaf's extent behind the last instruction that was reached in it. */
-static void trim_leaf(struct ct_plan *plan, struct ct_part *part)
+/* Where a leaf ends: behind the last instruction that was reached, but not behind padding that only a jump crosses at
+ * which it was left: that jump leads to another function. */
+static uint32_t end_of_leaf(const struct ct_plan *plan, const struct ct_part *part)
 {
-    uint32_t end = part->end;
-    while (end > part->begin && !ct_marked(plan, end - 1, CT_MARK_BODY)) {
-        end--;
+    uint32_t end = part->begin, at = part->begin;
+    for (;;) {
+        while (at < part->end && ct_marked(plan, at, CT_MARK_BODY)) {
+            end = ++at;
+        }
+        if (at >= part->end) {
+            return end;
+        }
+        uint32_t next = ct_skip_padding(plan, at, part->end);
+        if (next > at && (next == part->end || !ct_marked(plan, next, CT_MARK_BODY) || ct_jumps_over(plan, at, next))) {
+            return end;
+        }
+        at = next > at ? next : at + 1;
     }
-    part->end = end;
+}
+
+static void settle_leaf(struct ct_plan *plan, struct ct_part *part)
+{
+    part->settled = true;
+    part->end = end_of_leaf(plan, part);
     struct ct_function *function = &plan->groups.items[part->group].function;
+    bool weak = !(function->sources & ~(CT_SOURCE_POINTER | CT_SOURCE_JUMP | CT_SOURCE_GAP));
+    bool named = function->sources & ~(CT_SOURCE_CALL | CT_SOURCE_POINTER | CT_SOURCE_JUMP | CT_SOURCE_GAP);
     if (!ct_marked(plan, part->begin, CT_MARK_START)) {
-        if (function->sources == CT_SOURCE_CALL || function->sources == CT_SOURCE_POINTER) {
-            drop_leaf(plan, part); /* not code after all */
-        } else {
+        if (named) {
             function->status = CT_UNDECODABLE;
             function->status_at = part->begin;
+        } else {
+            drop_leaf(plan, part); /* not code after all */
         }
-    } else if (function->sources == CT_SOURCE_POINTER && (part->dirty || part->runs_out)) {
+    } else if (weak && (part->dirty || part->runs_out)) {
         drop_leaf(plan, part);
     }
+}
+
+/* Ends the leaves that were just decoded, and forgets those of their instructions, from `first` on, that turned out to
+ * be no part of them. */
+static void settle_leaves(struct ct_plan *plan, uint32_t first)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < plan->parts.count; i++) {
+        struct ct_part *part = &plan->parts.items[i];
+        if (part->unwind.version == 0 && !part->settled && part->group != CT_NONE &&
+            plan->groups.items[part->group].function.status == CT_OK) {
+            settle_leaf(plan, part);
+        }
+        if (part->group != CT_NONE) {
+            plan->parts.items[kept++] = *part;
+        }
+    }
+    plan->parts.count = kept;
+    kept = first;
+    for (uint32_t i = first; i < plan->insns.count; i++) {
+        struct ct_insn insn = plan->insns.items[i];
+        if (ct_part_at(plan, insn.rva)) {
+            plan->insns.items[kept++] = insn;
+            if (ct_is_jump(&insn) && !ct_part_at(plan, insn.target)) {
+                vec_push(&plan->jumps, &plan->oom, insn.target);
+            }
+        } else {
+            for (uint32_t k = 0; k < insn.length; k++) {
+                plan->marks[insn.rva + k] &= (uint8_t) ~(CT_MARK_START | CT_MARK_BODY);
+            }
+        }
+    }
+    plan->insns.count = kept;
 }
 
 static bool add_leaves(struct ct_plan *plan)
 {
     uint32_t known = plan->parts.count;
-    uint32_t next_part = 0;
+    uint32_t next_part = 0, next_gap = 0;
     ct_sort_accesses(plan);
     for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
         struct ct_seed seed = plan->seeds.items[i];
@@ -521,6 +619,13 @@ static bool add_leaves(struct ct_plan *plan)
                 end = plan->seeds.items[k].rva;
             }
         }
+        while (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin < seed.rva) {
+            next_gap++;
+        }
+        if (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin == seed.rva &&
+            plan->gap_leaves.items[next_gap].end < end) {
+            end = plan->gap_leaves.items[next_gap].end;
+        }
         struct ct_group group = {
             .function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE},
             .parent = CT_NONE,
@@ -540,7 +645,6 @@ static void seed_leas(struct ct_plan *plan)
         uint32_t rva = plan->leas.items[i].to;
         if (ct_exec(&plan->image, rva)) {
             vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_POINTER});
-            ct_mark(plan, rva, 1, CT_MARK_TARGET);
         }
     }
 }
@@ -554,24 +658,14 @@ static void find_leaves(struct ct_plan *plan)
         if (!add_leaves(plan)) {
             return;
         }
+        uint32_t first = plan->insns.count;
         ct_sort_parts(plan);
         plan->leas.count = 0;
         decode_work(plan);
         follow_lea_tables(plan);
         sweep_gaps(plan);
         seed_leas(plan);
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < plan->parts.count; i++) {
-            struct ct_part *part = &plan->parts.items[i];
-            if (part->unwind.version == 0 && part->group != CT_NONE &&
-                plan->groups.items[part->group].function.status == CT_OK) {
-                trim_leaf(plan, part);
-            }
-            if (part->group != CT_NONE) {
-                plan->parts.items[kept++] = *part;
-            }
-        }
-        plan->parts.count = kept;
+        settle_leaves(plan, first);
     }
 }
 
@@ -707,7 +801,7 @@ static void mark_padding(struct ct_plan *plan)
         }
         struct ct_insn insn;
         while (at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
-               ct_decode(plan->decoder, &plan->image, at, end, &insn) && ct_is_padding(&insn, &plan->image)) {
+               ct_decode(plan->decoder, &plan->image, at, end, &insn) && is_padding(&insn, &plan->image)) {
             ct_mark(plan, at, insn.length, CT_MARK_PAD);
             at += insn.length;
         }
@@ -721,7 +815,9 @@ void ct_discover(struct ct_plan *plan)
     }
     read_relocations(plan);
     mark_entries(plan);
-    read_handlers(plan);
+    read_handlers(plan, EH_NAME);
+    read_handlers(plan, EH_PARENTS);
+    read_handlers(plan, EH_FUNCLETS);
     for (uint32_t i = 0; i < plan->parts.count; i++) {
         vec_push(&plan->work, &plan->oom, plan->parts.items[i].begin);
     }
@@ -736,6 +832,8 @@ void ct_discover(struct ct_plan *plan)
     for (unsigned round = 0; round < 8 && !plan->oom && ct_read_gaps(plan); round++) {
         find_leaves(plan);
     }
+    read_handlers(plan, EH_LEAVES_OF_PARENTS);
+    read_handlers(plan, EH_LEAVES_OF_FUNCLETS);
     if (plan->oom) {
         return;
     }

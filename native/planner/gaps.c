@@ -21,6 +21,7 @@ enum {
     INSIDE = 0x80,     /* in reader.seen: not the first byte of an instruction */
     INSN_COST = 16,    /* of the work budget */
     LONGEST = 1 << 16, /* bytes of one leaf function */
+    MOST_CASES = 1024, /* of one switch */
     ALIGNMENT = 16,    /* what code that follows data is aligned to */
 };
 
@@ -29,13 +30,19 @@ struct reader {
     uint32_t begin, end; /* the gap */
     uint8_t *seen;       /* per byte of the gap: length of the instruction that starts there, or INSIDE */
     VEC(uint32_t) work;
-    VEC(uint32_t) read; /* instructions of the function that is being read */
-    uint32_t from;      /* where that function starts */
-    uint32_t written;   /* registers that hold a value, as long as `entering` */
-    bool entering;      /* on the path that leads straight on from its start */
-    bool leaves;        /* by a ret or by a jump */
-    bool indexes;       /* has a memory operand with an index, which may be a jump table's */
-    bool switches;      /* and an indirect jump */
+    VEC(uint32_t) read;          /* instructions of the function that is being read */
+    VEC(struct ct_range) tables; /* and its jump tables */
+    uint32_t from;               /* where that function starts */
+    uint32_t written;            /* registers that hold a value, as long as `entering` */
+    bool entering;               /* on the path that leads straight on from its start */
+    bool leaves;                 /* by a ret or by a jump */
+};
+
+/* What a run of instructions has done that a jump table needs. */
+struct table {
+    uint32_t at;    /* what a lea gave the address of, else CT_NONE */
+    uint32_t limit; /* the highest index that a comparison lets through, else CT_NONE */
+    bool indexes;   /* a memory operand had an index */
 };
 
 static int by_address(const void *a, const void *b)
@@ -79,11 +86,12 @@ static bool is_seed(const struct ct_plan *plan, uint32_t rva)
     return low < plan->seeds.count && plan->seeds.items[low].rva == rva;
 }
 
-/* A direct jump to rva: on in the gap, or out of the function to what may be the start of one. */
-static bool follow(struct reader *reader, uint32_t rva)
+/* A direct jump: on in the gap, or out of the function to what may be the start of one. */
+static bool follow(struct reader *reader, const struct ct_insn *insn)
 {
     const struct ct_plan *plan = reader->plan;
-    if (rva >= reader->from && rva < reader->end) {
+    uint32_t rva = insn->target;
+    if (rva >= reader->from && rva < reader->end && !ct_is_tail_jump(insn)) {
         vec_push(&reader->work, &reader->plan->oom, rva);
         return true;
     }
@@ -92,23 +100,46 @@ static bool follow(struct reader *reader, uint32_t rva)
 }
 
 /* May this instruction stand in a leaf function? */
-static bool fits(struct reader *reader, const struct ct_insn *insn)
+static bool fits(struct reader *reader, const struct ct_insn *insn, struct ct_effects *effects)
 {
     const struct ct_plan *plan = reader->plan;
-    struct ct_effects effects = ct_effects(plan->decoder);
+    *effects = ct_effects(plan->decoder);
     if (insn->flow == CT_FLOW_RET) {
-        return !effects.odd;
+        return !effects->odd;
     }
-    if (ct_is_call(insn) || effects.odd || effects.vectors || effects.writes & NONVOLATILE ||
+    if (ct_is_call(insn) || effects->odd || effects->vectors || effects->writes & NONVOLATILE ||
         (insn->flags & CT_INSN_RIP && !ct_has(&plan->image, insn->target, 1))) {
         return false;
     }
     if (reader->entering) {
-        if (effects.reads & ~reader->written) {
+        if (effects->reads & ~reader->written) {
             return false;
         }
-        reader->written |= effects.writes;
+        reader->written |= effects->writes;
     }
+    return true;
+}
+
+/* cmp reg, limit; ja default; lea base, [rip + table]; movsxd reg, [base + reg*4]; add reg, base; jmp reg. An indirect
+ * jump without an index is a tail call. */
+static bool follow_table(struct reader *reader, const struct table *table)
+{
+    const struct ct_image *image = &reader->plan->image;
+    if (!table->indexes) {
+        reader->leaves = true;
+        return true;
+    }
+    if (table->at == CT_NONE || table->limit >= MOST_CASES || !ct_has(image, table->at, 4 * (table->limit + 1))) {
+        return false;
+    }
+    for (uint32_t i = 0; i <= table->limit; i++) {
+        uint32_t rva = table->at + ct_u32(image, table->at + 4 * i);
+        if (rva < reader->from || rva >= reader->end) {
+            return false;
+        }
+        vec_push(&reader->work, &reader->plan->oom, rva);
+    }
+    vec_push(&reader->tables, &reader->plan->oom, (struct ct_range){table->at, table->at + 4 * (table->limit + 1)});
     return true;
 }
 
@@ -116,8 +147,11 @@ static bool fits(struct reader *reader, const struct ct_insn *insn)
 static bool read_run(struct reader *reader, uint32_t at)
 {
     struct ct_plan *plan = reader->plan;
+    struct table table = {CT_NONE, CT_NONE, false};
+    uint32_t compared = CT_NONE;
     for (;;) {
         struct ct_insn insn;
+        struct ct_effects effects;
         if (at >= reader->end || at - reader->from >= LONGEST) {
             return false;
         }
@@ -126,7 +160,7 @@ static bool read_run(struct reader *reader, uint32_t at)
             return *seen != INSIDE;
         }
         if (!ct_spend(plan, INSN_COST) || !ct_decode(plan->decoder, &plan->image, at, reader->end, &insn) ||
-            !fits(reader, &insn)) {
+            !fits(reader, &insn, &effects)) {
             return false;
         }
         for (uint32_t i = 1; i < insn.length; i++) {
@@ -140,23 +174,30 @@ static bool read_run(struct reader *reader, uint32_t at)
         if (plan->oom) {
             return false;
         }
-        reader->indexes |= (insn.flags & CT_INSN_INDEXED) != 0;
+        table.indexes |= (insn.flags & CT_INSN_INDEXED) != 0;
+        compared = effects.compared != CT_NONE ? effects.compared : compared;
+        if (insn.flags & CT_INSN_LEA) {
+            table.at = insn.target;
+        }
         switch (insn.flow) {
         case CT_FLOW_JMP:
             reader->entering = false;
-            return follow(reader, insn.target);
+            return follow(reader, &insn);
         case CT_FLOW_JCC:
         case CT_FLOW_LOOP:
-            if (!follow(reader, insn.target)) {
+            if (!follow(reader, &insn)) {
                 return false;
             }
+            table.limit = compared;
             break;
         case CT_FLOW_RET:
             reader->leaves = true;
             return true;
         case CT_FLOW_JMP_IND:
+            if (ct_may_stay_inside(&insn)) {
+                return follow_table(reader, &table);
+            }
             reader->leaves = true;
-            reader->switches |= ct_may_stay_inside(&insn);
             return true;
         case CT_FLOW_STOP:
             return true;
@@ -167,20 +208,6 @@ static bool read_run(struct reader *reader, uint32_t at)
     }
 }
 
-static bool decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn)
-{
-    return ct_decode(plan->decoder, &plan->image, at, end, insn) && ct_is_padding(insn, &plan->image);
-}
-
-static uint32_t skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end)
-{
-    struct ct_insn insn;
-    while (at < end && decode_padding(plan, at, end, &insn)) {
-        at += insn.length;
-    }
-    return at;
-}
-
 /* Where the function ends that was read: it is one piece, but for padding before loops. */
 static uint32_t end_of_read(const struct reader *reader)
 {
@@ -189,9 +216,9 @@ static uint32_t end_of_read(const struct reader *reader)
         while (at < reader->end && reader->seen[at - reader->begin]) {
             at += reader->seen[at - reader->begin];
         }
-        uint32_t next = skip_padding(reader->plan, at, reader->end);
+        uint32_t next = ct_skip_padding(reader->plan, at, reader->end);
         if (next == at || next >= reader->end || !reader->seen[next - reader->begin] ||
-            reader->seen[next - reader->begin] == INSIDE) {
+            reader->seen[next - reader->begin] == INSIDE || ct_jumps_over(reader->plan, at, next)) {
             return at;
         }
         at = next;
@@ -205,8 +232,8 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
     reader->from = from;
     reader->written = AT_ENTRY;
     reader->entering = true;
-    reader->leaves = reader->indexes = reader->switches = false;
-    reader->work.count = reader->read.count = 0;
+    reader->leaves = false;
+    reader->work.count = reader->read.count = reader->tables.count = 0;
     bool good = read_run(reader, from);
     reader->entering = false;
     while (good && reader->work.count) {
@@ -217,6 +244,10 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
         if (ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY)) {
             end = 0;
         }
+    }
+    for (uint32_t i = 0; end && i < reader->tables.count; i++) {
+        struct ct_range table = reader->tables.items[i];
+        ct_mark(reader->plan, table.begin, table.end - table.begin, CT_MARK_BODY);
     }
     for (uint32_t i = 0; i < reader->read.count; i++) {
         uint8_t *seen = reader->seen + (reader->read.items[i] - reader->begin);
@@ -235,7 +266,7 @@ static uint32_t resume(const struct reader *reader, uint32_t at)
     for (uint32_t aligned = (at / ALIGNMENT + 1) * ALIGNMENT; aligned < limit; aligned += ALIGNMENT) {
         for (uint32_t length = 1; length <= 15 && aligned - length > at; length++) {
             struct ct_insn insn;
-            if (decode_padding(plan, aligned - length, aligned, &insn) && insn.length == length) {
+            if (ct_decode_padding(plan, aligned - length, aligned, &insn) && insn.length == length) {
                 return aligned;
             }
         }
@@ -246,40 +277,43 @@ static uint32_t resume(const struct reader *reader, uint32_t at)
 static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
 {
     struct reader reader = {.plan = plan, .begin = begin, .end = end};
-    uint32_t at = skip_padding(plan, begin, end);
+    uint32_t at = ct_skip_padding(plan, begin, end);
     if (at == end) {
         return;
     }
     reader.seen = calloc(end - begin, 1);
     plan->oom |= !reader.seen;
     while (at < end && !plan->oom) {
+        if (ct_marked(plan, at, CT_MARK_BODY)) { /* a jump table */
+            at = ct_skip_padding(plan, at + 1, end);
+            continue;
+        }
         bool jumped = is_jumped_to(plan, at);
-        bool data =
-            ct_marked(plan, at, CT_MARK_BODY) || (ct_marked(plan, at, CT_MARK_TARGET) && !jumped && !is_seed(plan, at));
+        bool data = ct_marked(plan, at, CT_MARK_TARGET) && !jumped && !is_seed(plan, at);
         uint32_t leaf_end = data ? 0 : read_leaf(&reader, at);
         if (leaf_end) {
             vec_push(&plan->seeds, &plan->oom, (struct ct_seed){at, jumped ? CT_SOURCE_JUMP : CT_SOURCE_GAP});
-            if (reader.switches && reader.indexes) {
-                break; /* what follows may be its cases: they are known when it is decoded */
-            }
+            vec_push(&plan->gap_leaves, &plan->oom, (struct ct_range){at, leaf_end});
             at = leaf_end;
         } else {
             at = resume(&reader, at);
         }
-        at = skip_padding(plan, at, end);
+        at = ct_skip_padding(plan, at, end);
     }
     free(reader.seen);
     vec_free(&reader.work);
     vec_free(&reader.read);
+    vec_free(&reader.tables);
 }
 
 bool ct_read_gaps(struct ct_plan *plan)
 {
-    uint32_t known = plan->seeds.count, next = 0;
+    uint32_t next = 0;
+    plan->gap_leaves.count = 0;
     if (plan->jumps.count) {
         qsort(plan->jumps.items, plan->jumps.count, sizeof *plan->jumps.items, by_address);
     }
-    for (uint32_t i = 0; i < plan->image.exec_count && !plan->oom; i++) {
+    for (uint32_t i = 0; i < plan->image.exec_count && !plan->oom && !plan->damaged; i++) {
         uint32_t at = plan->image.exec[i].begin;
         while (at < plan->image.exec[i].end) {
             while (next < plan->parts.count && plan->parts.items[next].end <= at) {
@@ -293,5 +327,5 @@ bool ct_read_gaps(struct ct_plan *plan)
             at = part && end == part->begin ? part->end : end;
         }
     }
-    return plan->seeds.count > known;
+    return plan->gap_leaves.count > 0;
 }

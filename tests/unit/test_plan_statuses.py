@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     # what: status of `f`, code, data, change of the image, label of the address told
     "no room": (
         Status.TOO_SHORT,
-        "leaf f\n ret\nleaf g\n xor eax, eax\n inc ecx\n ret\n",
+        "leaf f\n ret\nleaf g\n xor ebx, ebx\n inc ecx\n ret\n",
         "",
         unchanged,
         "g",

@@ -63,6 +63,7 @@ _SOURCE_TEXTS = {
     Source.POINTER: "pointers",
     Source.SYMBOL: "symbols",
     Source.JUMP: "jumps",
+    Source.HANDLER: "exception data",
     Source.GAP: "gaps between functions",
 }
 _WIDTH = 17  # of the first column
