@@ -76,6 +76,9 @@ class Source(enum.IntFlag):
     GUARD = 32
     POINTER = 64
     SYMBOL = 128
+    JUMP = 256
+    GAP = 512
+    HANDLER = 1024
 
 
 class FunctionFlag(enum.IntFlag):

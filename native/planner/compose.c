@@ -547,12 +547,23 @@ static void refuse(struct ct_group *group, enum ct_status status, uint32_t at)
     group->function.status_at = at;
 }
 
+/* pop r64: as the first instruction of what is called it takes the return address. */
+static bool pops(const struct ct_image *image, uint32_t rva)
+{
+    bool rex = (ct_u8(image, rva) & 0xF0) == 0x40;
+    return (ct_u8(image, rva + rex) & 0xF8) == 0x58;
+}
+
 /* What can be seen to be impossible before anything is laid out. */
 static void check_group(struct ct_plan *plan, uint32_t index)
 {
     struct ct_group *group = &plan->groups.items[index];
     if (plan->codegen.first_function + index >= CT_ID_LIMIT) {
         refuse(group, CT_IDS_EXHAUSTED, group->function.rva);
+        return;
+    }
+    if (ct_is_accessed(plan, group->function.rva, 5)) {
+        refuse(group, CT_READ_AS_DATA, group->function.rva);
         return;
     }
     uint32_t lowest = UINT32_MAX, highest = 0;
@@ -562,7 +573,8 @@ static void check_group(struct ct_plan *plan, uint32_t index)
         highest = part->end > highest ? part->end : highest;
         for (uint32_t i = part->first; i < part->first + part->count; i++) {
             const struct ct_insn *insn = &plan->insns.items[i];
-            if (insn->flow == CT_FLOW_CALL && insn->target == insn->rva + insn->length) {
+            if (insn->flow == CT_FLOW_CALL &&
+                (insn->target == insn->rva + insn->length || pops(&plan->image, insn->target))) {
                 refuse(group, CT_POSITION_DEPENDENT, insn->rva);
                 return;
             }

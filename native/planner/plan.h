@@ -34,12 +34,13 @@ enum ct_status {
     CT_HANDLER_UNKNOWN,    /* a language handler whose data is of no known kind */
     CT_HANDLER_BAD,        /* handler data that contradicts itself */
     CT_OVERLAP,            /* RUNTIME_FUNCTIONs that overlap, or lie outside executable sections */
-    CT_POSITION_DEPENDENT, /* reads its own address by calling the next instruction */
+    CT_POSITION_DEPENDENT, /* takes its own address from the stack, behind a call */
     CT_OUT_OF_RANGE,       /* an operand cannot be reached from the copy */
     CT_IDS_EXHAUSTED,      /* more functions or call sites than a trace can number */
     CT_THUNK,              /* import thunk: its calls are recorded where they are made */
     CT_FILTERED,           /* left out by the user's patterns */
     CT_RUNTIME_CODE,       /* a language runtime looks for its return addresses in tables of its own */
+    CT_READ_AS_DATA,       /* something reads or writes its first bytes, which a jump would change */
     CT_STATUS_COUNT
 };
 

@@ -39,6 +39,7 @@ class Status(enum.IntEnum):
     THUNK = 14
     FILTERED = 15
     RUNTIME_CODE = 16
+    READ_AS_DATA = 17
 
 
 Change = Callable[[Program, bytearray], None]
@@ -80,7 +81,7 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     # what: status of `f`, code, data, change of the image, label of the address told
     "no room": (
         Status.TOO_SHORT,
-        "leaf f\n ret\nleaf g\n xor eax, eax\n inc ecx\n ret\n",
+        "leaf f\n ret\nleaf g\n xor ebx, ebx\n inc ecx\n ret\n",
         "",
         unchanged,
         "g",
@@ -163,6 +164,28 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         "",
         unchanged,
         "here",
+    ),
+    "a call over data": (
+        Status.POSITION_DEPENDENT,
+        "function f\n nop\nhere:\n call behind\n .long 0x90909090\nbehind:\n pop r9\n ret\n",
+        "",
+        unchanged,
+        "here",
+    ),
+    "its bytes are read": (
+        Status.READ_AS_DATA,
+        "function f\n mov eax, 1\n ret\nend\nfunction reader\n lea rdx, [rip + f]\n xor ecx, ecx\n"
+        " movzx eax, byte ptr [rdx + rcx + 4]\n ret\n",
+        "",
+        unchanged,
+        "f",
+    ),
+    "its bytes are written": (
+        Status.READ_AS_DATA,
+        "function f\n mov eax, 1\n ret\nend\nfunction writer\n mov dword ptr [rip + f + 1], ecx\n ret\n",
+        "",
+        unchanged,
+        "f",
     ),
     "an address out of reach": (
         Status.OUT_OF_RANGE,

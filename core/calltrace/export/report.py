@@ -62,6 +62,9 @@ SOURCE_TEXTS = {
     Source.GUARD: "Guard CF table",
     Source.POINTER: "pointers",
     Source.SYMBOL: "symbols",
+    Source.JUMP: "jumps",
+    Source.HANDLER: "exception data",
+    Source.GAP: "gaps between functions",
 }
 _WIDTH = 17  # of the first column
 _MANY_THREADS = 12
