@@ -24,9 +24,9 @@
 /* Why a function is not instrumented. ct_status_text() has the sentence for each. */
 enum ct_status {
     CT_OK = 0,
-    CT_TOO_SHORT,          /* no room for a jump at its start, and breakpoints are not wanted */
-    CT_BRANCH_INTO_ENTRY,  /* something jumps into the bytes the jump would cover, and so on */
-    CT_CALL_IN_ENTRY,      /* a call would return into the bytes the jump would cover, and so on */
+    CT_TOO_SHORT,          /* no room for a jump at its start; like the next two only without breakpoints */
+    CT_BRANCH_INTO_ENTRY,  /* something jumps into the bytes the jump would cover */
+    CT_CALL_IN_ENTRY,      /* a call would return into the bytes the jump would cover */
     CT_UNDECODABLE,        /* its first instruction */
     CT_UNWIND_BAD,         /* UNWIND_INFO outside the image or senseless */
     CT_UNWIND_UNKNOWN,     /* UNWIND_INFO of a version or with a code not known */
