@@ -13,6 +13,8 @@ BUILT = TREE / "build" / "targets"
 INCLUDE = TREE / "native" / "include"
 
 _DEFAULT_FLAGS = "-O2"
+_WARNINGS = ("-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}")
+_CLANG = ("clang-14", "--target=x86_64-w64-windows-gnu", *_WARNINGS)
 _COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
 
 
@@ -20,7 +22,9 @@ def build(name: str) -> Path:
     """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
 
     A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries); with -shared among
-    them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's words.
+    them a DLL is made. Should `clang` be its first word, then clang compiles the source, for `__try` and whatever
+    else gcc does not know, with all flags but the linker's. Warnings are errors. Raises AssertionError with the
+    compiler's words.
     """
     [source] = [SOURCES / (name + suffix) for suffix in _COMPILERS if (SOURCES / (name + suffix)).is_file()]
     first = source.read_text(encoding="utf-8").partition("\n")[0]
@@ -31,13 +35,24 @@ def build(name: str) -> Path:
     with open(BUILT / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
-            compiler = "x86_64-w64-mingw32-" + _COMPILERS[source.suffix]
-            command = [compiler, "-static", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}"]
             fresh = program.with_suffix(".new" + program.suffix)
+            compiler = "x86_64-w64-mingw32-" + _COMPILERS[source.suffix]
+            made = source
+            if flags[:1] == ["clang"]:
+                made = program.with_suffix(".o")
+                _execute(*_CLANG, *(flag for flag in flags[1:] if not _links(flag)), "-c", "-o", made, source)
+                flags = [flag for flag in flags if _links(flag)]
             # Flags come last: libraries among them must follow the source that uses them.
-            done = subprocess.run(
-                [*command, "-o", str(fresh), str(source), *flags], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
+            _execute(compiler, "-static", *_WARNINGS, "-o", fresh, made, *flags)
             fresh.replace(program)
     return program
+
+
+def _links(flag: str) -> bool:
+    return flag.startswith(("-l", "-Wl,", "-shared", "-nostdlib"))
+
+
+def _execute(*command: str | Path) -> None:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
