@@ -105,7 +105,7 @@ class Running:
     """A program that says its process id and runs until its input ends."""
 
     def __init__(self, program: str, *arguments: str) -> None:
-        windows._keep_wine_running()
+        windows.keep_wine_running()
         self._outcome: tuple[str, int] | None = None
         command = ["wine", windows.path(targets.build(program)), *arguments]
         self._process = subprocess.Popen(

@@ -15,7 +15,19 @@ INCLUDE = TREE / "native" / "include"
 _DEFAULT_FLAGS = "-O2"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}")
 _CLANG = ("clang-14", "--target=x86_64-w64-windows-gnu", *_WARNINGS)
-_COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
+COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
+
+
+def source_of(name: str) -> Path:
+    """tests/targets/NAME.c, .cpp or .S."""
+    [source] = [SOURCES / (name + suffix) for suffix in COMPILERS if (SOURCES / (name + suffix)).is_file()]
+    return source
+
+
+def flags_of(name: str) -> list[str]:
+    """What the compiler is told by the first line of the source."""
+    first = source_of(name).read_text(encoding="utf-8").partition("\n")[0]
+    return shlex.split(first[len("// build:") :] if first.startswith("// build:") else _DEFAULT_FLAGS)
 
 
 def build(name: str) -> Path:
@@ -26,9 +38,7 @@ def build(name: str) -> Path:
     else gcc does not know, with all flags but the linker's. Warnings are errors. Raises AssertionError with the
     compiler's words.
     """
-    [source] = [SOURCES / (name + suffix) for suffix in _COMPILERS if (SOURCES / (name + suffix)).is_file()]
-    first = source.read_text(encoding="utf-8").partition("\n")[0]
-    flags = shlex.split(first[len("// build:") :] if first.startswith("// build:") else _DEFAULT_FLAGS)
+    source, flags = source_of(name), flags_of(name)
     program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
     BUILT.mkdir(parents=True, exist_ok=True)
     made_of = [source, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
@@ -36,7 +46,7 @@ def build(name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
             fresh = program.with_suffix(".new" + program.suffix)
-            compiler = "x86_64-w64-mingw32-" + _COMPILERS[source.suffix]
+            compiler = "x86_64-w64-mingw32-" + COMPILERS[source.suffix]
             made = source
             if flags[:1] == ["clang"]:
                 made = program.with_suffix(".o")
@@ -56,3 +66,16 @@ def _execute(*command: str | Path) -> None:
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def stripped(program: Path) -> Path:
+    """The program without its symbol table, under the same name in another folder."""
+    bare = program.parent / "stripped" / program.name
+    bare.parent.mkdir(exist_ok=True)
+    with open(BUILT / f"{program.stem}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not bare.is_file() or bare.stat().st_mtime < program.stat().st_mtime:
+            fresh = bare.with_suffix(".new")
+            subprocess.run(["x86_64-w64-mingw32-strip", "-o", str(fresh), str(program)], check=True)
+            fresh.replace(bare)
+    return bare

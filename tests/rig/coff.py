@@ -1,0 +1,52 @@
+"""Function symbols of a program that gcc made, by the source file they come from.
+
+Read from the file itself, not through the engine, whose own reading of them is under test. Format: Microsoft,
+"PE Format", COFF Symbol Table.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+_SYMBOL = struct.Struct("<8sIhHBB")  # name, value, section (from 1), type, storage class, auxiliary records
+_FUNCTION = 0x20
+_FILE = 103  # IMAGE_SYM_CLASS_FILE
+_SHORT = 14  # of longer file names the assembler keeps that much
+
+
+def functions(program: Path, source: str) -> dict[int, str]:
+    """Names by RVA of the functions that `program` has from a source file called `source`.
+
+    With link-time optimisation all that was optimised together counts as one source.
+    """
+    raw = program.read_bytes()
+    header = int.from_bytes(raw[0x3C:0x40], "little") + 4
+    sections, table, count, optional_size = struct.unpack_from("<2xH4xIIH", raw, header)
+    starts = [
+        int.from_bytes(raw[at + 12 : at + 16], "little")
+        for at in range(header + 20 + optional_size, header + 20 + optional_size + 40 * sections, 40)
+    ]
+    strings = table + count * _SYMBOL.size
+    wanted = {source.encode(), source.encode()[:_SHORT], b"<artificial>"}
+    found: dict[int, str] = {}
+    inside = False
+    position = 0
+    while position < count:
+        at = table + position * _SYMBOL.size
+        name, value, section, kind, storage, auxiliary = _SYMBOL.unpack_from(raw, at)
+        if storage == _FILE:
+            inside = (
+                _text(raw[at + _SYMBOL.size : at + _SYMBOL.size * (1 + auxiliary)], raw, strings) in wanted
+            )
+        elif inside and kind == _FUNCTION and section > 0:
+            found.setdefault(starts[section - 1] + value, _text(name, raw, strings).decode())
+        position += 1 + auxiliary
+    return found
+
+
+def _text(field: bytes, raw: bytes, strings: int) -> bytes:
+    if field[:4] == b"\0\0\0\0":  # too long for the field: an offset into the string table
+        start = strings + int.from_bytes(field[4:8], "little")
+        field = raw[start : raw.find(b"\0", start)]
+    return field.rstrip(b"\0")
