@@ -15,13 +15,16 @@ _FILE = 103  # IMAGE_SYM_CLASS_FILE
 _SHORT = 14  # of longer file names the assembler keeps that much
 
 
-def functions(program: Path, source: str) -> dict[int, str]:
+def functions(program: Path, source: str, object_file: Path | None = None) -> dict[int, str]:
     """Names by RVA of the functions that `program` has from a source file called `source`.
 
-    With link-time optimisation all that was optimised together counts as one source.
+    With link-time optimisation all that was optimised together counts as one source. If there is an
+    `object_file`, then those that it defines: clang does not say where a source's symbols begin, nor the
+    objects of the C++ runtime where theirs do. ValueError if another object defines one, too.
     """
+    named = set(functions(object_file, "").values()) if object_file else set()
     raw = program.read_bytes()
-    header = int.from_bytes(raw[0x3C:0x40], "little") + 4
+    header = int.from_bytes(raw[0x3C:0x40], "little") + 4 if raw[:2] == b"MZ" else 0
     sections, table, count, optional_size = struct.unpack_from("<2xH4xIIH", raw, header)
     starts = [
         int.from_bytes(raw[at + 12 : at + 16], "little")
@@ -39,9 +42,15 @@ def functions(program: Path, source: str) -> dict[int, str]:
             inside = (
                 _text(raw[at + _SYMBOL.size : at + _SYMBOL.size * (1 + auxiliary)], raw, strings) in wanted
             )
-        elif inside and kind == _FUNCTION and section > 0:
-            found.setdefault(starts[section - 1] + value, _text(name, raw, strings).decode())
+        elif kind == _FUNCTION and section > 0:
+            text = _text(name, raw, strings).decode()
+            if header == 0:
+                found[position] = text
+            elif text in named if object_file else inside:
+                found.setdefault(starts[section - 1] + value, text)
         position += 1 + auxiliary
+    if object_file and len(set(found.values())) < len(found):
+        raise ValueError(f"{program.name} has several functions of a name that {source} defines")
     return found
 
 

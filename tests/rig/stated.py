@@ -56,7 +56,7 @@ from calltrace.model import Cause
 
 _SECTION = re.compile(r"(tree|thread|exit|output|arguments|modules|exclude|not traced|stripped)( x\d+)?:(.*)")
 _TIMES = re.compile(r"x(\d+)( deep)?\Z")
-_NAME = re.compile(r"\[.+\]\Z|(?!x\+)[\w~(]")
+_NAME = re.compile(r"\[.+\]\Z|(?!x\+)[\w~(?]")
 _ENDS = {Cause(cause).text for cause in Cause} - {""}
 
 

@@ -34,9 +34,9 @@ def build(name: str) -> Path:
     """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
 
     A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries); with -shared among
-    them a DLL is made. Should `clang` be its first word, then clang compiles the source, for `__try` and whatever
-    else gcc does not know, with all flags but the linker's. Warnings are errors. Raises AssertionError with the
-    compiler's words.
+    them a DLL is made. If its first word is clang, then that compiles the source, for `__try` and whatever
+    else gcc does not know, with all flags but the linker's. Warnings are errors. Raises AssertionError with
+    the compiler's words.
     """
     source, flags = source_of(name), flags_of(name)
     program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
@@ -48,9 +48,11 @@ def build(name: str) -> Path:
             fresh = program.with_suffix(".new" + program.suffix)
             compiler = "x86_64-w64-mingw32-" + COMPILERS[source.suffix]
             made = source
-            if flags[:1] == ["clang"]:
+            if object_of(name):
+                clang = flags[:1] == ["clang"]
+                compiling = [flag for flag in flags[clang:] if not _links(flag)]
                 made = program.with_suffix(".o")
-                _execute(*_CLANG, *(flag for flag in flags[1:] if not _links(flag)), "-c", "-o", made, source)
+                _execute(*(_CLANG if clang else (compiler, *_WARNINGS)), *compiling, "-c", "-o", made, source)
                 flags = [flag for flag in flags if _links(flag)]
             # Flags come last: libraries among them must follow the source that uses them.
             _execute(compiler, "-static", *_WARNINGS, "-o", fresh, made, *flags)
@@ -66,6 +68,13 @@ def _execute(*command: str | Path) -> None:
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def object_of(name: str) -> Path | None:
+    """The object file made of a source, if it is one whose symbols the program does not tell from others'."""
+    flags, source = flags_of(name), source_of(name)
+    by_itself = flags[:1] == ["clang"] or (source.suffix == ".cpp" and "-flto" not in flags)
+    return BUILT / f"{name}.o" if by_itself else None
 
 
 def stripped(program: Path) -> Path:

@@ -56,11 +56,10 @@
  *                         inner_apc
  *                             step
  *         step
- *     [exit]  open at process end
- *         first_at_exit
- *             step
- *         second_at_exit
- *             step
+ *     first_at_exit
+ *         step
+ *     second_at_exit
+ *         step
  * thread:
  *     submitted
  *         step

@@ -1,4 +1,4 @@
-// build: -O2 -fno-optimize-sibling-calls
+// build: -O2 -fno-ipa-cp -fno-ipa-sra -fno-optimize-sibling-calls
 /* C++ exceptions of every shape, each thrown through traced functions and caught in them: handlers chosen by type,
  * thrown on, thrown anew inside a handler, out of destructors and constructors, through a function of the C library,
  * and taken to another thread.
@@ -28,6 +28,7 @@
  *                     narrow  unwound by exception
  *                         raise  unwound by exception
  *                     add
+ *             printf
  *         section
  *             nested
  *                 replace  unwound by exception
@@ -41,6 +42,7 @@
  *                 add
  *                 raise  unwound by exception
  *                 add
+ *             printf
  *         section
  *             destructors
  *                 thrown_by_destructor  unwound by exception
@@ -58,6 +60,7 @@
  *                         raise  unwound by exception
  *                         add
  *                 add
+ *             printf
  *         section
  *             constructors
  *                 Halfway::Halfway  unwound by exception
@@ -83,6 +86,7 @@
  *                     raise  unwound by exception
  *                     add
  *                 add
+ *             printf
  *         section
  *             far_away
  *                 descend  unwound by exception
@@ -102,15 +106,18 @@
  *                     Holder::~Holder
  *                         add
  *                 add
+ *             printf
  *         section
  *             through_the_library
  *                 [qsort]  unwound by exception
  *                     compare  unwound by exception
  *                         add
  *                 add
+ *             printf
  *         section
  *             threads
  *                 on_a_thread  x2
+ *             printf
  * thread:
  *     carry_out
  *         raise  unwound by exception
@@ -124,7 +131,7 @@
 
 #include <windows.h>
 
-#define OWN __attribute__((noinline, noclone))
+#define OWN __attribute__((noinline))
 
 static volatile long sum;
 
@@ -376,39 +383,38 @@ OWN static void through_the_library()
 
 /* ---- taken to another thread ---- */
 
-static std::exception_ptr carried;
-
-OWN static DWORD WINAPI carry_out(void *)
+OWN static DWORD WINAPI carry_out(void *carried)
 {
     try {
         raise(2);
     } catch (...) {
-        carried = std::current_exception();
+        *static_cast<std::exception_ptr *>(carried) = std::current_exception();
     }
     return 0;
 }
 
-OWN static DWORD WINAPI bring_back(void *)
+OWN static DWORD WINAPI bring_back(void *carried)
 {
     try {
-        std::rethrow_exception(carried);
+        std::rethrow_exception(*static_cast<std::exception_ptr *>(carried));
     } catch (const Derived &caught) {
         add(caught.value);
     }
     return 0;
 }
 
-OWN static void on_a_thread(DWORD WINAPI entry(void *))
+OWN static void on_a_thread(DWORD WINAPI entry(void *), std::exception_ptr *carried)
 {
-    HANDLE thread = CreateThread(nullptr, 0, entry, nullptr, 0, nullptr);
+    HANDLE thread = CreateThread(nullptr, 0, entry, carried, 0, nullptr);
     WaitForSingleObject(thread, INFINITE);
     CloseHandle(thread);
 }
 
 OWN static void threads()
 {
-    on_a_thread(carry_out);
-    on_a_thread(bring_back);
+    std::exception_ptr carried;
+    on_a_thread(carry_out, &carried);
+    on_a_thread(bring_back, &carried);
 }
 
 OWN static void section(const char *name, void body())

@@ -34,9 +34,10 @@
  *             look
  *         unwind
  *             raise  end not recorded
- *                 handle  end not recorded
+ *                 [RaiseException]  end not recorded
+ *                     handle  end not recorded
  *
- * not traced: guarded -- its handler is its own, and so is whatever data that may have
+ * not traced: guarded -- its handler is its own, and the handler's data tells addresses in it
  */
 #include <stdio.h>
 #include <windows.h>
@@ -72,11 +73,14 @@ __asm__(".text\n"
         "landing: nop\n" /* or the unwinder sees an epilogue, where handlers are not called */
         "addq $40, %rsp\n"
         "ret\n"
+        ".seh_handlerdata\n"
+        ".rva guarded, landing\n"
+        ".text\n"
         ".seh_endproc\n"
         ".p2align 4, 0xCC\n");
 
 /* How many frames there are above the one `context` stands in. */
-static int frames_above(CONTEXT *context)
+static inline __attribute__((always_inline)) int frames_above(CONTEXT *context)
 {
     int count = 0;
     while (context->Rip) {
