@@ -143,7 +143,8 @@ OWN static void add(long value)
 struct Base {
     long value;
 };
-struct Derived : Base {};
+struct Derived : Base {
+};
 struct Stranger {
     long value;
 };
