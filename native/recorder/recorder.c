@@ -9,6 +9,9 @@ uint64_t ct_cursor_offset;
 uint32_t ct_xsave_mask;
 uint32_t ct_xsave_size = 512;
 
+/* And stacks for threads whose own is nearly full. */
+void *ct_reserve_stacks;
+
 void ct_slow_path(void);
 
 static uint32_t scratch_offsets[3];
@@ -146,8 +149,9 @@ static void *allocate_session(NTSTATUS *status)
     if (memory && !ct_busy_block) {
         ct_busy_block = ct_allocate(CT_BLOCK);
         ct_idle_block = ct_allocate(CT_BLOCK);
+        ct_reserve_stacks = ct_allocate(CT_RESERVE_STACKS);
     }
-    if (memory && ct_busy_block && ct_idle_block)
+    if (memory && ct_busy_block && ct_idle_block && ct_reserve_stacks)
         return memory;
     *status = STATUS_NO_MEMORY;
     return NULL;

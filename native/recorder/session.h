@@ -24,6 +24,8 @@
 _Static_assert(sizeof(struct ct_chunk) == 32 && sizeof(struct ct_events) == 64, "layout of the trace file");
 _Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its block");
 
+#define CT_RESERVE_STACKS (8u * 0x8000u) /* bytes; slow_path.S shares them out */
+
 #define CT_EVENTS_FULL 2u /* chunk.flags, beside CT_EVENTS_LIVE: closed, on its way to the file */
 
 #define MORE_SLOTS                                                                                                     \

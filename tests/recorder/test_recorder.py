@@ -313,6 +313,8 @@ def test_stop_and_record_again_into_another_file(host: Path, tmp_path: Path, slo
             # A thread in the slow path just then has no STOP, and one in mid-event may write over it.
             if found[-1] == ext_code(STOP):
                 found = found[:-1]
+            if len(found) == 1:
+                continue  # its first event was still to come
             first = found[1] >> 3
             assert found[1:] == counted(first, first + len(found) - 1)
             ends.append(found[-1] >> 3)
