@@ -110,6 +110,7 @@ class Cause(enum.IntEnum):
     STOPPED = 10
     RESET = 11
     TOO_DEEP = 12
+    SWITCHED = 13
 
     @property
     def text(self) -> str:
@@ -131,6 +132,7 @@ _CAUSE_TEXTS = {
     Cause.STOPPED: "still running when stopped",
     Cause.RESET: "reset",
     Cause.TOO_DEEP: "nested too deep",
+    Cause.SWITCHED: "left to another fiber",
 }
 
 
@@ -162,8 +164,10 @@ class LineType(enum.IntEnum):
 
 STEP_TAIL_CALLEE = 1
 STEP_OUTERMOST = 2
+STEP_RESUMED = 4
 LINE_TAIL_CALLEE = 1
 LINE_TAIL_KNOWN = 2
+LINE_RESUMED = 4
 
 
 class Step(NamedTuple):

@@ -18,6 +18,7 @@ from calltrace.errors import EngineError, OutOfSpace
 from calltrace.model import NONE_ID, FunctionFlag, Source
 from calltrace.patterns import Pattern, matches_any
 from calltrace.pe.image import Image, from_memory
+from calltrace.pe.known import known_functions
 from calltrace.pe.symbols import add_symbols
 from calltrace.ports import TargetModule
 from calltrace.tracefile import FUNCTION, Chunk, ChunkKind
@@ -37,6 +38,10 @@ class _Seed(ctypes.LittleEndianStructure):
     _fields_ = [("rva", c_uint32), ("source", c_uint32)]
 
 
+class _Known(ctypes.LittleEndianStructure):
+    _fields_ = [("rva", c_uint32), ("trait", c_uint32)]
+
+
 class _Image(ctypes.LittleEndianStructure):
     """struct ct_image."""
 
@@ -52,8 +57,11 @@ class _Image(ctypes.LittleEndianStructure):
         ("exec", POINTER(_Range)),
         ("seeds", POINTER(_Seed)),
         ("imports", POINTER(c_uint32)),
+        ("known", POINTER(_Known)),
         ("seed_count", c_uint32),
         ("import_count", c_uint32),
+        ("known_count", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -346,6 +354,7 @@ def _describe(image: Image, imports: Sequence[int]) -> _Image:
     seeds: dict[int, Source] = collections.defaultdict(lambda: Source(0))
     for rva, source in image.seeds:
         seeds[rva] |= source
+    known = sorted(known_functions(image).items())
     described = _Image(
         bytes=image.data,
         base=image.base,
@@ -357,8 +366,10 @@ def _describe(image: Image, imports: Sequence[int]) -> _Image:
         exec_count=len(image.executable),
         seed_count=len(seeds),
         import_count=len(imports),
+        known_count=len(known),
     )
     described.exec = (_Range * len(image.executable))(*(_Range(*section) for section in image.executable))
     described.seeds = (_Seed * len(seeds))(*(_Seed(rva, int(source)) for rva, source in seeds.items()))
     described.imports = (c_uint32 * len(imports))(*imports)
+    described.known = (_Known * len(known))(*(_Known(rva, int(trait)) for rva, trait in known))
     return described

@@ -25,6 +25,7 @@ from calltrace import native
 from calltrace.errors import AccessRefused, BadTrace, EngineError, FileMissing
 from calltrace.model import (
     NONE_ID,
+    Cause,
     Clock,
     FunctionRecord,
     Module,
@@ -188,7 +189,7 @@ class Totals(ctypes.LittleEndianStructure):
         ("events", c_uint64 * 8),
         ("ext", c_uint64 * 16),
         ("frames", c_uint64 * 4),
-        ("causes", c_uint64 * 13),
+        ("causes", c_uint64 * len(Cause)),
         ("orphans", c_uint64),
         ("gaps", c_uint64),
         ("lost", c_uint64),

@@ -37,11 +37,11 @@
 #define CT_WHOLE (1u << 24)
 
 enum ct_event {
-    CT_FRAME = 0,  /* unit = stack pointer; belongs to the ENTER or LAND that follows it */
+    CT_FRAME = 0,  /* unit = stack pointer; belongs to the ENTER, LAND, CALL or RETURN that follows it */
     CT_ENTER = 1,  /* id = function */
     CT_LEAVE = 2,  /* id = function; by ret */
     CT_TAIL = 3,   /* id = function; leaves by a jump */
-    CT_CALL = 4,   /* id = site */
+    CT_CALL = 4,   /* id = site; with a FRAME: a call that may go on with another stack (SwitchToFiber) */
     CT_RETURN = 5, /* id = site */
     CT_LAND = 6,   /* id = function; execution goes on in this frame after an exception or longjmp */
     CT_EXT = 7,    /* id = enum ct_ext, followed by that kind's number of 64-bit values */

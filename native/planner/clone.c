@@ -526,7 +526,7 @@ static int by_begin(const void *a, const void *b)
 }
 
 /* The RUNTIME_FUNCTION array of the copies: ascending, as the system's binary search wants it. */
-static uint32_t put_table(struct ct_plan *plan)
+static uint32_t put_table(struct ct_plan *plan, uint32_t switch_unwind)
 {
     VEC(struct table_entry) table = {0};
     for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
@@ -537,6 +537,11 @@ static uint32_t put_table(struct ct_plan *plan)
                      (struct table_entry){plan->region + part->copy_begin, plan->region + part->copy_end,
                                           part->copy_unwind});
         }
+    }
+    for (uint32_t i = 0; i < plan->switches.count; i++) {
+        const struct ct_range *stub = &plan->switches.items[i];
+        vec_push(&table, &plan->oom,
+                 (struct table_entry){plan->region + stub->begin, plan->region + stub->end, switch_unwind});
     }
     if (table.count) {
         /* joined parts lie with their function, whatever their own address was */
@@ -577,7 +582,16 @@ void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, 
         set_u32(plan, holes.items[i].at + 8, plan->parts.items[holes.items[i].part].copy_unwind);
     }
     vec_free(&holes);
+    align(plan, 4);
+    uint32_t switch_unwind = data_base + plan->data.count;
+    if (plan->switches.count) {
+        /* version 1, prolog of 4 bytes, 1 code: UWOP_ALLOC_SMALL of 28h bytes done at offset 4 */
+        static const uint8_t info[8] = {1, 4, 1, 0, 4, 0x42};
+        for (unsigned i = 0; i < sizeof info; i++) {
+            vec_push(&plan->data, &plan->oom, info[i]);
+        }
+    }
     align(plan, 16);
     *table = data_base + plan->data.count;
-    *table_count = put_table(plan);
+    *table_count = put_table(plan, switch_unwind);
 }

@@ -162,12 +162,14 @@ static bool is_site(const struct composer *composer, const struct ct_part *part,
         .function = plan->codegen.first_function + part->group,
         .import = CT_NONE,
     };
-    if (plan->codegen.detail == CT_EVENTS_FUNCTIONS ||
-        (part->unwind.version && insn->rva < part->begin + part->unwind.prolog)) {
+    if (part->unwind.version && insn->rva < part->begin + part->unwind.prolog) {
         return false; /* in a prolog an event would stand between the unwind codes */
     }
+    if (plan->codegen.detail == CT_EVENTS_FUNCTIONS && !(insn->flags & CT_INSN_SWITCHES)) {
+        return false;
+    }
     if (insn->flow == CT_FLOW_CALL_IND) {
-        if (insn->flags & CT_INSN_RIP) {
+        if (insn->flags & (CT_INSN_RIP | CT_INSN_SWITCHES | CT_INSN_TWICE)) {
             site->import = ct_import_at(plan, insn->target);
         }
         return true;
@@ -178,7 +180,17 @@ static bool is_site(const struct composer *composer, const struct ct_part *part,
         site->import = ct_import_at(plan, plan->insns.items[ct_insn_at(plan, insn->target)].target);
         return true;
     }
-    return plan->codegen.detail == CT_EVENTS_ALL || !callee || !ct_is_copied(callee);
+    return plan->codegen.detail == CT_EVENTS_ALL || insn->flags & CT_INSN_SWITCHES || !callee || !ct_is_copied(callee);
+}
+
+/* CALL or RETURN of a site; where another stack may be gone on with, the stack pointer tells which. */
+static void put_site_event(struct composer *composer, const struct ct_insn *insn, enum ct_event kind, uint32_t id)
+{
+    const struct ct_codegen *codegen = &composer->plan->codegen;
+    if (insn->flags & CT_INSN_SWITCHES) {
+        put_event(composer, &codegen->frame_rsp, CT_FRAME, 0);
+    }
+    put_event(composer, &codegen->event_inline, kind, id);
 }
 
 static void put_call(struct composer *composer, const struct walk *walk, const struct ct_part *part, uint32_t index)
@@ -190,7 +202,7 @@ static void put_call(struct composer *composer, const struct walk *walk, const s
     uint32_t id = CT_NONE;
     if (recorded) {
         id = add_site(composer, site);
-        put_event(composer, &plan->codegen.event_inline, CT_CALL, id);
+        put_site_event(composer, insn, CT_CALL, id);
     }
     if (insn->flow == CT_FLOW_CALL) {
         ct_put_rel32(&composer->out, "\xE8", 1, insn->target);
@@ -198,8 +210,15 @@ static void put_call(struct composer *composer, const struct walk *walk, const s
         put_relocated(composer, walk, insn);
     }
     plan->end_label[index] = composer->out.at;
-    if (recorded && inside(composer, walk, insn->rva + insn->length) != CT_NONE) {
-        put_event(composer, &plan->codegen.event_inline, CT_RETURN, id);
+    if (inside(composer, walk, insn->rva + insn->length) == CT_NONE) {
+        return;
+    }
+    if (recorded) {
+        put_site_event(composer, insn, CT_RETURN, id);
+    }
+    if (insn->flags & CT_INSN_TWICE) {
+        put_event(composer, &plan->codegen.frame_rsp, CT_FRAME, 0);
+        put_event(composer, &plan->codegen.event_inline, CT_LAND, walk->id);
     }
 }
 
@@ -359,6 +378,39 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
 
 /* ---- one function ---- */
 
+/* In place of a tail jump to SwitchToFiber: a call, for only so the return to this stack can be recorded. It needs 48
+ * bytes more of the stack, and unwind data: one allocation. */
+static void put_switching_exit(struct composer *composer, const struct walk *walk, const struct ct_insn *insn)
+{
+    struct ct_plan *plan = composer->plan;
+    struct ct_writer *out = &composer->out;
+    struct ct_range stub = {.begin = out->at};
+    bool indirect = insn->flow == CT_FLOW_JMP_IND;
+    uint32_t id = add_site(composer, (struct ct_site){
+                                         .rva = insn->rva,
+                                         .function = walk->id,
+                                         .target = indirect ? 0 : insn->target,
+                                         .import = indirect ? ct_import_at(plan, insn->target) : CT_NONE,
+                                     });
+    ct_put(out, "\x48\x83\xEC\x28", 4); /* sub rsp, 28h */
+    put_site_event(composer, insn, CT_CALL, id);
+    if (indirect && insn->flags & CT_INSN_RIP) {
+        ct_put_rel32(out, "\xFF\x15", 2, insn->target);
+    } else if (indirect) {
+        uint8_t call[2] = {0xFF, (uint8_t)(plan->image.bytes[insn->rva + insn->length - 1] & ~0x30) | 2 << 3};
+        ct_put(out, "\x41", insn->length > 2 && plan->image.bytes[insn->rva + insn->length - 3] & 1);
+        ct_put(out, call, sizeof call);
+    } else {
+        ct_put_rel32(out, "\xE8", 1, insn->target);
+    }
+    put_site_event(composer, insn, CT_RETURN, id);
+    ct_put(out, "\x48\x83\xC4\x28", 4); /* add rsp, 28h */
+    stub.end = out->at;
+    put_event(composer, &plan->codegen.event_inline, CT_LEAVE, walk->id);
+    ct_put(out, "\xC3", 1);
+    vec_push(&plan->switches, &plan->oom, stub);
+}
+
 static void put_exit(struct composer *composer, const struct walk *walk, const struct ct_insn *insn)
 {
     const struct ct_codegen *codegen = &composer->plan->codegen;
@@ -401,6 +453,11 @@ static void put_exits(struct composer *composer, const struct walk *walk)
             }
             if (insn->flow == CT_FLOW_RET && known < ret_count) {
                 plan->exit_label[i] = rets[known].label;
+                continue;
+            }
+            if (insn->flags & CT_INSN_SWITCHES) {
+                plan->exit_label[i] = composer->out.at;
+                put_switching_exit(composer, walk, insn);
                 continue;
             }
             plan->exit_label[i] = composer->out.at + plan->codegen.event.entry;
@@ -538,6 +595,7 @@ static void put_copies(struct composer *composer)
     struct ct_plan *plan = composer->plan;
     composer->out.at = COPIES_AT;
     composer->site = 0;
+    plan->switches.count = 0;
     for (uint32_t i = 0; i < plan->groups.count && composer->out.at < REGION_LIMIT; i++) {
         if (ct_is_copied(&plan->groups.items[i])) {
             ct_align(&composer->out, 16);

@@ -223,3 +223,49 @@ bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_
     }
     return true;
 }
+
+static uint32_t number_of(uint16_t reg)
+{
+    static const uint16_t names[16][4] = {
+        {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},
+        {X86_REG_RCX, X86_REG_ECX, X86_REG_CX, X86_REG_CL},
+        {X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL},
+        {X86_REG_RBX, X86_REG_EBX, X86_REG_BX, X86_REG_BL},
+        {X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL},
+        {X86_REG_RBP, X86_REG_EBP, X86_REG_BP, X86_REG_BPL},
+        {X86_REG_RSI, X86_REG_ESI, X86_REG_SI, X86_REG_SIL},
+        {X86_REG_RDI, X86_REG_EDI, X86_REG_DI, X86_REG_DIL},
+        {X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B},
+        {X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B},
+        {X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B},
+        {X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B},
+        {X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B},
+        {X86_REG_R13, X86_REG_R13D, X86_REG_R13W, X86_REG_R13B},
+        {X86_REG_R14, X86_REG_R14D, X86_REG_R14W, X86_REG_R14B},
+        {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B},
+    };
+    uint32_t number = 0;
+    while (number < 16 && names[number][0] != reg && names[number][1] != reg && names[number][2] != reg &&
+           names[number][3] != reg) {
+        number++;
+    }
+    return number;
+}
+
+uint32_t ct_registers_written(struct ct_decoder *decoder, const struct ct_image *image, const struct ct_insn *insn)
+{
+    const uint8_t *code = image->bytes + insn->rva;
+    size_t room = insn->length;
+    uint64_t address = insn->rva;
+    cs_regs read, write;
+    uint8_t read_count, write_count;
+    if (!cs_disasm_iter(decoder->handle, &code, &room, &address, decoder->insn) ||
+        cs_regs_access(decoder->handle, decoder->insn, read, &read_count, write, &write_count) != CS_ERR_OK) {
+        return 0xFFFF;
+    }
+    uint32_t written = 0;
+    for (uint8_t i = 0; i < write_count; i++) {
+        written |= 1u << number_of(write[i]); /* AH, BH, CH, DH: of no use to who asks */
+    }
+    return written & 0xFFFF;
+}

@@ -7,7 +7,7 @@
 enum ct_flow {
     CT_FLOW_NEXT,     /* goes on behind itself */
     CT_FLOW_CALL,     /* call rel32; target = RVA */
-    CT_FLOW_CALL_IND, /* call r/m64; target = RVA of the pointer if RIP-relative */
+    CT_FLOW_CALL_IND, /* call r/m64; target = RVA of the pointer if RIP-relative, or known (known.c) */
     CT_FLOW_JMP,      /* jmp rel; target = RVA */
     CT_FLOW_JCC,      /* jcc rel, xbegin; target = RVA */
     CT_FLOW_LOOP,     /* jrcxz, jecxz, loop, loope, loopne: rel8 only; target = RVA */
@@ -17,12 +17,14 @@ enum ct_flow {
 };
 
 enum ct_insn_flags {
-    CT_INSN_RIP = 1,     /* has a RIP-relative operand: target = its RVA, disp = offset of the disp32 */
-    CT_INSN_LEA = 2,     /* lea r64, [rip+disp32] */
-    CT_INSN_INDEXED = 4, /* memory operand with an index register */
-    CT_INSN_TABLE = 8,   /* memory operand base+index*scale+disp32: target = disp32, may be a table's RVA */
-    CT_INSN_INERT = 32,  /* integer arithmetic between registers: cannot fault, whatever their values */
-    CT_INSN_REX_W = 16,  /* jmp r/m64 with REX.W: how MSVC and clang mark a tail call */
+    CT_INSN_RIP = 1,        /* has a RIP-relative operand: target = its RVA, disp = offset of the disp32 */
+    CT_INSN_LEA = 2,        /* lea r64, [rip+disp32] */
+    CT_INSN_INDEXED = 4,    /* memory operand with an index register */
+    CT_INSN_TABLE = 8,      /* memory operand base+index*scale+disp32: target = disp32, may be a table's RVA */
+    CT_INSN_INERT = 32,     /* integer arithmetic between registers: cannot fault, whatever their values */
+    CT_INSN_REX_W = 16,     /* jmp r/m64 with REX.W: how MSVC and clang mark a tail call */
+    CT_INSN_TWICE = 64,     /* calls what returns twice; set by known.c */
+    CT_INSN_SWITCHES = 128, /* calls, or jumps to, what goes on with another stack; set by known.c */
 };
 
 struct ct_insn {
@@ -53,5 +55,7 @@ void ct_decoder_close(struct ct_decoder *decoder);
 /* false: no instruction there before `end`. */
 bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_t rva, uint32_t end,
                struct ct_insn *out);
+/* The general registers that an instruction writes, all or in part: bit n for the register of number n. */
+uint32_t ct_registers_written(struct ct_decoder *decoder, const struct ct_image *image, const struct ct_insn *insn);
 
 #endif

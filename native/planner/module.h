@@ -81,6 +81,7 @@ struct ct_plan {
     uint32_t *end_label;    /* per instruction: offset behind its copy, before any event that follows it */
     uint32_t *exit_label;   /* per instruction that leaves the function: offset of the stub it leaves through */
     uint8_t *bytes;
+    VEC(struct ct_range) switches; /* offsets in the region: stubs that call SwitchToFiber in a tail call's place */
     VEC(struct ct_patch) patches;
     VEC(uint8_t) data; /* unwind data and address maps */
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
@@ -101,6 +102,8 @@ void ct_sort_parts(struct ct_plan *plan);
 void ct_read_pdata(struct ct_plan *plan);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
+/* known.c: marks calls of functions that return twice or switch stacks. */
+void ct_mark_known(struct ct_plan *plan);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
 /* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */

@@ -79,6 +79,7 @@ struct ct_plan *ct_plan_open(const struct ct_image *image)
     ct_discover(plan);
     if (!plan->oom) {
         find_thunks(plan);
+        ct_mark_known(plan);
         for (uint32_t i = 0; i < plan->groups.count; i++) {
             vec_push(&plan->functions, &plan->oom, plan->groups.items[i].function);
         }
@@ -114,6 +115,7 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->work);
     vec_free(&plan->seeds);
     vec_free(&plan->sites);
+    vec_free(&plan->switches);
     vec_free(&plan->patches);
     vec_free(&plan->data);
     free(plan);

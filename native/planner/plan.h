@@ -51,6 +51,17 @@ struct ct_seed {
     uint32_t source; /* enum ct_source */
 };
 
+/* What is known of a function by its name or its bytes. */
+enum ct_trait {
+    CT_TRAIT_RETURNS_TWICE = 1, /* setjmp: once more when longjmp goes back to it */
+    CT_TRAIT_SWITCHES = 2,      /* SwitchToFiber: comes back when the thread goes on with this stack again */
+};
+
+struct ct_known {
+    uint32_t rva;   /* of the function, or of its address table slot */
+    uint32_t trait; /* enum ct_trait */
+};
+
 struct ct_image {
     const uint8_t *bytes; /* mapped layout; must stay valid as long as the plan */
     uint64_t base;        /* VA */
@@ -58,11 +69,14 @@ struct ct_image {
     uint32_t pdata, pdata_size;   /* exception directory */
     uint32_t relocs, relocs_size; /* base relocation directory, 0 if none */
     uint32_t exec_count;
-    const struct ct_range *exec; /* executable sections, ascending, disjoint */
-    const struct ct_seed *seeds; /* exports, entry point, TLS callbacks, Guard CF functions, symbols */
-    const uint32_t *imports;     /* RVAs of import address table slots, ascending */
+    const struct ct_range *exec;  /* executable sections, ascending, disjoint */
+    const struct ct_seed *seeds;  /* exports, entry point, TLS callbacks, Guard CF functions, symbols */
+    const uint32_t *imports;      /* RVAs of import address table slots, ascending */
+    const struct ct_known *known; /* ascending */
     uint32_t seed_count;
     uint32_t import_count;
+    uint32_t known_count;
+    uint32_t reserved;
 };
 
 struct ct_function {

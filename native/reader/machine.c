@@ -6,6 +6,7 @@
 
 #define NOT_CLOSING 0xFFFFFFFFu
 #define DEPTH_LIMIT (1u << 22)
+#define SUSPENDED_LIMIT (1u << 16) /* stacks; their frames: DEPTH_LIMIT */
 #define CLOCK_BITS 40
 #define CLOCK_MASK ((UINT64_C(1) << CLOCK_BITS) - 1)
 /* A clock that seems to turn almost once has in truth gone back a little: another core's, or the coarse one. */
@@ -20,8 +21,20 @@ void ct_machine_start(struct ct_machine *machine, struct ct_reader *reader, uint
     machine->thread_end = count < threads - machine->thread ? machine->thread + count : threads;
 }
 
+static void forget_suspended(struct ct_machine *machine)
+{
+    for (uint32_t i = 0; i < machine->suspended_count; i++)
+        free(machine->suspended[i].frames);
+    free(machine->resuming.frames);
+    machine->resuming = (struct ct_suspended){0};
+    machine->suspended_count = machine->resumed = 0;
+    machine->suspended_frames = 0;
+}
+
 void ct_machine_free(struct ct_machine *machine)
 {
+    forget_suspended(machine);
+    free(machine->suspended);
     free(machine->frames);
     for (int kind = 0; kind < CT_NODE_KINDS; kind++)
         free(machine->tops[kind].of);
@@ -44,7 +57,7 @@ static void pend_open(struct ct_machine *machine, uint8_t kind, uint32_t id, uin
     if (machine->after_tail && (kind != CT_NODE_FUNCTION || machine->tail_from == CT_NONE ||
                                 ct_may_tail(machine->reader, machine->tail_from, id)))
         machine->pending.flags = CT_STEP_TAIL_CALLEE;
-    machine->pending_has_sp = machine->has_sp && kind == CT_NODE_FUNCTION;
+    machine->pending_has_sp = machine->has_sp && (kind == CT_NODE_FUNCTION || kind == CT_NODE_CALL);
     machine->pending_sp = machine->sp;
 }
 
@@ -88,10 +101,12 @@ static bool push(struct ct_machine *machine, struct ct_step *step)
         .below = tops->of[step->id],
         .kind = step->kind,
         .has_sp = machine->pending_has_sp,
+        .resumed = step->flags & CT_STEP_RESUMED,
     };
     tops->of[step->id] = machine->depth;
     machine->api_frames += step->kind == CT_NODE_API_FUNCTION;
-    machine->totals->frames[step->kind]++;
+    machine->totals->frames[step->kind] += !frame->resumed;
+    machine->switching = step->kind == CT_NODE_CALL && frame->has_sp && !frame->resumed;
     if (machine->depth > machine->totals->max_depth)
         machine->totals->max_depth = machine->depth;
     return true;
@@ -117,8 +132,9 @@ static void pop(struct ct_machine *machine, struct ct_step *step)
         .type = CT_STEP_CLOSE,
         .kind = frame->kind,
         .cause = last ? machine->last_cause : machine->close_cause,
-        .flags = frame->below ? 0 : CT_STEP_OUTERMOST,
+        .flags = (frame->below ? 0 : CT_STEP_OUTERMOST) | (frame->resumed ? CT_STEP_RESUMED : 0),
     };
+    machine->switching = false;
     machine->totals->causes[step->cause]++;
     if (!last)
         return;
@@ -155,6 +171,91 @@ static void close_frame(struct ct_machine *machine, uint8_t kind, uint32_t id, u
         close_to(machine, top - 1, CT_CAUSE_INFERRED, cause);
     else
         orphan(machine, kind, id, event);
+}
+
+/* ---- fibers: a thread with several stacks ---- */
+
+static bool is_call(const struct ct_frame *frame, uint32_t site, uint64_t sp)
+{
+    return frame->kind == CT_NODE_CALL && frame->has_sp && frame->id == site && frame->sp == sp;
+}
+
+/* The suspended stack that was left by this call; suspended_count if there is none. */
+static uint32_t find_suspended(const struct ct_machine *machine, uint32_t site, uint64_t sp)
+{
+    uint32_t at = 0;
+    while (at < machine->suspended_count &&
+           !is_call(&machine->suspended[at].frames[machine->suspended[at].depth - 1], site, sp))
+        at++;
+    return at;
+}
+
+static struct ct_suspended take_suspended(struct ct_machine *machine, uint32_t at)
+{
+    struct ct_suspended stack = machine->suspended[at];
+    machine->suspended[at] = machine->suspended[--machine->suspended_count];
+    machine->suspended_frames -= stack.depth;
+    return stack;
+}
+
+/* Keeps the open frames, the call on top of them, for the time when that returns. What is beyond the limits is not
+ * kept: its return will be an orphan. False: no memory. */
+static bool suspend(struct ct_machine *machine)
+{
+    const struct ct_frame *call = &machine->frames[machine->depth - 1];
+    uint32_t stale = find_suspended(machine, call->id, call->sp); /* a fiber that ended: its memory is in use again */
+    if (stale < machine->suspended_count)
+        free(take_suspended(machine, stale).frames);
+    if (machine->suspended_count == SUSPENDED_LIMIT || machine->suspended_frames + machine->depth > DEPTH_LIMIT)
+        return true;
+    struct ct_frame *frames = malloc(machine->depth * sizeof *frames);
+    if (!frames || !ct_reserve_items((void **)&machine->suspended, &machine->suspended_room,
+                                     machine->suspended_count + 1u, sizeof *machine->suspended)) {
+        free(frames);
+        return false;
+    }
+    memcpy(frames, machine->frames, machine->depth * sizeof *frames);
+    machine->suspended[machine->suspended_count++] = (struct ct_suspended){frames, machine->depth};
+    machine->suspended_frames += machine->depth;
+    return true;
+}
+
+/* Before a unit is taken: does it belong to another stack than the one whose frames are open? Then these are closed
+ * for now, and those of the other one opened again, before it is looked at once more. False: no memory. */
+static bool switch_stack(struct ct_machine *machine, uint32_t event, uint32_t id, bool *switched)
+{
+    bool returns = event == CT_RETURN && machine->has_sp;
+    *switched = false;
+    if (returns && machine->depth && is_call(&machine->frames[machine->depth - 1], id, machine->sp))
+        return true;
+    uint32_t to = returns ? find_suspended(machine, id, machine->sp) : machine->suspended_count;
+    bool known = to < machine->suspended_count;
+    if (!known && !machine->switching)
+        return true;
+    if (known)
+        machine->resuming = take_suspended(machine, to);
+    if (machine->switching && !suspend(machine))
+        return false;
+    machine->switching = false;
+    close_all(machine, CT_CAUSE_SWITCHED);
+    *switched = true;
+    return true;
+}
+
+/* Opens the next frame of the stack that is gone on with. */
+static void resume_frame(struct ct_machine *machine)
+{
+    const struct ct_frame *frame = &machine->resuming.frames[machine->resumed++];
+    pend(machine, CT_STEP_OPEN, frame->kind, frame->id, 0);
+    machine->pending.flags = CT_STEP_RESUMED;
+    machine->pending_has_sp = frame->has_sp;
+    machine->pending_sp = frame->sp;
+    machine->totals->causes[CT_CAUSE_SWITCHED]--;
+    if (machine->resumed == machine->resuming.depth) {
+        free(machine->resuming.frames);
+        machine->resuming = (struct ct_suspended){0};
+        machine->resumed = 0;
+    }
 }
 
 /* Is stack pointer `a` above `b`? Of the 32 bits kept in small units, the difference is what counts. */
@@ -308,13 +409,15 @@ static uint64_t unit_at(const struct ct_machine *machine, const uint8_t *at)
     return unit;
 }
 
-/* Does an ENTER or LAND lie at `at`? */
+static bool takes_stack_pointer(uint32_t event)
+{
+    return event == CT_ENTER || event == CT_LAND || event == CT_CALL || event == CT_RETURN;
+}
+
+/* Does something that takes a stack pointer lie at `at`? */
 static bool takes_frame(const struct ct_machine *machine, const uint8_t *at)
 {
-    if (at >= machine->unit_end)
-        return false;
-    uint32_t event = unit_at(machine, at) & 7;
-    return event == CT_ENTER || event == CT_LAND;
+    return at < machine->unit_end && takes_stack_pointer(unit_at(machine, at) & 7);
 }
 
 /* No writer writes such a unit: a block that was torn or overwritten. One zero in small units may yet be a stack
@@ -362,9 +465,18 @@ static bool take_unit(struct ct_machine *machine)
         return true;
     }
     uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3;
-    if (machine->has_sp && event != CT_ENTER && event != CT_LAND && event != CT_EXT) {
+    if (machine->has_sp && !takes_stack_pointer(event) && event != CT_EXT) {
         lose(machine, 1); /* what the stack pointer belonged to is missing */
         return true;
+    }
+    if ((machine->switching || (machine->has_sp && event == CT_RETURN)) && event != CT_FRAME && event != CT_EXT) {
+        bool switched;
+        if (!switch_stack(machine, event, id, &switched))
+            return false;
+        if (switched) {
+            machine->after_tail = false;
+            return true;
+        }
     }
     machine->totals->units++;
     machine->totals->events[event]++;
@@ -397,9 +509,11 @@ static bool take_unit(struct ct_machine *machine)
         break;
     case CT_CALL:
         call(machine, id);
+        machine->has_sp = false;
         break;
     case CT_RETURN:
         returned(machine, id);
+        machine->has_sp = false;
         break;
     case CT_LAND:
         if (machine->has_sp && land(machine, id, machine->sp))
@@ -482,6 +596,7 @@ static bool advance(struct ct_machine *machine)
         return true;
     }
     machine->has_sp = machine->after_tail = machine->inside = false;
+    forget_suspended(machine);
     machine->thread++;
     return true;
 }
@@ -501,7 +616,9 @@ bool ct_machine_next(struct ct_machine *machine, struct ct_step *step)
             machine->no_memory |= !give_pending(machine, step);
             return !machine->no_memory;
         }
-        if (machine->whole) {
+        if (machine->resuming.frames) {
+            resume_frame(machine);
+        } else if (machine->whole) {
             machine->whole = false;
             machine->totals->events[CT_LEAVE]++;
             close_frame(machine, CT_NODE_FUNCTION, machine->whole_id, CT_CAUSE_RETURN, CT_LEAVE);

@@ -12,6 +12,13 @@ struct ct_frame {
     uint32_t below; /* the next lower open frame of the same kind and id, plus 1; 0 = none */
     uint8_t kind;
     bool has_sp;
+    bool resumed; /* was open before, until the thread left its stack */
+};
+
+/* The frames of a stack (fiber) that the thread has left by a call: it comes back by that call's return. */
+struct ct_suspended {
+    struct ct_frame *frames; /* the last of them is the call */
+    uint32_t depth;
 };
 
 /* By id: the topmost open frame, plus 1. */
@@ -43,6 +50,14 @@ struct ct_machine {
     uint32_t depth;
     struct ct_tops tops[CT_NODE_KINDS];
     uint32_t api_frames; /* open frames of CT_NODE_API_FUNCTION */
+
+    bool switching; /* the frame on top is a call that may go on with another stack */
+    struct ct_suspended *suspended;
+    uint64_t suspended_room;
+    uint32_t suspended_count;
+    uint64_t suspended_frames;    /* in all of them */
+    struct ct_suspended resuming; /* its frames from `resumed` on are being opened again */
+    uint32_t resumed;
 
     /* Frames above `close_to` are being closed, the last of them for a reason of its own; then comes `pending`. */
     uint32_t close_to;

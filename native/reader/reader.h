@@ -57,7 +57,8 @@ enum ct_cause {
     CT_CAUSE_STOPPED = 10,    /* open when recording of its thread was stopped */
     CT_CAUSE_RESET = 11,      /* forgotten on request of the C API */
     CT_CAUSE_TOO_DEEP = 12,   /* more frames open than this reader follows */
-    CT_CAUSES = 13,
+    CT_CAUSE_SWITCHED = 13,   /* the thread went on with another stack (fiber); may be opened again: CT_STEP_RESUMED */
+    CT_CAUSES = 14,
 };
 
 enum ct_step_type {
@@ -77,6 +78,7 @@ enum ct_step_type {
 enum ct_step_flags {
     CT_STEP_TAIL_CALLEE = 1, /* OPEN: entered by the jump that closed the frame before it */
     CT_STEP_OUTERMOST = 2,   /* CLOSE: no other frame of the same kind and id is open */
+    CT_STEP_RESUMED = 4,     /* OPEN, CLOSE: goes on after CT_CAUSE_SWITCHED; no new call */
 };
 
 struct ct_step {
@@ -105,6 +107,7 @@ enum ct_line_type {
 enum ct_line_flags {
     CT_LINE_TAIL_CALLEE = 1,
     CT_LINE_TAIL_KNOWN = 2, /* cause is CT_CAUSE_TAIL, and tail_kind and tail_id say where to */
+    CT_LINE_RESUMED = 4,    /* goes on after CT_CAUSE_SWITCHED; no new call */
 };
 
 struct ct_line {

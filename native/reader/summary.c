@@ -41,7 +41,7 @@ static bool take(struct ct_summary *summary, const struct ct_step *step)
     if (!ct_reserve_items((void **)&stats->of, &stats->count, step->id + 1u, sizeof *stats->of))
         return false;
     struct ct_stat *stat = &stats->of[step->id];
-    stat->calls++;
+    stat->calls += !(step->flags & CT_STEP_RESUMED);
     stat->self += step->self;
     if (step->flags & CT_STEP_OUTERMOST)
         stat->total += step->time - step->begin;

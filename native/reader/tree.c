@@ -167,6 +167,8 @@ static void open_frame(struct ct_tree *tree, const struct ct_step *step)
         return;
     *line_number = number;
     tree->open_lines++;
+    if (step->flags & CT_STEP_RESUMED)
+        line->flags = CT_LINE_RESUMED;
     if (step->flags & CT_STEP_TAIL_CALLEE) {
         line->flags = CT_LINE_TAIL_CALLEE;
         if (held(tree, tree->tail_line)) {

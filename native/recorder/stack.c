@@ -21,6 +21,7 @@ struct walk {
     uint64_t floor; /* frames below it were overwritten */
     bool cut;       /* there may be frames that were opened before our first event */
     uint64_t sp;    /* from a CT_FRAME, for the unit after it */
+    bool switching; /* the innermost frame is a call that may go on with another stack (fiber) */
     struct frame frames[FRAMES];
     unsigned char block[CT_BLOCK];
 };
@@ -61,6 +62,19 @@ static void land(struct walk *walk, uint32_t function_id, uint32_t unit_size)
             walk->depth = depth;
             return;
         }
+    }
+}
+
+/* Does the thread go on with another stack? Nothing is known here of the frames on that one. */
+static void leave_stack(struct walk *walk, uint32_t event, uint32_t id)
+{
+    if (!walk->switching)
+        return;
+    walk->switching = false;
+    const struct frame *call = frame_at(walk, walk->depth - 1);
+    if (event != CT_RETURN || call->shown.call_site_id != id || call->sp != walk->sp) {
+        walk->depth = walk->floor = 0;
+        walk->cut = true;
     }
 }
 
@@ -116,6 +130,8 @@ static void follow_units(struct walk *walk, const unsigned char *at, const unsig
 
         struct calltrace_frame function = {NULL, NULL, id, CALLTRACE_NO_ID};
         struct calltrace_frame site = {NULL, NULL, CALLTRACE_NO_ID, id};
+        if ((unit & 7) != CT_FRAME && (unit & 7) != CT_EXT)
+            leave_stack(walk, unit & 7, id);
         switch (unit & 7) {
         case CT_FRAME:
             walk->sp = unit;
@@ -130,6 +146,7 @@ static void follow_units(struct walk *walk, const unsigned char *at, const unsig
             break;
         case CT_CALL:
             open_frame(walk, true, site);
+            walk->switching = walk->sp != 0;
             break;
         case CT_RETURN:
             close_frame(walk, true, site);
@@ -188,6 +205,7 @@ static bool walk_thread(struct session *s, struct walk *walk, const struct ct_ev
     uint64_t from = ct_load64(&s->header->append_end) - CT_BLOCK, unit = own->first_unit;
     walk->chunks = 0;
     walk->depth = walk->floor = 0;
+    walk->switching = false;
     walk->cut = true; /* until the thread's start, or a reset, is met */
     while (unit > 0 && walk->chunks < CHUNKS) {
         uint64_t offset = find_before(s, thread_index, unit, &from, &probes);

@@ -146,6 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned i = 0; i < 4; i++) {
         seeds[i] = (struct ct_seed){head.seeds[i], CT_SOURCE_EXPORT << i};
     }
+    struct ct_known known = {head.import, CT_TRAIT_RETURNS_TWICE + head.seeds[0] % 2};
     bool pdata = head.pdata <= image_size && head.pdata_size <= image_size - head.pdata;
     bool relocs = head.relocs <= image_size && head.relocs_size <= image_size - head.relocs;
     struct ct_image image = {
@@ -162,6 +163,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .seed_count = 4,
         .imports = &head.import,
         .import_count = 1,
+        .known = &known,
+        .known_count = 1,
     };
     plan_image(&image, &head);
     free(bytes);

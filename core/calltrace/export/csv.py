@@ -6,6 +6,8 @@ Columns: ``thread`` (index), ``thread_id`` (the system's), ``position`` (events 
 closed), ``value`` (of a mark; units lost in a gap; call-site VA of a frame of the C API).
 
 Besides what was recorded there are ``unwind`` rows: frames closed without an event of their own, and why.
+Where a thread goes on with another stack (fiber) there are ``suspend`` rows of the frames it leaves, and
+``resume`` rows when it comes back to them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,18 @@ import csv
 from typing import TextIO
 
 from calltrace.calltree import steps
-from calltrace.model import Cause, Clock, Event, FunctionRecord, Module, NodeKind, SiteRecord, Step, StepType
+from calltrace.model import (
+    STEP_RESUMED,
+    Cause,
+    Clock,
+    Event,
+    FunctionRecord,
+    Module,
+    NodeKind,
+    SiteRecord,
+    Step,
+    StepType,
+)
 from calltrace.tracefile import TraceFile
 
 COLUMNS = (
@@ -32,6 +45,7 @@ _RETURNED = {
     NodeKind.API_FUNCTION: "api-exit",
     NodeKind.API_CALL: "api-ret",
 }
+_ENDED = {Cause.TAIL: "tail", Cause.SWITCHED: "suspend"}
 _OTHERS = {
     StepType.LAND: "land",
     StepType.MARK: "mark",
@@ -78,11 +92,13 @@ def write(trace: TraceFile, out: TextIO) -> None:
 
 def _event(step: Step) -> str:
     if step.type == StepType.OPEN:
+        if step.flags & STEP_RESUMED:
+            return "resume"
         return _OPENED[NodeKind(step.kind)]
     if step.type == StepType.CLOSE:
         if step.cause == Cause.RETURN:
             return _RETURNED[NodeKind(step.kind)]
-        return "tail" if step.cause == Cause.TAIL else "unwind"
+        return _ENDED.get(Cause(step.cause), "unwind")
     if step.type == StepType.ORPHAN:
         return f"orphan-{Event(step.value).name.lower()}"
     return _OTHERS[StepType(step.type)]

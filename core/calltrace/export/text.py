@@ -11,7 +11,7 @@ from typing import TextIO
 
 from calltrace.calltree import Tree, TreeFilter
 from calltrace.export.units import count, duration
-from calltrace.model import LINE_TAIL_KNOWN, Cause, Clock, Line, LineType, NodeKind
+from calltrace.model import LINE_RESUMED, LINE_TAIL_KNOWN, Cause, Clock, Line, LineType, NodeKind
 from calltrace.tracefile import TraceFile
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -50,6 +50,8 @@ class TreeText:
         if line.calls > 1:
             name += f" {_TIMES}{line.calls:,}"
         parts = [name]
+        if line.flags & LINE_RESUMED:
+            parts.append("goes on")
         from_api = line.kind in (NodeKind.API_FUNCTION, NodeKind.API_CALL)
         if line.value and from_api and line.cause != Cause.TAIL:
             parts.append(f"from {self._trace.address_name(line.value)}")
