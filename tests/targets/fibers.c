@@ -1,18 +1,47 @@
-// build: -O2 -fno-inline -fno-optimize-sibling-calls -D__USE_MINGW_ANSI_STDIO=0
-/* Fibers: two that take turns from inside nested calls, one that ends by switching away for good, and a thread's own.
+// build: -O2 -fno-inline -fno-ipa-cp -fno-optimize-sibling-calls -D__USE_MINGW_ANSI_STDIO=0
+/* Fibers that switch away and are gone on with inside nested calls, and the thread's own.
  *
  * exit: 27
  * output:
- *     main 0
- *     first 0 1 2
- *     main 1
- *     second 0 1 2
- *     sum 42
+ *     sum 19
+ * tree:
+ *     main  left to another fiber
+ *         pass  left to another fiber
+ *     fiber  left to another fiber
+ *         inner  left to another fiber
+ *             pass  left to another fiber
+ *     fiber  left to another fiber
+ *         inner  left to another fiber
+ *             pass  left to another fiber
+ *     main (goes on)  left to another fiber
+ *         pass (goes on)
+ *             note
+ *         pass  left to another fiber
+ *     fiber (goes on)  left to another fiber
+ *         inner (goes on)
+ *             pass (goes on)
+ *                 note
+ *             note
+ *         pass  left to another fiber
+ *     main (goes on)  left to another fiber
+ *         pass (goes on)
+ *             note
+ *         pass  left to another fiber
+ *     fiber (goes on)  left to another fiber
+ *         inner (goes on)
+ *             pass (goes on)
+ *                 note
+ *             note
+ *         pass  left to another fiber
+ *     main (goes on)
+ *         pass (goes on)
+ *             note
+ *         note
  */
 #include <stdio.h>
 #include <windows.h>
 
-static void *main_fiber, *fibers[2];
+static void *main_fiber;
 static volatile int sum;
 
 static void note(int value)
@@ -20,25 +49,21 @@ static void note(int value)
     sum += value;
 }
 
-/* Another fiber runs inside this call. */
 static void pass(void *to)
 {
-    note(1);
     SwitchToFiber(to);
     note(1);
 }
 
-static void turns(int own, int depth)
+static void inner(void *to)
 {
+    pass(to);
     note(2);
-    if (depth > 0)
-        turns(own, depth - 1);
-    pass(own == 0 ? fibers[1] : main_fiber);
 }
 
-static void WINAPI fiber(void *own)
+static void WINAPI fiber(void *next)
 {
-    turns((int)(INT_PTR)own, 2);
+    inner(next);
     for (;;)
         pass(main_fiber);
 }
@@ -46,16 +71,15 @@ static void WINAPI fiber(void *own)
 int main(void)
 {
     main_fiber = ConvertThreadToFiber(NULL);
-    fibers[0] = CreateFiber(0, fiber, (void *)0);
-    fibers[1] = CreateFiber(0, fiber, (void *)1);
-    for (int round = 0; round < 4; round++) {
-        pass(fibers[0]);
-        printf("round %d sum %d\n", round, sum);
-    }
-    DeleteFiber(fibers[1]);
-    DeleteFiber(fibers[0]);
+    void *second = CreateFiber(0, fiber, main_fiber);
+    void *first = CreateFiber(0, fiber, second);
+    pass(first);
+    pass(first);
+    pass(second);
+    DeleteFiber(first);
+    DeleteFiber(second);
     ConvertFiberToThread();
-    note(3);
+    note(10);
     printf("sum %d\n", sum);
     return 27;
 }

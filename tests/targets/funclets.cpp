@@ -1,6 +1,10 @@
-// build: clang --target=x86_64-pc-windows-msvc -std=c++17 -fms-extensions -fexceptions -fcxx-exceptions -O2 -fno-optimize-sibling-calls -lmsvcr120
+// build: clang --target=x86_64-pc-windows-msvc -std=c++17 -fms-extensions -fexceptions -fcxx-exceptions -O2
+// -fno-optimize-sibling-calls -lmsvcr120
 /* C++ exceptions as Microsoft's compilers have them: __CxxFrameHandler3 calls catch blocks and destructors as functions
  * of their own, funclets, on top of what was thrown through.
+ *
+ * A try inside a catch block ("nested"): its handler shows beside that catch block instead of inside, and what comes
+ * behind it is not recorded.
  *
  * clang names them ?catch$N@?0?NAME@4HA and ?dtor$N@?0?NAME@4HA.
  *
@@ -10,6 +14,110 @@
  *     nested 7250
  *     destructors 7300
  *     far away 7322
+ * tree:
+ *     main
+ *         section
+ *             handlers
+ *                 choose
+ *                     narrow  unwound by exception
+ *                         ??0Holder@@QEAA@J@Z
+ *                             add
+ *                         throw_out  unwound by exception
+ *                         ?dtor$2@?0?narrow@4HA
+ *                             ??1Holder@@QEAA@XZ
+ *                                 add
+ *                     ?catch$4@?0?choose@4HA
+ *                         add
+ *                 choose
+ *                     narrow  unwound by exception
+ *                         ??0Holder@@QEAA@J@Z
+ *                             add
+ *                         throw_out  unwound by exception
+ *                         ?dtor$2@?0?narrow@4HA
+ *                             ??1Holder@@QEAA@XZ
+ *                                 add
+ *                     ?catch$2@?0?choose@4HA
+ *                         add
+ *                 choose
+ *                     narrow
+ *                         ??0Holder@@QEAA@J@Z
+ *                             add
+ *                         throw_out  unwound by exception
+ *                         ?catch$3@?0?narrow@4HA
+ *                             add
+ *                         ??1Holder@@QEAA@XZ
+ *                             add
+ *                 choose
+ *                     narrow  unwound by exception
+ *                         ??0Holder@@QEAA@J@Z
+ *                             add
+ *                         throw_out  unwound by exception
+ *                         ?dtor$2@?0?narrow@4HA
+ *                             ??1Holder@@QEAA@XZ
+ *                                 add
+ *                     ?catch$3@?0?choose@4HA
+ *                         add
+ *         section
+ *             nested  end not recorded
+ *                 replace  unwound by exception
+ *                     rethrow  unwound by exception
+ *                         throw_out  unwound by exception
+ *                         ?catch$2@?0?rethrow@4HA  unwound by exception
+ *                             add
+ *                     ?catch$2@?0?replace@4HA  unwound by exception
+ *                         handle_below
+ *                             rethrow_from_below  unwound by exception
+ *                             ?catch$2@?0?handle_below@4HA
+ *                                 add
+ *                         throw_out  unwound by exception
+ *                 ?catch$3@?0?nested@4HA  unwound by exception
+ *                     add
+ *                     throw_out  unwound by exception
+ *                 ?catch$2@?0?nested@4HA
+ *                     add
+ *         section
+ *             destructors
+ *                 two_holders  unwound by exception
+ *                     ??0Holder@@QEAA@J@Z  x2
+ *                         add
+ *                     throw_out  unwound by exception
+ *                     ?dtor$2@?0?two_holders@4HA
+ *                         ??1Holder@@QEAA@XZ  x2
+ *                             add
+ *                 ?catch$3@?0?destructors@4HA
+ *                     add
+ *                 caught_in_destructor  unwound by exception
+ *                     throw_out  unwound by exception
+ *                     ?dtor$2@?0?caught_in_destructor@4HA
+ *                         ??1Careful@@QEAA@XZ
+ *                             throw_out  unwound by exception
+ *                             ?catch$3@?0???1Careful@@QEAA@XZ@4HA
+ *                                 add
+ *                 ?catch$4@?0?destructors@4HA
+ *                     add
+ *         section
+ *             far_away
+ *                 descend  unwound by exception
+ *                     ??0Holder@@QEAA@J@Z
+ *                         add
+ *                     descend  unwound by exception
+ *                         ??0Holder@@QEAA@J@Z
+ *                             add
+ *                         descend  unwound by exception
+ *                             ??0Holder@@QEAA@J@Z
+ *                                 add
+ *                             throw_out  unwound by exception
+ *                             ?dtor$4@?0?descend@4HA
+ *                                 ??1Holder@@QEAA@XZ
+ *                                     add
+ *                         ?dtor$4@?0?descend@4HA
+ *                             ??1Holder@@QEAA@XZ
+ *                                 add
+ *                     ?dtor$4@?0?descend@4HA
+ *                         ??1Holder@@QEAA@XZ
+ *                             add
+ *                 ?catch$2@?0?far_away@4HA
+ *                     add
  */
 extern "C" int printf(const char *format, ...);
 extern "C" int fflush(void *file);
@@ -34,7 +142,8 @@ OWN void add(long value)
 struct Base {
     long value;
 };
-struct Derived : Base {};
+struct Derived : Base {
+};
 struct Stranger {
     long value;
 };
