@@ -149,6 +149,7 @@ def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
         "include": options.include,
         "exclude": options.exclude,
         "modules": options.modules,
+        "breakpoints": not options.no_breakpoints,
         "policy": options.policy,
         "max_size": options.max_size,
     }
@@ -299,6 +300,11 @@ _RECORDING = (
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
+    Option(
+        ("--no-breakpoints",),
+        "leave functions alone whose start has no room for a jump, but only for a breakpoint",
+        switch=True,
+    ),
     Option(
         ("--policy",),
         "when there is no more room: block the program until there is (default), or drop the oldest events",

@@ -91,6 +91,7 @@ class _Layout(ctypes.LittleEndianStructure):
         ("data_bytes", c_uint32),
         ("site_count", c_uint32),
         ("instrumented", c_uint32),
+        ("breakpoints", c_uint32),
     ]
 
 
@@ -103,6 +104,8 @@ class _Region(ctypes.LittleEndianStructure):
         ("table_count", c_uint32),
         ("patches", c_void_p),
         ("patch_count", c_uint32),
+        ("breakpoints", c_uint32),
+        ("breakpoint_count", c_uint32),
     ]
 
 
@@ -135,6 +138,8 @@ class Composition:
     executable_size: int  # bytes at its start to be made executable; the rest is to be read only
     table_rva: int  # RUNTIME_FUNCTION array of the copies; RVA from the module's base
     table_count: int
+    breakpoints_rva: int  # struct ct_breakpoint array: functions that start with an int3; RVA from the base
+    breakpoint_count: int
     patches: list[tuple[int, bytes, bytes]]  # RVA, original bytes, new bytes, in the order to write them
     module_chunk: bytes  # for the trace file
     function_count: int
@@ -211,16 +216,23 @@ class ModulePlan:
         return sum(end - begin for begin, end in self.image.executable)
 
     def lay_out(
-        self, slots: stubs.Slots, events: str, clock: str, first_function_id: int, first_site_id: int
+        self,
+        slots: stubs.Slots,
+        events: str,
+        clock: str,
+        first_function_id: int,
+        first_site_id: int,
+        breakpoints: bool = True,
     ) -> int:
         """Decide where every copy will lie, and return the size of the region they need, in bytes.
 
-        `events` is a key of DETAILS. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
+        `events` is a key of DETAILS. Without `breakpoints`, functions whose start has no room for a jump are
+        refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
         into a trace.
         """
         started = time.perf_counter()
         codegen = stubs.assemble(slots, clock)
-        codegen.detail = DETAILS[events]
+        codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
         codegen.first_function, codegen.first_site = first_function_id, first_site_id
         self._detail = events
         self._first_function, self._first_site = first_function_id, first_site_id
@@ -252,6 +264,8 @@ class ModulePlan:
             executable_size=self._layout.code_size,
             table_rva=made.table,
             table_count=made.table_count,
+            breakpoints_rva=made.breakpoints,
+            breakpoint_count=made.breakpoint_count,
             patches=patches,
             module_chunk=self._chunk(functions, index),
             function_count=len(functions),

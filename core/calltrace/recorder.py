@@ -37,6 +37,7 @@ _STATUS_TEXTS = {
     4: "the system refused the function table",
     5: "recording was not started",
     6: "another recording is under way in this process",
+    7: "the process has no memory left",
 }
 _HZ_SECONDS = 0.05  # shortest time over which the counter's frequency is measured
 
@@ -69,6 +70,8 @@ class Code(ctypes.LittleEndianStructure):
         ("region_size", c_uint32),
         ("table", c_uint32),
         ("table_count", c_uint32),
+        ("breakpoints", c_uint32),
+        ("breakpoint_count", c_uint32),
         ("reserved", c_uint32),
     ]
 

@@ -26,15 +26,18 @@ from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLos
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
 from calltrace.patterns import module_matches
+from calltrace.pe.image import Image
 from calltrace.ports import Capability, Port, Protection, TargetModule
 from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
 from calltrace.win32 import launch
+from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port
 
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
 
 _PAGE = 0x1000
 _NEVER = ("ntdll.dll", DLL.lower())  # whatever the patterns say
+_ADDS_HANDLERS = ("AddVectoredExceptionHandler", "RtlAddVectoredExceptionHandler")  # one is the other
 _SLICE_SECONDS = 0.1  # how soon an interrupt is noticed
 _LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
 
@@ -49,6 +52,7 @@ class TraceOptions:
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
+    breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
 
@@ -261,7 +265,14 @@ class Tracing:
         self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
         planned = plan.ModulePlan(plan.read_image(port.read, module), options.include, options.exclude)
         size = _whole_pages(
-            planned.lay_out(self._recorder.start, options.events, options.clock, self._functions, self._sites)
+            planned.lay_out(
+                self._recorder.start,
+                options.events,
+                options.clock,
+                self._functions,
+                self._sites,
+                options.breakpoints,
+            )
         )
         region = port.allocate(size, module)
         try:
@@ -271,8 +282,19 @@ class Tracing:
             port.protect(region, executable, Protection.EXECUTE_READ)
             if executable < size:
                 port.protect(region + executable, size - executable, Protection.READ)
-            patches, moves = around_threads(made.patches, standing, made.map_address)
-            code = Code(module.base, region, size, made.table_rva, made.table_count)
+            wanted = list(made.patches)
+            if made.breakpoint_count or (options.breakpoints and options.modules):
+                wanted += self._import_patches(planned.image)
+            patches, moves = around_threads(wanted, standing, made.map_address)
+            code = Code(
+                module.base,
+                region,
+                size,
+                made.table_rva,
+                made.table_count,
+                made.breakpoints_rva,
+                made.breakpoint_count,
+            )
             self._file.append(made.module_chunk)
             if register:
                 register(code)
@@ -290,10 +312,25 @@ class Tracing:
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
             + (f", {refused:,} cannot be (calltrace info tells why)" if refused else "")
         )
-        busy = len(made.patches) - len(patches)
+        if made.breakpoint_count:
+            self._progress(
+                f"{module.name}: {made.breakpoint_count:,} of them start with a breakpoint, which costs "
+                "microseconds each time (--no-breakpoints leaves them alone)"
+            )
+        busy = len(wanted) - len(patches)
         if busy:
             self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
         return code
+
+    def _import_patches(self, image: Image) -> list[Patch]:
+        """What lets exception handlers that the module adds come behind the one for our breakpoints."""
+        theirs = export_address(self._port, "ntdll.dll", _ADDS_HANDLERS[-1]).to_bytes(8, "little")
+        ours = export_address(self._port, DLL, "ct_add_vectored_handler").to_bytes(8, "little")
+        return [
+            (slot, theirs, ours)
+            for slot, name in image.imports.items()
+            if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
+        ]
 
     def _release_loads(self) -> None:
         if self._loads:

@@ -10,18 +10,6 @@
 
 enum { TABLE_LIMIT = 8192 };
 
-static void mark(struct ct_plan *plan, uint32_t rva, uint32_t size, uint8_t bits)
-{
-    for (uint32_t i = 0; i < size && rva < plan->image.size; i++, rva++) {
-        plan->marks[rva] |= bits;
-    }
-}
-
-static bool marked(const struct ct_plan *plan, uint32_t rva, uint8_t bits)
-{
-    return rva < plan->image.size && plan->marks[rva] & bits;
-}
-
 static bool in_group(const struct ct_plan *plan, uint32_t rva, uint32_t group)
 {
     const struct ct_part *part = ct_part_at(plan, rva);
@@ -31,7 +19,7 @@ static bool in_group(const struct ct_plan *plan, uint32_t rva, uint32_t group)
 /* A branch, table entry or handler of `from` leads to `rva`: more of the same function, or a crossing. */
 static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
 {
-    mark(plan, rva, 1, CT_MARK_TARGET);
+    ct_mark(plan, rva, 1, CT_MARK_TARGET);
     const struct ct_part *source = &plan->parts.items[from];
     const struct ct_part *part = source->begin <= rva && rva < source->end ? source : ct_part_at(plan, rva);
     if (!part) {
@@ -39,15 +27,9 @@ static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
     }
     if (part->group != source->group) {
         vec_push(&plan->crossings, &plan->oom, (struct ct_cross){from, rva});
-    } else if (!marked(plan, rva, CT_MARK_START)) {
+    } else if (!ct_marked(plan, rva, CT_MARK_START)) {
         vec_push(&plan->work, &plan->oom, rva);
     }
-}
-
-/* One table entry's worth of the work budget. */
-static bool spend(struct ct_plan *plan)
-{
-    return plan->budget && plan->budget--;
 }
 
 /* MSVC's and clang-cl's jump tables hold RVAs and are addressed as [image base + index*4 + table's RVA]. */
@@ -56,11 +38,11 @@ static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
     uint32_t group = plan->parts.items[from].group;
     for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
         uint32_t rva = ct_u32(&plan->image, table + 4 * i);
-        if (!spend(plan) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+        if (!ct_spend(plan, 1) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
             return;
         }
         lead(plan, from, rva);
-        mark(plan, table + 4 * i, 4, CT_MARK_BODY);
+        ct_mark(plan, table + 4 * i, 4, CT_MARK_BODY);
         plan->groups.items[group].tables = true;
     }
 }
@@ -75,7 +57,7 @@ static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint
 static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
 {
     uint32_t group = plan->parts.items[from].group, count = 0;
-    while (count < TABLE_LIMIT && spend(plan) && ct_has(&plan->image, table + size * count, size)) {
+    while (count < TABLE_LIMIT && ct_spend(plan, 1) && ct_has(&plan->image, table + size * count, size)) {
         uint64_t rva = lea_table_entry(plan, table, size, count);
         if (rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
             break;
@@ -86,10 +68,30 @@ static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, 
         return;
     }
     plan->groups.items[group].tables = true;
-    mark(plan, table, size * count, CT_MARK_BODY);
+    ct_mark(plan, table, size * count, CT_MARK_BODY);
     for (uint32_t i = 0; i < count; i++) {
         lead(plan, from, (uint32_t)lea_table_entry(plan, table, size, i));
     }
+}
+
+/* A direct jump of `from` to `rva`. */
+static void jump(struct ct_plan *plan, uint32_t from, uint32_t rva)
+{
+    if (!plan->sweeping && !ct_part_at(plan, rva)) {
+        vec_push(&plan->jumps, &plan->oom, rva);
+    }
+    lead(plan, from, rva);
+}
+
+/* Is this a breakpoint in the program's source? A handler, or a debugger, steps over it. Other int3s stand behind calls
+ * that do not return, or fill gaps. */
+static bool is_stepped_over(const struct ct_plan *plan, const struct ct_part *part, const struct ct_insn *insn)
+{
+    const struct ct_insn *before = plan->insns.count > 1 ? insn - 1 : NULL;
+    bool after_call = before && ct_is_call(before) && before->rva + before->length == insn->rva;
+    uint8_t next = ct_u8(&plan->image, insn->rva + 1);
+    return insn->length == 1 && ct_u8(&plan->image, insn->rva) == 0xCC && !after_call && insn->rva + 1 < part->end &&
+           next != 0xCC && next != 0x90;
 }
 
 /* One run of instructions without a break, and the branches found on it queued. */
@@ -101,7 +103,8 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
     }
     const uint32_t group = part->group;
     const struct ct_range *section = ct_exec(&plan->image, at);
-    while (section && !marked(plan, at, CT_MARK_START) && !plan->oom) {
+    struct ct_taken taken = {0};
+    while (section && !plan->oom) {
         if (at < part->begin || at >= part->end) {
             struct ct_part *before = part;
             part = ct_part_at(plan, at);
@@ -110,34 +113,41 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
                 return;
             }
         }
+        if (ct_marked(plan, at, CT_MARK_START)) {
+            return;
+        }
         uint32_t from = (uint32_t)(part - plan->parts.items);
         struct ct_insn insn;
         if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn)) {
             part->dirty = true;
             return;
         }
-        mark(plan, at, 1, CT_MARK_START);
-        mark(plan, at, insn.length, CT_MARK_BODY);
+        ct_mark(plan, at, 1, CT_MARK_START);
+        ct_mark(plan, at, insn.length, CT_MARK_BODY);
         vec_push(&plan->insns, &plan->oom, insn);
+        ct_note_accesses(plan, &insn, &taken);
         switch (insn.flow) {
         case CT_FLOW_JMP:
-            lead(plan, from, insn.target);
+            jump(plan, from, insn.target);
             return;
         case CT_FLOW_RET:
             part->returns = true;
             return;
         case CT_FLOW_STOP:
-            return;
+            if (plan->oom || !is_stepped_over(plan, part, &plan->insns.items[plan->insns.count - 1])) {
+                return;
+            }
+            break;
         case CT_FLOW_JMP_IND:
             part->returns = true;
             plan->groups.items[group].unresolved |= ct_may_stay_inside(&insn);
             return;
         case CT_FLOW_JCC:
         case CT_FLOW_LOOP:
-            lead(plan, from, insn.target);
+            jump(plan, from, insn.target);
             break;
         case CT_FLOW_CALL:
-            mark(plan, insn.target, 1, CT_MARK_TARGET);
+            ct_mark(plan, insn.target, 1, CT_MARK_TARGET);
             if (!plan->sweeping) {
                 vec_push(&plan->seeds, &plan->oom, (struct ct_seed){insn.target, CT_SOURCE_CALL});
             }
@@ -147,6 +157,8 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
                 read_rva_table(plan, from, insn.target);
             } else if (insn.flags & CT_INSN_LEA && !plan->sweeping) {
                 vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
+            } else if (insn.flags & CT_INSN_RIP) {
+                ct_mark(plan, insn.target, 1, CT_MARK_TARGET); /* data, if it lies among code */
             }
             break;
         }
@@ -185,7 +197,7 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
     struct ct_group *group = &plan->groups.items[index];
     if (context->naming) {
         if (what == CT_EH_FUNCLET) {
-            mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
+            ct_mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
         }
         return;
     }
@@ -201,7 +213,7 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
         }
         return;
     }
-    mark(plan, rva, 1, CT_MARK_LAND);
+    ct_mark(plan, rva, 1, CT_MARK_LAND);
     group->landed_in = true;
     lead(plan, context->part, rva);
 }
@@ -214,7 +226,7 @@ static void read_handlers(struct ct_plan *plan)
         for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
             const struct ct_part *part = &plan->parts.items[i];
             struct ct_function *function = &plan->groups.items[part->group].function;
-            bool funclet = marked(plan, part->begin, CT_MARK_FUNCLET);
+            bool funclet = ct_marked(plan, part->begin, CT_MARK_FUNCLET);
             if (part->handler == CT_HANDLER_NONE || function->status != CT_OK || (pass && funclet != (pass == 2))) {
                 continue;
             }
@@ -239,7 +251,7 @@ static void follow_funclet_leas(struct ct_plan *plan)
         uint32_t parent = plan->groups.items[part->group].parent;
         uint32_t rva = plan->leas.items[i].to;
         if (parent != CT_NONE && in_group(plan, rva, parent)) {
-            mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_LAND);
+            ct_mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_LAND);
             vec_push(&plan->work, &plan->oom, rva);
         }
     }
@@ -257,7 +269,8 @@ static void follow_lea_tables(struct ct_plan *plan)
             if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
                 read_lea_table(plan, lea.from, lea.to, 4);
                 read_lea_table(plan, lea.from, lea.to, 8);
-                if (!marked(plan, lea.to, CT_MARK_BODY) && in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
+                if (!ct_marked(plan, lea.to, CT_MARK_BODY) &&
+                    in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
                     lead(plan, lea.from, lea.to); /* no table: a label */
                 }
                 decode_work(plan);
@@ -278,7 +291,7 @@ static void sweep_gaps(struct ct_plan *plan)
             continue;
         }
         for (uint32_t at = part->begin; at < part->end; at++) {
-            if (!marked(plan, at, CT_MARK_BODY)) {
+            if (!ct_marked(plan, at, CT_MARK_BODY)) {
                 vec_push(&plan->work, &plan->oom, at);
                 decode_work(plan);
             }
@@ -323,7 +336,7 @@ static bool is_continuation(const struct ct_plan *plan, const struct ct_part *pa
     const struct ct_group *group = &plan->groups.items[part->group];
     if (part->unwind.version == 0 || group->function.rva != part->begin || group->function.status != CT_OK ||
         group->joined || group->chained || group->parent != CT_NONE ||
-        marked(plan, part->begin, CT_MARK_ENTRY | CT_MARK_FUNCLET)) {
+        ct_marked(plan, part->begin, CT_MARK_ENTRY | CT_MARK_FUNCLET)) {
         return false;
     }
     if (part->unwind.prolog == 0 && part->unwind.code_count > 0) {
@@ -355,7 +368,7 @@ static void join_parts(struct ct_plan *plan)
                 plan->groups.items[group].chained = true; /* and so is nobody's continuation itself */
                 changed = true;
             }
-            if (part->group == group && !marked(plan, crossing.to, CT_MARK_START)) {
+            if (part->group == group && !ct_marked(plan, crossing.to, CT_MARK_START)) {
                 vec_push(&plan->work, &plan->oom, crossing.to);
             }
         }
@@ -415,11 +428,11 @@ static void merge_seeds(struct ct_plan *plan)
 static void mark_entries(struct ct_plan *plan)
 {
     for (uint32_t i = 0; i < plan->seeds.count; i++) {
-        mark(plan, plan->seeds.items[i].rva, 1, CT_MARK_TARGET | CT_MARK_ENTRY);
+        ct_mark(plan, plan->seeds.items[i].rva, 1, CT_MARK_TARGET | CT_MARK_ENTRY);
     }
 }
 
-static bool is_padding(const struct ct_insn *insn, const struct ct_image *image)
+bool ct_is_padding(const struct ct_insn *insn, const struct ct_image *image)
 {
     uint8_t first = ct_u8(image, insn->rva);
     if (first == 0xCC || (first == 0x90 && insn->length == 1)) {
@@ -440,7 +453,7 @@ static bool plausible_start(struct ct_plan *plan, uint32_t rva)
     uint32_t before = rva - 1;
     struct ct_insn insn;
     if (rva == 0 || ct_u16(&plan->image, rva) == 0 ||
-        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || is_padding(&insn, &plan->image)) {
+        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || ct_is_padding(&insn, &plan->image)) {
         return false;
     }
     const struct ct_part *part = ct_part_at(plan, before);
@@ -458,12 +471,12 @@ static void drop_leaf(struct ct_plan *plan, struct ct_part *part)
 static void trim_leaf(struct ct_plan *plan, struct ct_part *part)
 {
     uint32_t end = part->end;
-    while (end > part->begin && !marked(plan, end - 1, CT_MARK_BODY)) {
+    while (end > part->begin && !ct_marked(plan, end - 1, CT_MARK_BODY)) {
         end--;
     }
     part->end = end;
     struct ct_function *function = &plan->groups.items[part->group].function;
-    if (!marked(plan, part->begin, CT_MARK_START)) {
+    if (!ct_marked(plan, part->begin, CT_MARK_START)) {
         if (function->sources == CT_SOURCE_CALL || function->sources == CT_SOURCE_POINTER) {
             drop_leaf(plan, part); /* not code after all */
         } else {
@@ -479,6 +492,7 @@ static bool add_leaves(struct ct_plan *plan)
 {
     uint32_t known = plan->parts.count;
     uint32_t next_part = 0;
+    ct_sort_accesses(plan);
     for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
         struct ct_seed seed = plan->seeds.items[i];
         const struct ct_range *section = ct_exec(&plan->image, seed.rva);
@@ -497,7 +511,8 @@ static bool add_leaves(struct ct_plan *plan)
             }
             end = part->begin < end ? part->begin : end;
         }
-        if (!section || marked(plan, seed.rva, CT_MARK_BODY) ||
+        bool weak = !(seed.source & ~(CT_SOURCE_POINTER | CT_SOURCE_GAP));
+        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) || (weak && ct_is_accessed(plan, seed.rva, 5)) ||
             (seed.source == CT_SOURCE_POINTER && !plausible_start(plan, seed.rva))) {
             continue;
         }
@@ -525,7 +540,7 @@ static void seed_leas(struct ct_plan *plan)
         uint32_t rva = plan->leas.items[i].to;
         if (ct_exec(&plan->image, rva)) {
             vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_POINTER});
-            mark(plan, rva, 1, CT_MARK_TARGET);
+            ct_mark(plan, rva, 1, CT_MARK_TARGET);
         }
     }
 }
@@ -691,9 +706,9 @@ static void mark_padding(struct ct_plan *plan)
             end = plan->parts.items[i + 1].begin;
         }
         struct ct_insn insn;
-        while (at < end && !marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
-               ct_decode(plan->decoder, &plan->image, at, end, &insn) && is_padding(&insn, &plan->image)) {
-            mark(plan, at, insn.length, CT_MARK_PAD);
+        while (at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
+               ct_decode(plan->decoder, &plan->image, at, end, &insn) && ct_is_padding(&insn, &plan->image)) {
+            ct_mark(plan, at, insn.length, CT_MARK_PAD);
             at += insn.length;
         }
     }
@@ -718,9 +733,13 @@ void ct_discover(struct ct_plan *plan)
     follow_funclet_leas(plan);
     seed_leas(plan);
     find_leaves(plan);
+    for (unsigned round = 0; round < 8 && !plan->oom && ct_read_gaps(plan); round++) {
+        find_leaves(plan);
+    }
     if (plan->oom) {
         return;
     }
+    ct_sort_accesses(plan);
     sort_insns(plan);
     settle_groups(plan);
     if (plan->oom) {

@@ -16,11 +16,12 @@ const char *ct_status_text(uint32_t status)
         [CT_HANDLER_UNKNOWN] = "its exception handler is of no known kind",
         [CT_HANDLER_BAD] = "its exception handler's data contradicts itself",
         [CT_OVERLAP] = "its .pdata entry overlaps another or lies outside the code",
-        [CT_POSITION_DEPENDENT] = "it reads its own address by a call to the next instruction",
+        [CT_POSITION_DEPENDENT] = "it takes its own address from the stack, behind a call",
         [CT_OUT_OF_RANGE] = "an operand is out of reach of the copy",
         [CT_IDS_EXHAUSTED] = "the trace has no number left for it",
         [CT_THUNK] = "import thunk: its calls are recorded where they are made",
         [CT_FILTERED] = "left out by the patterns given",
+        [CT_READ_AS_DATA] = "its first bytes are read or written as data",
     };
     return status < CT_STATUS_COUNT ? text[status] : "unknown";
 }
@@ -112,6 +113,8 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->insns);
     vec_free(&plan->crossings);
     vec_free(&plan->leas);
+    vec_free(&plan->accessed);
+    vec_free(&plan->jumps);
     vec_free(&plan->work);
     vec_free(&plan->seeds);
     vec_free(&plan->sites);

@@ -24,9 +24,9 @@
 /* Why a function is not instrumented. ct_status_text() has the sentence for each. */
 enum ct_status {
     CT_OK = 0,
-    CT_TOO_SHORT,          /* no room for a jump at its start */
-    CT_BRANCH_INTO_ENTRY,  /* something jumps into the bytes the jump would cover */
-    CT_CALL_IN_ENTRY,      /* a call would return into the bytes the jump would cover */
+    CT_TOO_SHORT,          /* no room for a jump at its start, and breakpoints are not wanted */
+    CT_BRANCH_INTO_ENTRY,  /* something jumps into the bytes the jump would cover, and so on */
+    CT_CALL_IN_ENTRY,      /* a call would return into the bytes the jump would cover, and so on */
     CT_UNDECODABLE,        /* its first instruction */
     CT_UNWIND_BAD,         /* UNWIND_INFO outside the image or senseless */
     CT_UNWIND_UNKNOWN,     /* UNWIND_INFO of a version or with a code not known */
@@ -34,11 +34,12 @@ enum ct_status {
     CT_HANDLER_UNKNOWN,    /* a language handler whose data is of no known kind */
     CT_HANDLER_BAD,        /* handler data that contradicts itself */
     CT_OVERLAP,            /* RUNTIME_FUNCTIONs that overlap, or lie outside executable sections */
-    CT_POSITION_DEPENDENT, /* reads its own address by calling the next instruction */
+    CT_POSITION_DEPENDENT, /* takes its own address from the stack, behind a call */
     CT_OUT_OF_RANGE,       /* an operand cannot be reached from the copy */
     CT_IDS_EXHAUSTED,      /* more functions or call sites than a trace can number */
     CT_THUNK,              /* import thunk: its calls are recorded where they are made */
     CT_FILTERED,           /* left out by the user's patterns */
+    CT_READ_AS_DATA,       /* something reads or writes its first bytes, which a jump would change */
     CT_STATUS_COUNT
 };
 
@@ -86,7 +87,7 @@ struct ct_function {
     uint32_t status_at; /* RVA of what the status is about */
     uint32_t parent;    /* index of the function a funclet belongs to, else CT_NONE */
     uint16_t sources;   /* enum ct_source */
-    uint16_t flags;     /* enum ct_function_flags */
+    uint16_t flags;     /* enum ct_function_flags, enum ct_entry */
 };
 
 struct ct_site {
@@ -136,7 +137,8 @@ struct ct_codegen {
     uint32_t detail;         /* enum ct_detail */
     uint32_t first_function; /* event ids start here */
     uint32_t first_site;
-    uint32_t whole; /* units can say that a function was entered and left at once (CT_WHOLE) */
+    uint32_t whole;       /* units can say that a function was entered and left at once (CT_WHOLE) */
+    uint32_t breakpoints; /* a function without room for a jump may start with an int3 that the recorder catches */
 };
 
 struct ct_patch {
@@ -153,6 +155,7 @@ struct ct_layout {
     uint32_t data_bytes;  /* bytes of unwind data and address maps in use */
     uint32_t site_count;
     uint32_t instrumented;
+    uint32_t breakpoints; /* those of them that start with an int3 */
 };
 
 struct ct_region {
@@ -161,6 +164,8 @@ struct ct_region {
     uint32_t table_count;
     const struct ct_patch *patches; /* in the order to write them: a jump before what jumps to it */
     uint32_t patch_count;
+    uint32_t breakpoints; /* RVA of the array of struct ct_breakpoint */
+    uint32_t breakpoint_count;
 };
 
 struct ct_plan;

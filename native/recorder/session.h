@@ -251,6 +251,17 @@ void ct_wake_writer(struct session *s);
 /* Sleeps 20 ms; true if the host has died. */
 bool ct_wait_for_room(struct session *s);
 
+/* breakpoints.c. The caller holds a lock. */
+
+/* From now on the int3s of `code` lead to their copies. false: no memory. */
+bool ct_add_breakpoints(const struct ct_code *code);
+
+/* And no longer. */
+void ct_remove_breakpoints(const struct ct_code *code);
+
+/* RtlAddVectoredExceptionHandler, but ours stays in front. */
+void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler);
+
 /* modules.c */
 
 /* Registers for notification of module loads and unloads, once. */

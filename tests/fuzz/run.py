@@ -1,17 +1,23 @@
-"""Fuzzes the native engine under ASan and UBSan: `run.py [SECONDS [TARGET ...]]`, else 60 s of each target.
+"""Feeds the native engine what nobody would send it: `run.py [--seconds N | --runs N] [TARGET ...]`.
 
-reader   trace files; starts from traces of simulated threads
-planner  program images; starts from pieces of real ones: MSVC's, gcc's and hand-made ones
+reader      trace files; starts from traces of simulated threads (libFuzzer, under ASan and UBSan)
+planner     program images; starts from pieces of real ones: MSVC's, gcc's and hand-made ones (the same)
+files       whole program files, through Python's part too (fuzz_files.py, under ASan and UBSan)
+relocation  random programs that must do and record the same in a copy, under an emulator
 
-What is learned is kept in build/fuzz/TARGET-corpus, and an input that breaks something in build/fuzz.
+No input may take more than 2 s or 1 GB. What is learned is kept in build/fuzz/TARGET-corpus, and an input
+that breaks something in build/fuzz. Without a number, 20,000 inputs of each (10,000 random programs).
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import random
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,11 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "core"), str(ROOT / "tests")]
 
 from calltrace.pe.image import Image, from_file  # noqa: E402
-from rig import corpus, images, simulated, targets, tracewriter  # noqa: E402
+from rig import corpus, images, random_programs, simulated, targets, tracewriter  # noqa: E402
 from rig.generator import Generator  # noqa: E402
 
 BUILD = ROOT / "build" / "fuzz"
-LIBRARY = ROOT / "build" / "asan" / "libcalltrace_native.a"
+LIBRARY = ROOT / "build" / "asan" / "libcalltrace_native"
 SEEDS = 60
 PAGE, PAGES = 0x1000, 512
 
@@ -119,15 +125,15 @@ def programs() -> Iterator[bytes]:
             yield packed
 
 
-TARGETS = {"reader": (traces, 20_000), "planner": (programs, 150_000)}
+LONGEST = {"reader": 20_000, "planner": 150_000}  # inputs, bytes
+RUNS = {"reader": 20_000, "planner": 20_000, "files": 20_000, "relocation": 10_000}
 
 
-def fuzz(target: str, seconds: int) -> int:
-    """Build one target and let it run. Returns its exit code: 0 = nothing broke."""
-    make_seeds, longest = TARGETS[target]
+def libfuzzer(target: str, seeds: Iterator[bytes], seconds: int, runs: int) -> int:
+    """Build one of the fuzzers in C and let it run; its exit code."""
     learned = BUILD / f"{target}-corpus"
     learned.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(make_seeds()):
+    for number, seed in enumerate(seeds):
         (learned / f"seed{number}").write_bytes(seed)
     fuzzer = BUILD / f"fuzz_{target}"
     includes = [f"-I{ROOT / 'native' / folder}" for folder in ("include", "reader", "planner")]
@@ -135,14 +141,15 @@ def fuzz(target: str, seconds: int) -> int:
     source = Path(__file__).with_name(f"fuzz_{target}.c")
     subprocess.run(
         ["clang-14", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", sanitizers,
-         "-fno-sanitize-recover=undefined", *includes, str(source), str(LIBRARY), "-o", str(fuzzer)],
+         "-fno-sanitize-recover=undefined", *includes, str(source), f"{LIBRARY}.a", "-o", str(fuzzer)],
         check=True,
     )  # fmt: skip
+    known = sum(1 for _ in learned.iterdir())  # are run first
     options = [
-        f"-max_total_time={seconds}",
-        f"-max_len={longest}",
-        "-timeout=20",
-        "-rss_limit_mb=2048",
+        f"-max_total_time={seconds}" if seconds else f"-runs={runs + known}",
+        f"-max_len={LONGEST[target]}",
+        "-timeout=2",
+        "-rss_limit_mb=1024",
         "-print_final_stats=1",
     ]
     return subprocess.run(
@@ -150,9 +157,52 @@ def fuzz(target: str, seconds: int) -> int:
     ).returncode
 
 
+def files(seconds: int, runs: int) -> int:
+    """Let fuzz_files.py run; its exit code."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    found = subprocess.run(
+        ["clang-14", "-print-file-name=libclang_rt.asan-x86_64.so"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # Python itself leaks by intention
+    sanitized = {**os.environ, "LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+    limit = ["--seconds", str(seconds)] if seconds else ["--runs", str(runs)]
+    script = Path(__file__).with_name("fuzz_files.py")
+    command = [sys.executable, str(script), f"{LIBRARY}.so", str(BUILD), *limit]
+    return subprocess.run(command, env=sanitized, check=False).returncode
+
+
+def relocation(seconds: int, runs: int) -> int:
+    """Run random programs as they are and instrumented; 0 if they are alike."""
+    end = time.monotonic() + seconds if seconds else float("inf")
+    done = 0
+    while time.monotonic() < end and (seconds or done < runs):
+        random_programs.check(done)
+        done += 1
+    print(f"{done:,} random programs alike")
+    return 0
+
+
+def fuzz(target: str, seconds: int, runs: int) -> int:
+    """Let one target run for a time, or else so many times; 0: nothing broke."""
+    runs = runs or RUNS[target]
+    print(f"{target}: {f'{seconds} s' if seconds else f'{runs:,} inputs'}", flush=True)
+    if target == "reader":
+        return libfuzzer(target, traces(), seconds, runs)
+    if target == "planner":
+        return libfuzzer(target, programs(), seconds, runs)
+    return files(seconds, runs) if target == "files" else relocation(seconds, runs)
+
+
 def main() -> int:
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    results = [fuzz(target, seconds) for target in sys.argv[2:] or TARGETS]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(RUNS))
+    chosen = parser.parse_args()
+    results = [fuzz(target, chosen.seconds, chosen.runs) for target in chosen.targets or RUNS]
     return max(results)
 
 

@@ -29,7 +29,7 @@ def test_terminated_threads_leave_what_they_recorded_and_harm_nobody(tmp_path: P
         units = [thread.units for thread in trace.threads]
     assert summary.gaps == summary.lost == summary.orphans == 0
     assert set(summary.unclosed) <= {Cause.PROCESS_END}
-    # A thread's start, then two units for each call, of which the last may lack one, or be one not counted yet.
+    # A thread's start, then two units for each call; the last may lack one, or not be counted yet.
     assert len(units) == THREADS
     for count, found in zip(map(int, counts), units):
         assert abs(found - 1 - 2 * count) <= 1

@@ -41,17 +41,23 @@ SECONDS = 60  # for one run
 ORDERLY = {Cause.EXCEPTION, Cause.THREAD_EXIT, Cause.PROCESS_END}
 
 
-HOOKS = ("hook_*", "__cyg_profile_func_*")
+HOOKS = ("hook_", "__cyg_profile_func_")  # what the names in hooks.h begin with
 ENDS_WITH_HOOK = {"", Cause.EXCEPTION.text}
 
 
+def is_hooked(name: str) -> bool:
+    """Does the compiler write down what the target calls?"""
+    return "-finstrument-functions" in targets.flags_of(name)
+
+
 def stated_targets() -> dict[str, Statement]:
-    """The targets whose sources state what must come out."""
+    """The targets whose sources state what must come out, or let the compiler's hooks do so."""
     found = {}
     for source in sorted(targets.SOURCES.iterdir()):
-        statement = stated.read(source) if source.suffix in targets.COMPILERS else None
-        if statement:
-            found[source.stem] = statement
+        if source.suffix in targets.COMPILERS:
+            statement = stated.read(source) or (Statement() if is_hooked(source.stem) else None)
+            if statement:
+                found[source.stem] = statement
     return found
 
 
@@ -164,7 +170,7 @@ class Rig:
             "output": windows.path(trace),
             "events": choice[0],
             "clock": choice[1],
-            "exclude": statement.exclude + ([*HOOKS] if is_hooked(name) else []),
+            "exclude": statement.exclude + [start + "*" for start in HOOKS if is_hooked(name)],
             "modules": statement.modules,
         }
         answer = driver.run(
@@ -176,11 +182,6 @@ class Rig:
             }
         )
         return Run(answer["exit_code"], output.read_bytes(), answer["told"], choice or ("", ""), trace, log)
-
-
-def is_hooked(name: str) -> bool:
-    """Does the compiler write down what the target calls?"""
-    return "-finstrument-functions" in targets.flags_of(name)
 
 
 def _argument(word: str) -> str:
@@ -260,11 +261,11 @@ def own_functions(name: str, statement: Statement) -> recorded.Names:
     made: dict[str, dict[int, str]] = {}
     for each in [name, *statement.modules]:
         program = targets.build(each)
-        functions = coff.functions(program, targets.source_of(each).name, targets.object_of(each))
+        functions = coff.functions(program, targets.sources_of(each), targets.object_of(each))
         made[program.name.lower()] = {
             rva: text
             for (rva, _), text in zip(functions.items(), demangled(functions.values()))
-            if not text.startswith(("hook_", "__cyg_profile_func_"))
+            if not (is_hooked(each) and text.startswith(HOOKS))
         }
     return made
 

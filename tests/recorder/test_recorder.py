@@ -401,6 +401,10 @@ def test_nested_function_tables_are_found_in_any_order_of_registration(host: Pat
     record(host, tmp_path / "t", "tables")
 
 
+def test_a_breakpoint_leads_to_the_copy_as_long_as_it_is_ours(host: Path, tmp_path: Path) -> None:
+    record(host, tmp_path / "t", "breakpoints")
+
+
 def test_the_dll_needs_nothing_but_kernel32_and_ntdll() -> None:
     words = subprocess.run(
         ["x86_64-w64-mingw32-objdump", "-p", str(DLL)], check=True, capture_output=True, text=True

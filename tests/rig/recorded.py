@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from calltrace.calltree import steps
 from calltrace.model import NONE_ID, STEP_RESUMED, Cause, FunctionRecord, Module, NodeKind, Step, StepType
@@ -11,6 +11,8 @@ from calltrace.tracefile import TraceFile
 from rig.stated import Line, lifted
 
 Names = Mapping[str, Mapping[int, str]]  # by RVA, by the module's lower-case file name
+
+_ENDS = {cause.value: cause.text for cause in Cause}
 
 
 @dataclass
@@ -21,44 +23,49 @@ class Thread:
     lines: list[Line]
 
 
-@dataclass
-class _Frame:
-    depth: int
-    name: str  # empty: not shown
-    end: str = ""
-    is_call: bool = False
-    functions_inside: bool = False
-
-
-@dataclass
 class _Growing:
-    """A thread's frames so far; `stack` has a None for each open frame that is nobody's concern."""
+    """A thread's frames so far. Lists side by side: there may be millions of frames."""
 
-    id: int
-    frames: list[_Frame] = field(default_factory=list)
-    stack: list[_Frame | None] = field(default_factory=list)
-    shown: list[_Frame] = field(default_factory=list)  # the others of `stack`
+    def __init__(self, thread_id: int) -> None:
+        self.id = thread_id
+        self.depths: list[int] = []
+        self.names: list[str] = []  # empty: left out after all
+        self.ends: list[str] = []
+        self._open: list[int] = []  # positions of the open frames; -1 for one that is nobody's concern
+        self._depth = 0
+        self._functions = 0
+        self._functions_before: dict[int, int] = {}  # by position of an open call
 
     def open(self, name: str, is_call: bool) -> None:
         if not name:
-            self.stack.append(None)
+            self._open.append(-1)
             return
-        frame = _Frame(len(self.shown), name, is_call=is_call)
-        if not is_call:
-            for around in reversed(self.shown):
-                if around.functions_inside:
-                    break
-                around.functions_inside = True
-        self.frames.append(frame)
-        self.stack.append(frame)
-        self.shown.append(frame)
+        position = len(self.names)
+        self._open.append(position)
+        self.depths.append(self._depth)
+        self.names.append(name)
+        self.ends.append("")
+        self._depth += 1
+        if is_call:
+            self._functions_before[position] = self._functions
+        else:
+            self._functions += 1
 
-    def close(self, end: str) -> _Frame | None:
-        frame = self.stack.pop()
-        if frame:
-            self.shown.pop()
-            frame.end = end
-        return frame
+    def close(self, end: str, stated_calls: set[str]) -> None:
+        position = self._open.pop()
+        if position < 0:
+            return
+        self._depth -= 1
+        if end:
+            self.ends[position] = end
+        before = self._functions_before.pop(position, None)
+        name = self.names[position]
+        if before is not None and name not in stated_calls and (name == "[*]" or before == self._functions):
+            self.names[position] = ""
+
+    def lines(self) -> list[Line]:
+        lines = map(Line, self.depths, self.names, self.ends)
+        return list(lines) if all(self.names) else list(lifted(lines, lambda line: not line.name))
 
 
 class OwnTrees:
@@ -93,15 +100,12 @@ class OwnTrees:
                 if step.kind == NodeKind.CALL:
                     callee = self._callee(step.id)
             elif step.type == StepType.CLOSE:
-                frame = grown[-1].close(Cause(step.cause).text)
-                unstated = frame and frame.is_call and frame.name not in stated_calls
-                if frame and unstated and (frame.name == "[*]" or not frame.functions_inside):
-                    frame.name = ""
+                grown[-1].close(_ENDS[step.cause], stated_calls)
             elif step.type == StepType.THREAD:
                 grown.append(_Growing(self._trace.threads[step.thread].id))
             elif step.type in (StepType.GAP, StepType.ORPHAN):
                 self.problems.append(f"{StepType(step.type).name} in thread {step.thread}")
-        return [Thread(thread.id, _lines(thread.frames)) for thread in grown]
+        return [Thread(thread.id, thread.lines()) for thread in grown]
 
     def refused(self) -> dict[str, str]:
         """Own functions that are not instrumented, and why."""
@@ -147,8 +151,3 @@ class OwnTrees:
         if (step.type, step.kind, step.id) != (StepType.OPEN, NodeKind.FUNCTION, callee):
             name = self._trace.node_name(NodeKind.FUNCTION, callee)
             self.problems.append(f"a direct call of {name} is not followed by its entry")
-
-
-def _lines(frames: list[_Frame]) -> list[Line]:
-    every = (Line(frame.depth, frame.name, frame.end) for frame in frames)
-    return list(lifted(every, lambda line: not line.name))

@@ -12,9 +12,10 @@ SOURCES = TREE / "tests" / "targets"
 BUILT = TREE / "build" / "targets"
 INCLUDE = TREE / "native" / "include"
 
-_DEFAULT_FLAGS = "-O2"
+_BEHIND = TREE / "tests" / "rig" / "behind.S"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}")
 _CLANG = ("clang-14", "--target=x86_64-w64-windows-gnu", *_WARNINGS)
+_DEFAULT_FLAGS = "-O2"
 COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
 
 
@@ -22,6 +23,11 @@ def source_of(name: str) -> Path:
     """tests/targets/NAME.c, .cpp or .S."""
     [source] = [SOURCES / (name + suffix) for suffix in COMPILERS if (SOURCES / (name + suffix)).is_file()]
     return source
+
+
+def sources_of(name: str) -> list[Path]:
+    """What a target is compiled from: its source, and further ones that the first line names."""
+    return [source_of(name), *(SOURCES / word for word in flags_of(name) if Path(word).suffix in COMPILERS)]
 
 
 def flags_of(name: str) -> list[str]:
@@ -33,31 +39,42 @@ def flags_of(name: str) -> list[str]:
 def build(name: str) -> Path:
     """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
 
-    A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries); with -shared among
-    them a DLL is made. If its first word is clang, then that compiles the source, for `__try` and whatever
-    else gcc does not know, with all flags but the linker's. Warnings are errors. Raises AssertionError with
-    the compiler's words.
+    A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries, and further sources);
+    with -shared among them a DLL is made. If its first word is clang, then that compiles the source, for
+    `__try` and whatever else gcc does not know, with all flags but the linker's. Warnings are errors. Raises
+    AssertionError with the compiler's words.
     """
-    source, flags = source_of(name), flags_of(name)
+    sources = sources_of(name)
+    flags = [word for word in flags_of(name) if SOURCES / word not in sources]
     program = BUILT / (name + (".dll" if "-shared" in flags else ".exe"))
     BUILT.mkdir(parents=True, exist_ok=True)
-    made_of = [source, Path(__file__), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]
+    made_of = [
+        *sources,
+        _BEHIND,
+        Path(__file__),
+        *SOURCES.glob("*.h"),
+        *SOURCES.glob("*.inc"),
+        *INCLUDE.glob("*.h"),
+    ]
     with open(BUILT / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
+            compiler = "x86_64-w64-mingw32-" + COMPILERS[sources[0].suffix]
             fresh = program.with_suffix(".new" + program.suffix)
-            compiler = "x86_64-w64-mingw32-" + COMPILERS[source.suffix]
-            made = source
-            if object_of(name):
-                clang = flags[:1] == ["clang"]
-                compiling = [flag for flag in flags[clang:] if not _links(flag)]
-                made = program.with_suffix(".o")
-                _execute(*(_CLANG if clang else (compiler, *_WARNINGS)), *compiling, "-c", "-o", made, source)
-                flags = [flag for flag in flags if _links(flag)]
+            made = object_of(name)
+            if made:
+                compiling = [flag for flag in flags[1:] if not _links(flag)]
+                _execute(*_CLANG, *compiling, "-c", "-o", made, *sources)
+                sources, flags = [made], [flag for flag in flags if _links(flag)]
             # Flags come last: libraries among them must follow the source that uses them.
-            _execute(compiler, "-static", *_WARNINGS, "-o", fresh, made, *flags)
+            _execute(compiler, "-static", *_WARNINGS, "-o", fresh, *sources, _BEHIND, *flags)
             fresh.replace(program)
     return program
+
+
+def object_of(name: str) -> Path | None:
+    """Where a source's object file stays, if clang compiles it: a program does not tell its symbols from others'."""
+    return BUILT / f"{name}.o" if flags_of(name)[:1] == ["clang"] else None
 
 
 def _links(flag: str) -> bool:
@@ -68,13 +85,6 @@ def _execute(*command: str | Path) -> None:
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def object_of(name: str) -> Path | None:
-    """The object file made of a source, if it is one whose symbols the program does not tell from others'."""
-    flags, source = flags_of(name), source_of(name)
-    by_itself = flags[:1] == ["clang"] or (source.suffix == ".cpp" and "-flto" not in flags)
-    return BUILT / f"{name}.o" if by_itself else None
 
 
 def stripped(program: Path) -> Path:

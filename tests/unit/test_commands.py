@@ -109,6 +109,7 @@ def test_options_of_run_and_their_defaults() -> None:
         "include": [],
         "exclude": [],
         "modules": [],
+        "no_breakpoints": False,
         "policy": "block",
         "max_size": 0,
         "prefix": None,
@@ -116,7 +117,7 @@ def test_options_of_run_and_their_defaults() -> None:
     }
     line = (
         "run -o x.calltrace --events all --clock tsc --include a!* --include b!* --exclude c!d --modules e "
-        "--policy drop-oldest --max-size 2G --prefix /w --quiet"
+        "--no-breakpoints --policy drop-oldest --max-size 2G --prefix /w --quiet"
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
@@ -125,6 +126,7 @@ def test_options_of_run_and_their_defaults() -> None:
         "include": ["a!*", "b!*"],
         "exclude": ["c!d"],
         "modules": ["e"],
+        "no_breakpoints": True,
         "policy": "drop-oldest",
         "max_size": 2 << 30,
         "prefix": Path("/w"),

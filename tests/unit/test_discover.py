@@ -11,6 +11,8 @@ from calltrace.plan import ModulePlan
 from rig import images
 from rig.emulator import Pair, Slots, State
 
+PADDING = "end\n.space 16, 0xcc\n"
+
 
 def with_pdata(entries: list[tuple[int, int, int]], unwind: bytes, code: bytes) -> Image:
     data = bytearray(0x10000 + 12 * len(entries))
@@ -66,3 +68,28 @@ def test_leaf_function_that_only_a_leaf_function_names() -> None:
     )
     plan = ModulePlan(program.image)
     assert program.symbols["g"] in {function.rva for function in plan.functions}
+
+
+def test_data_behind_a_leaf_function_is_no_function() -> None:
+    """It decodes as `add eax, [rcx]; add al, 1`, and runs into a function that has unwind data."""
+    program = images.build(
+        "leaf reader\n lea rdx, [rip + table]\n cmp rcx, rdx\n jae over\n ret\nover:\n ret\ntable:\n"
+        " .byte 3, 1, 4, 1\n nop\n nop\nend\nfunction next\n call reader\n ret\n" + PADDING,
+    )
+    plan = ModulePlan(program.image)
+    assert program.symbols["table"] not in {function.rva for function in plan.functions}
+
+
+def test_data_that_looks_like_a_function_is_none_when_it_is_read() -> None:
+    code = "function user\n lea r8, [rip + like]\n {}\n ret\nend\nleaf like\n mov eax, 1\n ret\nend\n"
+    for used, is_function in (
+        ("mov [rcx], r8", True),
+        ("mov eax, [r8]", False),
+        ("mov eax, [r8 + 8*rcx]", False),
+        ("mov r8d, ecx\n mov eax, [r8]", True),
+        ("mov eax, [r8 + 0x100000]", True),
+    ):
+        program = images.build(code.format(used) + PADDING)
+        plan = ModulePlan(program.image)
+        found = program.symbols["like"] in {function.rva for function in plan.functions}
+        assert found == is_function, used

@@ -37,6 +37,7 @@ class Status(enum.IntEnum):
     IDS_EXHAUSTED = 13
     THUNK = 14
     FILTERED = 15
+    READ_AS_DATA = 16
 
 
 Change = Callable[[Program, bytearray], None]
@@ -169,6 +170,28 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "here",
     ),
+    "a call over data": (
+        Status.POSITION_DEPENDENT,
+        "function f\n nop\nhere:\n call behind\n .long 0x90909090\nbehind:\n pop r9\n ret\n",
+        "",
+        unchanged,
+        "here",
+    ),
+    "its bytes are read": (
+        Status.READ_AS_DATA,
+        "function f\n mov eax, 1\n ret\nend\nfunction reader\n lea rdx, [rip + f]\n xor ecx, ecx\n"
+        " movzx eax, byte ptr [rdx + rcx + 4]\n ret\n",
+        "",
+        unchanged,
+        "f",
+    ),
+    "its bytes are written": (
+        Status.READ_AS_DATA,
+        "function f\n mov eax, 1\n ret\nend\nfunction writer\n mov dword ptr [rip + f + 1], ecx\n ret\n",
+        "",
+        unchanged,
+        "f",
+    ),
     "data out of reach": (
         Status.OUT_OF_RANGE,
         "function f\n nop\nhere:\n .byte 0x48, 0x8b, 0x05, 0, 0, 0, 0x60\n ret\n",
@@ -193,7 +216,7 @@ def planned(program: Program, change: Change, exclude: Iterable[str] = (), first
     if "import" in program.symbols:
         image.imports[program.symbols["import"]] = "a.dll!b"
     plan = ModulePlan(image, exclude=list(exclude))
-    plan.lay_out(Slots(), "all", "none", first, 0)
+    plan.lay_out(Slots(), "all", "none", first, 0, breakpoints=False)
     return plan.compose(image.base + 0x100000, 0)
 
 

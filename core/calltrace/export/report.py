@@ -10,7 +10,9 @@ The object that ``info --json`` prints has these keys; they stay as they are, fu
 - ``recording``: what the recorder noted: command line, options, versions
 - ``modules``: each ``name``, ``path``, ``base`` and ``size`` (bytes), ``timestamp``, ``checksum``,
   ``call_sites``, ``plan`` (figures of the planner), ``functions`` (``found``, ``instrumented``, ``refused``,
-  ``filtered``, ``thunks``, ``by_source``), ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
+  ``filtered``, ``thunks``, ``by_source``, ``by_entry``: how the start of each instrumented one leads to its
+  copy, ``jump``, ``padding``, ``short_jump`` or ``breakpoint``), ``breakpoints``: the functions of the last
+  kind, each entry of which costs microseconds, ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
   ``share`` of those wanted, or null) and ``refusals``: each ``status``, ``reason``, ``count`` and
   ``functions`` (``name``, ``address`` (VA), ``rva``, ``instruction_rva`` or null)
 - ``threads``: each ``index``, ``id``, ``units``, ``lost``
@@ -35,7 +37,7 @@ from typing import Any, TextIO
 
 from calltrace.calltree import CallStat, Summary
 from calltrace.export import units
-from calltrace.model import Clock, Ext, FunctionRecord, Module, NodeKind, Source, State, printable
+from calltrace.model import Clock, Entry, Ext, FunctionRecord, Module, NodeKind, Source, State, printable
 from calltrace.tracefile import VERSION, TraceFile
 
 _STATES = {State.RECORDING: "cut", State.EXITED: "exited", State.STOPPED: "stopped", State.KILLED: "killed"}
@@ -60,6 +62,8 @@ _SOURCE_TEXTS = {
     Source.GUARD: "Guard CF table",
     Source.POINTER: "pointers",
     Source.SYMBOL: "symbols",
+    Source.JUMP: "jumps",
+    Source.GAP: "gaps between functions",
 }
 _WIDTH = 17  # of the first column
 _MANY_THREADS = 12
@@ -129,6 +133,7 @@ def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
     groups = [record for record in records if record.sources & Source.PDATA]
     wanted_groups = [record for record in wanted if record.sources & Source.PDATA]
     instrumented = sum(not record.status for record in wanted_groups)
+    entries = Counter(record.entry for record in wanted if not record.status)
     by_sources = Counter(record.sources for record in records)
     return {
         "name": module.name,
@@ -150,7 +155,13 @@ def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
                 for source in _SOURCE_TEXTS
                 if source.name
             },
+            "by_entry": {entry.name.lower(): entries[entry] for entry in Entry},
         },
+        "breakpoints": [
+            _place(module, record)
+            for record in wanted
+            if not record.status and record.entry is Entry.BREAKPOINT
+        ],
         "pdata_groups": {
             "found": len(groups),
             "wanted": len(wanted_groups),
@@ -169,16 +180,19 @@ def _refusals(module: Module, refused: list[FunctionRecord]) -> Iterator[dict[st
             "reason": module.statuses.get(status) or f"status {status}",
             "count": number,
             "functions": [
-                {
-                    "name": module.place(record.rva),
-                    "address": f"{module.base + record.rva:#x}",
-                    "rva": f"{record.rva:#x}",
-                    "instruction_rva": _hex(module.refusals.get(record.rva)),
-                }
+                {**_place(module, record), "instruction_rva": _hex(module.refusals.get(record.rva))}
                 for record in refused
                 if record.status == status
             ],
         }
+
+
+def _place(module: Module, record: FunctionRecord) -> dict[str, str]:
+    return {
+        "name": module.place(record.rva),
+        "address": f"{module.base + record.rva:#x}",
+        "rva": f"{record.rva:#x}",
+    }
 
 
 def _hex(number: int | None) -> str | None:
@@ -252,6 +266,9 @@ def _module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
     done = functions["instrumented"]
     wanted = done + functions["refused"]
     yield "  instrumented", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"
+    for entry in Entry:
+        if functions["by_entry"][entry.name.lower()]:
+            yield "", f"{functions['by_entry'][entry.name.lower()]:>7,}  {entry.text}"
     done, wanted = groups["instrumented"], groups["wanted"]
     yield "  .pdata groups", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"
     if functions["filtered"]:
