@@ -73,7 +73,7 @@ def build(name: str) -> Path:
 
 
 def object_of(name: str) -> Path | None:
-    """Where a source's object file stays, if clang compiles it: a program does not tell its symbols from others'."""
+    """Where the object file stays, if clang compiles it: the program does not tell whose its symbols are."""
     return BUILT / f"{name}.o" if flags_of(name)[:1] == ["clang"] else None
 
 

@@ -1,5 +1,4 @@
-// build: clang --target=x86_64-pc-windows-msvc -std=c++17 -fms-extensions -fexceptions -fcxx-exceptions -O2
-// -fno-optimize-sibling-calls -lmsvcr120
+// build: clang --target=x86_64-pc-windows-msvc -fcxx-exceptions -O2 -fno-optimize-sibling-calls -lmsvcr120
 /* C++ exceptions as Microsoft's compilers have them: __CxxFrameHandler3 calls catch blocks and destructors as functions
  * of their own, funclets, on top of what was thrown through.
  *
@@ -154,8 +153,11 @@ OWN void throw_out(int kind)
         throw 1L;
     if (kind == 1)
         throw Base{10};
-    if (kind == 2)
-        throw Derived{{100}};
+    if (kind == 2) {
+        Derived thrown;
+        thrown.value = 100;
+        throw thrown;
+    }
     if (kind == 3)
         throw Stranger{1000};
     add(1000000);

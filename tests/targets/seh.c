@@ -1,7 +1,6 @@
 // build: clang -O2 -fno-inline -fms-extensions -fno-optimize-sibling-calls -D__USE_MINGW_ANSI_STDIO=0
 /* Structured exceptions: filters that handle, pass on and repair, __finally left normally and by unwinding, exceptions
  * inside __finally; faults of every kind in traced functions. What a __try guards are calls: that is what clang sees.
- * What comes behind an int3 is not taken for code; should a filter step there, the function's end is not recorded.
  * clang names filters __filt_NAME, finally blocks __fin_NAME, and what calls these in unwinding ?dtor$N@?0?NAME@4HA.
  *
  * exit: 23
@@ -57,7 +56,7 @@
  *                     __filt_repaired
  *                         repair
  *             repaired
- *                 trap  end not recorded
+ *                 trap
  *                     __filt_repaired
  *                         repair
  *             repaired
