@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calltrace.calltree import steps
-from calltrace.model import NONE_ID, Cause, FunctionRecord, Module, NodeKind, Step, StepType
+from calltrace.model import NONE_ID, STEP_RESUMED, Cause, FunctionRecord, Module, NodeKind, Step, StepType
 from calltrace.tracefile import TraceFile
 from rig.stated import Line, lifted
 
@@ -94,7 +94,9 @@ class OwnTrees:
                 self._check_entered(callee, step)
                 callee = None
             if step.type == StepType.OPEN:
-                grown[-1].open(self._name(step.kind, step.id), step.kind == NodeKind.CALL)
+                name = self._name(step.kind, step.id)
+                goes_on = " (goes on)" if name and step.flags & STEP_RESUMED else ""
+                grown[-1].open(name + goes_on, step.kind == NodeKind.CALL)
                 if step.kind == NodeKind.CALL:
                     callee = self._callee(step.id)
             elif step.type == StepType.CLOSE:

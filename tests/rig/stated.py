@@ -38,10 +38,11 @@ each two spaces apart:
 ``x9 deep``   a recursion of nine levels; what is below is in the innermost
 ``tail``, ``unwound by exception``, ...   its end if it did not return, in the words of `calltrace tree`
 
-A line ``x500`` repeats what is below it, and is no frame itself. ``[name]`` is a call of an imported function
-and ``[*]`` one through a register or memory. With ``--events functions`` these lines are absent, and what is
-below them moves up. An import that no line names need not be stated as long as none of the target's functions
-runs below its call; indirect calls need not be unless one is.
+A line ``x500`` repeats what is below it, and is no frame itself. A frame ``NAME (goes on)`` is no new call,
+but one that its thread comes back to from another fiber. ``[name]`` is a call of an imported function and
+``[*]`` one through a register or memory. With ``--events functions`` these lines are absent, and what is
+below them moves up. An import that no line names need not be stated as long as none of the target's
+functions runs below its call; indirect calls need not be unless one is.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from calltrace.model import Cause
 
 _SECTION = re.compile(r"(tree|thread|exit|output|arguments|modules|exclude|not traced|stripped)( x\d+)?:(.*)")
 _TIMES = re.compile(r"x(\d+)( deep)?\Z")
-_NAME = re.compile(r"\[.+\]\Z|(?!x\+)[\w~(]")
+_NAME = re.compile(r"\[.+\]\Z|(?!x\+)[\w~(?]")
 _ENDS = {Cause(cause).text for cause in Cause} - {""}
 
 

@@ -13,6 +13,8 @@ BUILT = TREE / "build" / "targets"
 INCLUDE = TREE / "native" / "include"
 
 _BEHIND = TREE / "tests" / "rig" / "behind.S"
+_WARNINGS = ("-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}")
+_CLANG = ("clang-14", "--target=x86_64-w64-windows-gnu", *_WARNINGS)
 _DEFAULT_FLAGS = "-O2"
 COMPILERS = {".c": "gcc", ".S": "gcc", ".cpp": "g++"}
 
@@ -38,8 +40,9 @@ def build(name: str) -> Path:
     """The program made of tests/targets/NAME.c, .cpp or .S, compiled if it is older than what it is made of.
 
     A first line ``// build: FLAGS`` replaces the default -O2 (and may name libraries, and further sources);
-    with -shared among them a DLL is made. Warnings are errors. Raises AssertionError with the compiler's
-    words.
+    with -shared among them a DLL is made. If its first word is clang, then that compiles the source, for
+    `__try` and whatever else gcc does not know, with all flags but the linker's. Warnings are errors. Raises
+    AssertionError with the compiler's words.
     """
     sources = sources_of(name)
     flags = [word for word in flags_of(name) if SOURCES / word not in sources]
@@ -57,18 +60,31 @@ def build(name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.is_file() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_of):
             compiler = "x86_64-w64-mingw32-" + COMPILERS[sources[0].suffix]
-            command = [compiler, "-static", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}"]
             fresh = program.with_suffix(".new" + program.suffix)
+            made = object_of(name)
+            if made:
+                compiling = [flag for flag in flags[1:] if not _links(flag)]
+                _execute(*_CLANG, *compiling, "-c", "-o", made, *sources)
+                sources, flags = [made], [flag for flag in flags if _links(flag)]
             # Flags come last: libraries among them must follow the source that uses them.
-            done = subprocess.run(
-                [*command, "-o", str(fresh), *map(str, [*sources, _BEHIND]), *flags],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
+            _execute(compiler, "-static", *_WARNINGS, "-o", fresh, *sources, _BEHIND, *flags)
             fresh.replace(program)
     return program
+
+
+def object_of(name: str) -> Path | None:
+    """Where the object file stays, if clang compiles it: the program does not tell whose its symbols are."""
+    return BUILT / f"{name}.o" if flags_of(name)[:1] == ["clang"] else None
+
+
+def _links(flag: str) -> bool:
+    return flag.startswith(("-l", "-Wl,", "-shared", "-nostdlib"))
+
+
+def _execute(*command: str | Path) -> None:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def stripped(program: Path) -> Path:

@@ -140,6 +140,13 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "far",
     ),
+    "a handler that is told addresses of its function": (
+        Status.HANDLER_UNKNOWN,
+        FRAME + "%handler far\n%data .long f - image, f.end - image\n",
+        "",
+        unchanged,
+        "far",
+    ),
     "scopes that contradict themselves": (
         Status.HANDLER_BAD,
         "".join(
