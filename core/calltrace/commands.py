@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from calltrace import calltree, wine
-from calltrace.errors import AccessRefused, FileMissing, UsageError
+from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
 from calltrace.export import FORMATS, report
 from calltrace.export.text import TreeText
 from calltrace.patterns import Pattern
@@ -146,7 +146,8 @@ byte_size.__name__ = "size"
 
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("output", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
-    return {name: value for name, value in vars(options).items() if name in names}
+    told = {name: value for name, value in vars(options).items() if name in names}
+    return {**told, "breakpoints": not options.no_breakpoints}
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
@@ -227,6 +228,43 @@ def _attach(request: Request, console: Console) -> int:
         ),
         _progress(options, console),
     )
+
+
+def _plan(request: Request, console: Console) -> int:
+    options = request.options
+    _check_patterns(options)
+    process_id = _process_id(options.target)
+    if process_id is not None and os.name != "nt":
+        return wine.relay(request.words, options.prefix)
+    from calltrace import survey
+    from calltrace.export.plan import write_plan, write_plan_json
+    from calltrace.preflight import Verdict
+
+    chosen = survey.SurveyOptions(
+        options.events,
+        options.clock,
+        options.include,
+        options.exclude,
+        options.modules,
+        not options.no_breakpoints,
+    )
+    if process_id is not None:
+        found = survey.of_process(process_id, chosen)
+    else:
+        found = survey.of_program(options.target, chosen)
+    if options.json:
+        write_plan_json(found, console.out)
+    else:
+        write_plan(found, options.refused, console.out)
+    return NotTraceable.exit_code if found.verdict is Verdict.BLOCKS else 0
+
+
+def _process_id(target: str) -> int | None:
+    """The number that `target` is, unless a file has that name."""
+    try:
+        return None if os.path.exists(target) else number(target)
+    except ValueError:
+        return None
 
 
 def _progress(options: argparse.Namespace, console: Console) -> Callable[[str], None]:
@@ -312,6 +350,13 @@ _OUTPUT = Option(
     dest="output",
     convert=Path,
 )
+_PREFIX = Option(
+    ("--prefix",),
+    "the Wine prefix to use; default: WINEPREFIX, else our own",
+    metavar="DIR",
+    convert=Path,
+)
+_QUIET = Option(("--quiet",), "say nothing but errors", switch=True)
 _EVENTS = Option(
     ("--events",),
     "functions: entries and exits; outward: also calls that leave the traced code or whose target is "
@@ -319,24 +364,19 @@ _EVENTS = Option(
     choices=("functions", "outward", "all"),
     default="outward",
 )
-_PATTERNS = (
+_FUNCTIONS = (
     Option(
         ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
-)
-_HOST = (
     Option(
-        ("--prefix",),
-        "the Wine prefix to use; default: WINEPREFIX, else our own",
-        metavar="DIR",
-        convert=Path,
+        ("--no-breakpoints",),
+        "leave functions alone whose start has no room for a jump, but only for a breakpoint",
+        switch=True,
     ),
-    Option(("--quiet",), "say nothing but errors", switch=True),
 )
-_RECORDING = (
-    _OUTPUT,
+_WHAT = (
     _EVENTS,
     Option(
         ("--clock",),
@@ -344,7 +384,11 @@ _RECORDING = (
         choices=("none", "tsc", "coarse"),
         default="none",
     ),
-    *_PATTERNS,
+    *_FUNCTIONS,
+)
+_RECORDING = (
+    _OUTPUT,
+    *_WHAT,
     Option(
         ("--policy",),
         "when there is no more room: block the program until there is (default), or drop the oldest events",
@@ -358,7 +402,8 @@ _RECORDING = (
         convert=byte_size,
         default=0,
     ),
-    *_HOST,
+    _PREFIX,
+    _QUIET,
 )
 _SINGLE_STEP = Option(
     ("--single-step",),
@@ -397,7 +442,7 @@ COMMANDS: Sequence[Command] = (
         "Trace a program exactly and slowly, by breakpoints: what `run` is held against. It runs under a "
         "debugger: exceptions pass through, but timing differs, and no filter for unhandled ones is called.",
         "calltrace reference -o demo.calltrace -- demo.exe 1+2",
-        (_OUTPUT, _EVENTS, *_PATTERNS, _SINGLE_STEP, *_HOST),
+        (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _PREFIX, _QUIET),
         _reference,
         takes_program=True,
     ),
@@ -415,12 +460,30 @@ COMMANDS: Sequence[Command] = (
                 convert=Path,
             ),
             _EVENTS,
-            *_PATTERNS,
+            *_FUNCTIONS,
             _SINGLE_STEP,
-            *_HOST,
+            _PREFIX,
+            _QUIET,
         ),
         _diff_reference,
         takes_program=True,
+    ),
+    Command(
+        "plan",
+        "Tell what tracing a program or a running process would do, or why it cannot be; nothing is touched.",
+        "calltrace plan demo.exe --refused",
+        (
+            Option(
+                ("target",),
+                "a program's file, which is not started, or a process id; a file of that name comes first",
+                metavar="PROGRAM|PID",
+            ),
+            *_WHAT,
+            Option(("--refused",), "list each function that cannot be instrumented", switch=True),
+            Option(("--json",), "as JSON, with every function", switch=True),
+            _PREFIX,
+        ),
+        _plan,
     ),
     Command(
         "info",

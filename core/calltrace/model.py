@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 NONE_ID = 0xFFFFFFFF  # CT_NONE
+ENTRY_SHIFT = 4  # CT_FUNCTION_ENTRY_SHIFT
 
 
 class Event(enum.IntEnum):
@@ -75,6 +76,9 @@ class Source(enum.IntFlag):
     GUARD = 32
     POINTER = 64
     SYMBOL = 128
+    JUMP = 256
+    GAP = 512
+    HANDLER = 1024
 
 
 class FunctionFlag(enum.IntFlag):
@@ -83,6 +87,28 @@ class FunctionFlag(enum.IntFlag):
     FUNCLET = 1
     THUNK = 2
     FILTERED = 4
+
+
+class Entry(enum.IntEnum):
+    """enum ct_entry: how the start of an instrumented function leads to its copy."""
+
+    JUMP = 0
+    PADDING = 1
+    SHORT_JUMP = 2
+    BREAKPOINT = 3
+
+    @property
+    def text(self) -> str:
+        """What it is, for the user."""
+        return _ENTRY_TEXTS[self]
+
+
+_ENTRY_TEXTS = {
+    Entry.JUMP: "by a jump",
+    Entry.PADDING: "by a jump that reaches into the padding behind",
+    Entry.SHORT_JUMP: "by a short jump to padding near by",
+    Entry.BREAKPOINT: "by a breakpoint, which costs microseconds each time",
+}
 
 
 class NodeKind(enum.IntEnum):
@@ -212,7 +238,7 @@ class FunctionRecord(NamedTuple):
     rva: int
     size: int  # bytes
     sources: int  # Source
-    flags: int  # FunctionFlag
+    flags: int  # FunctionFlag, Entry
     status: int  # 0: instrumented
     parent: int  # function id, or NONE_ID
 
@@ -220,6 +246,11 @@ class FunctionRecord(NamedTuple):
     def filtered(self) -> bool:
         """Left out by the user's patterns?"""
         return bool(self.flags & FunctionFlag.FILTERED)
+
+    @property
+    def entry(self) -> Entry:
+        """How its start leads to its copy, if it is instrumented."""
+        return Entry(self.flags >> ENTRY_SHIFT & 3)
 
     @property
     def thunk(self) -> bool:

@@ -13,18 +13,20 @@ from ctypes import POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64, c_voi
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from calltrace import native, stubs
+from calltrace import native, preflight, stubs
 from calltrace.errors import EngineError, OutOfSpace
-from calltrace.model import NONE_ID, FunctionFlag, SiteRecord, Source
+from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, SiteRecord, Source
 from calltrace.patterns import Pattern, matches_any
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
+from calltrace.pe.runtimes import closed_code
 from calltrace.pe.symbols import add_symbols
 from calltrace.ports import TargetModule
 from calltrace.tracefile import FUNCTION, SITE, Chunk, ChunkKind
 
 DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
 STATUS_THUNK, STATUS_FILTERED = 14, 15  # enum ct_status; no refusals
+_LEAVE, _WANT, _RUNTIME = 0, 1, 2  # enum ct_choice
 _MODULE = struct.Struct("<QIIIIIIIIQ")
 _FUNCTION = struct.Struct("<IIIIIHH")  # struct ct_function
 _EXTENT = struct.Struct("<III")  # struct ct_extent
@@ -96,6 +98,7 @@ class _Layout(ctypes.LittleEndianStructure):
         ("data_bytes", c_uint32),
         ("site_count", c_uint32),
         ("instrumented", c_uint32),
+        ("breakpoints", c_uint32),
     ]
 
 
@@ -108,6 +111,8 @@ class _Region(ctypes.LittleEndianStructure):
         ("table_count", c_uint32),
         ("patches", c_void_p),
         ("patch_count", c_uint32),
+        ("breakpoints", c_uint32),
+        ("breakpoint_count", c_uint32),
     ]
 
 
@@ -141,6 +146,8 @@ class Composition:
     executable_size: int  # bytes at its start to be made executable; the rest is to be read only
     table_rva: int  # RUNTIME_FUNCTION array of the copies; RVA from the module's base
     table_count: int
+    breakpoints_rva: int  # struct ct_breakpoint array: functions that start with an int3; RVA from the base
+    breakpoint_count: int
     patches: list[tuple[int, bytes, bytes]]  # RVA, original bytes, new bytes, in the order to write them
     module_chunk: bytes  # for the trace file
     function_count: int
@@ -152,9 +159,10 @@ class Composition:
 def read_image(read: Callable[[int, int], bytes], module: TargetModule) -> Image:
     """The image of a module in a process, with the symbols its file may have.
 
-    Raises NotTraceable if its functions cannot be found, and what `read` raises.
+    Raises NotTraceable if it is damaged or blocked (calltrace.preflight), and what `read` raises.
     """
     image = from_memory(read, module.base, module.size, module.path)
+    preflight.refuse_blocked(module.name, preflight.of_module(image))
     add_symbols(image)
     return image
 
@@ -231,16 +239,23 @@ class ModulePlan:
         return sum(end - begin for begin, end in self.image.executable)
 
     def lay_out(
-        self, slots: stubs.Slots, events: str, clock: str, first_function_id: int, first_site_id: int
+        self,
+        slots: stubs.Slots,
+        events: str,
+        clock: str,
+        first_function_id: int,
+        first_site_id: int,
+        breakpoints: bool = True,
     ) -> int:
         """Decide where every copy will lie, and return the size of the region they need, in bytes.
 
-        `events` is a key of DETAILS. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
+        `events` is a key of DETAILS. Without `breakpoints`, functions whose start has no room for a jump are
+        refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
         into a trace.
         """
         started = time.perf_counter()
         codegen = stubs.assemble(slots, clock)
-        codegen.detail = DETAILS[events]
+        codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
         codegen.first_function, codegen.first_site = first_function_id, first_site_id
         self._detail = events
         self._first_function, self._first_site = first_function_id, first_site_id
@@ -272,6 +287,8 @@ class ModulePlan:
             executable_size=self._layout.code_size,
             table_rva=made.table,
             table_count=made.table_count,
+            breakpoints_rva=made.breakpoints,
+            breakpoint_count=made.breakpoint_count,
             patches=patches,
             module_chunk=self.module_chunk(index),
             function_count=len(functions),
@@ -280,22 +297,70 @@ class ModulePlan:
             map_address=self._map_address,
         )
 
+    def module(self) -> Module:
+        """What a trace would say of the module; after `lay_out`."""
+        image, functions = self.image, self.functions
+        return Module(
+            index=0,
+            base=image.base,
+            size=image.size,
+            path=image.path,
+            name=image.name,
+            load_tsc=0,
+            first_function=self._first_function,
+            function_count=len(functions),
+            first_site=self._first_site,
+            site_count=self._layout.site_count,
+            timestamp=image.timestamp,
+            checksum=image.checksum,
+            names=image.names,
+            imports=tuple(image.imports[slot] for slot in self._imports),
+            statuses={status: status_text(status) for status in {each.status for each in functions} - {0}},
+            refusals={function.rva: function.status_at for function in functions if function.status},
+            plan=self._figures(),
+            events=self._detail,
+        )
+
+    def records(self) -> list[FunctionRecord]:
+        """What a trace would say of each function; after `lay_out`."""
+        return [
+            FunctionRecord(each.rva, each.size, each.sources, each.flags, each.status, self._parent(each))
+            for each in self.functions
+        ]
+
+    def _parent(self, function: Function) -> int:
+        parent = function.parent
+        return parent if parent == NONE_ID else parent + self._first_function
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "milliseconds": round(self._seconds * 1000, 1),
+            "executable_bytes": self.executable_bytes,
+            "copy_bytes": self.copy_bytes,
+            "data_bytes": self.data_bytes,
+        }
+
     def _map_address(self, rva: int) -> int | None:
         mapped = _engine().ct_plan_map(self._handle, rva)
         return self.image.base + mapped if mapped else None
 
     def _select(self, include: Sequence[str], exclude: Sequence[str]) -> None:
-        if not include and not exclude:
+        closed = closed_code(self.image)
+        if not include and not exclude and not closed:
             return
         included = [Pattern.parse(text) for text in include]
         excluded = [Pattern.parse(text) for text in exclude]
         image = self.image
-        wanted = bytearray()
+        choices = bytearray()
         for function in self.functions:
             about = (image.name, image.names.get(function.rva), function.rva, image.base)
-            chosen = not included or matches_any(included, *about)
-            wanted.append(chosen and not matches_any(excluded, *about))
-        _engine().ct_plan_select(self._handle, bytes(wanted))
+            wanted = not included or matches_any(included, *about)
+            if not wanted or matches_any(excluded, *about):
+                choices.append(_LEAVE)
+            else:
+                inside = any(begin <= function.rva < end for begin, end in closed)
+                choices.append(_RUNTIME if inside else _WANT)
+        _engine().ct_plan_select(self._handle, bytes(choices))
 
     def module_chunk(self, index: int) -> bytes:
         """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks.
@@ -305,14 +370,13 @@ class ModulePlan:
         image, functions = self.image, self.functions
         records = bytearray()
         for function in functions:
-            parent = function.parent
             records += FUNCTION.pack(
                 function.rva,
                 function.size,
                 function.sources,
                 function.flags,
                 function.status,
-                parent if parent == NONE_ID else parent + self._first_function,
+                self._parent(function),
             )
         count = c_uint32()
         sites = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
@@ -328,12 +392,7 @@ class ModulePlan:
             "imports": [image.imports[slot] for slot in self._imports],
             "statuses": {str(status): status_text(status) for status in statuses},
             "refusals": [(function.rva, function.status, function.status_at) for function in refused],
-            "plan": {
-                "milliseconds": round(self._seconds * 1000, 1),
-                "executable_bytes": self.executable_bytes,
-                "copy_bytes": self.copy_bytes,
-                "data_bytes": self.data_bytes,
-            },
+            "plan": self._figures(),
             "events": self._detail,
         }
         text = json.dumps(about, separators=(",", ":")).encode()

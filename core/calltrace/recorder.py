@@ -27,6 +27,7 @@ from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 
 DLL = "calltrace.dll"
+NEVER_TRACED = ("ntdll.dll", DLL.lower())  # whatever the patterns say: recording itself runs through them
 SLOTS = 64  # blocks of the LIVE chunk: threads that record at once without going through private memory
 RECORDER_ABI = 1
 NOTIFY_LOADS = 1  # of StartRequest.flags
@@ -38,6 +39,7 @@ _STATUS_TEXTS = {
     4: "the system refused the function table",
     5: "recording was not started",
     6: "another recording is under way in this process",
+    7: "the process has no memory left",
 }
 _HZ_SECONDS = 0.05  # shortest time over which the counter's frequency is measured
 
@@ -70,6 +72,8 @@ class Code(ctypes.LittleEndianStructure):
         ("region_size", c_uint32),
         ("table", c_uint32),
         ("table_count", c_uint32),
+        ("breakpoints", c_uint32),
+        ("breakpoint_count", c_uint32),
         ("reserved", c_uint32),
     ]
 

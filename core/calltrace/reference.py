@@ -162,6 +162,7 @@ class ReferenceTracing:
         include: Sequence[str],
         exclude: Sequence[str],
         modules: Sequence[str],
+        breakpoints: bool,
         single_step: bool,
         progress: Callable[[str], None],
     ) -> None:
@@ -169,6 +170,7 @@ class ReferenceTracing:
         self._port = port
         self._file = file
         self._events, self._include, self._exclude, self._patterns = events, include, exclude, modules
+        self._breakpoints = breakpoints  # may the fast tracer have some of its own?
         self._single_step = single_step
         self._progress = progress
         self._modules: list[_Module] = []
@@ -249,7 +251,7 @@ class ReferenceTracing:
         self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
         planned = plan.ModulePlan(plan.read_image(self._port.read, module), self._include, self._exclude)
         # Ids do not depend on what the copies, which nobody makes, would look like.
-        planned.lay_out(StartRequest(), self._events, "none", self._functions, self._sites)
+        planned.lay_out(StartRequest(), self._events, "none", self._functions, self._sites, self._breakpoints)
         self._file.append(planned.module_chunk(self._planned))
         added = _Module(planned, self._functions, self._sites)
         self._modules.append(added)

@@ -24,22 +24,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calltrace import difference, plan, tracefile
+from calltrace import difference, plan, preflight, tracefile
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, restore, write_patches
 from calltrace.patterns import module_matches
+from calltrace.pe.image import Image
 from calltrace.ports import Capability, Port, Protection, TargetModule
-from calltrace.recorder import DLL, Code, LoadSignals, Recorder, TraceFile, dll_path, load_library
+from calltrace.recorder import (
+    DLL,
+    NEVER_TRACED,
+    Code,
+    LoadSignals,
+    Recorder,
+    TraceFile,
+    dll_path,
+    load_library,
+)
 from calltrace.reference import ReferenceTracing
 from calltrace.win32 import launch
 from calltrace.win32.debugging import DebuggingPort
+from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port
 
 Progress = Callable[[str], None]  # takes one line for the user, without its line end
 
 _PAGE = 0x1000
-_NEVER = ("ntdll.dll", DLL.lower())  # whatever the patterns say
+_ADDS_HANDLERS = ("AddVectoredExceptionHandler", "RtlAddVectoredExceptionHandler")  # one is the other
 _SLICE_SECONDS = 0.1  # how soon an interrupt is noticed
 _LAST_LOADS_SECONDS = 0.05  # for a thread that was just about to report a module
 
@@ -54,6 +65,7 @@ class TraceOptions:
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
+    breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
 
@@ -82,7 +94,7 @@ def run(options: RunOptions, progress: Progress) -> int:
 
     If it cannot be prepared it is ended before its first instruction, and the error says why.
     """
-    with _started(options) as (port, output, about):
+    with _started(options, progress) as (port, output, about):
         with _recording(port, options.trace, output, about, progress, port.terminate) as tracing:
             tracing.start()
             port.detach()
@@ -95,11 +107,19 @@ def run(options: RunOptions, progress: Progress) -> int:
 def run_reference(options: RunOptions, single_step: bool, progress: Progress) -> int:
     """As `run`, but by the slow, exact tracer; of `options.trace` it heeds neither clock, policy nor size."""
     trace = options.trace
-    with _started(options) as (port, output, about):
+    with _started(options, progress) as (port, output, about):
         file = _create_file(output, TraceOptions(output, trace.events), about)
         try:
             tracing = ReferenceTracing(
-                port, file, trace.events, trace.include, trace.exclude, trace.modules, single_step, progress
+                port,
+                file,
+                trace.events,
+                trace.include,
+                trace.exclude,
+                trace.modules,
+                trace.breakpoints,
+                single_step,
+                progress,
             )
             with _interrupts_held():
                 state = tracing.run()
@@ -165,12 +185,12 @@ def _input_kept(progress: Progress) -> Iterator[Callable[[], object]]:
 
 
 @contextlib.contextmanager
-def _started(options: RunOptions) -> Iterator[tuple[DebuggingPort, Path, dict[str, Any]]]:
+def _started(options: RunOptions, progress: Progress) -> Iterator[tuple[DebuggingPort, Path, dict[str, Any]]]:
     """A program at its initial breakpoint, the trace file's path, and what the trace says of the program.
 
     After an error the program is ended.
     """
-    program = launch.find_program(options.program)
+    program = launch.find_program(options.program, progress)
     command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
     output = options.trace.output or Path(program.stem + ".calltrace")
     port = launch.create(program, command_line)
@@ -190,7 +210,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
     """
     # No exception may come between what is done to a running process and what undoes it.
     with _interrupts_held() as interrupts:
-        port = launch.attach(options.process_id)
+        port = launch.attach(options.process_id, progress)
         try:
             program = port.modules()[0]
             output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
@@ -308,7 +328,7 @@ class Tracing:
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
             return False
-        if module.name.lower() in _NEVER:
+        if module.name.lower() in NEVER_TRACED:
             self._progress(f"{module.name} is left out: recording itself runs through it")
             return False
         return True
@@ -342,9 +362,19 @@ class Tracing:
         assert self._recorder is not None
         options, port = self._options, self._port
         self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
-        planned = plan.ModulePlan(plan.read_image(port.read, module), options.include, options.exclude)
+        image = plan.read_image(port.read, module)
+        if self._instrumented:  # of the program itself it was said before it was started or stopped
+            preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
+        planned = plan.ModulePlan(image, options.include, options.exclude)
         size = _whole_pages(
-            planned.lay_out(self._recorder.start, options.events, options.clock, self._functions, self._sites)
+            planned.lay_out(
+                self._recorder.start,
+                options.events,
+                options.clock,
+                self._functions,
+                self._sites,
+                options.breakpoints,
+            )
         )
         region = port.allocate(size, module)
         try:
@@ -354,8 +384,19 @@ class Tracing:
             port.protect(region, executable, Protection.EXECUTE_READ)
             if executable < size:
                 port.protect(region + executable, size - executable, Protection.READ)
-            patches, moves = around_threads(made.patches, standing, made.map_address)
-            code = Code(module.base, region, size, made.table_rva, made.table_count)
+            wanted = list(made.patches)
+            if made.breakpoint_count or (options.breakpoints and options.modules):
+                wanted += self._import_patches(planned.image)
+            patches, moves = around_threads(wanted, standing, made.map_address)
+            code = Code(
+                module.base,
+                region,
+                size,
+                made.table_rva,
+                made.table_count,
+                made.breakpoints_rva,
+                made.breakpoint_count,
+            )
             self._file.append(made.module_chunk)
             if register:
                 register(code)
@@ -373,10 +414,25 @@ class Tracing:
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
             + (f", {refused:,} cannot be (calltrace info tells why)" if refused else "")
         )
-        busy = len(made.patches) - len(patches)
+        if made.breakpoint_count:
+            self._progress(
+                f"{module.name}: {made.breakpoint_count:,} of them start with a breakpoint, which costs "
+                "microseconds each time (--no-breakpoints leaves them alone)"
+            )
+        busy = len(wanted) - len(patches)
         if busy:
             self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
         return code
+
+    def _import_patches(self, image: Image) -> list[Patch]:
+        """What lets exception handlers that the module adds come behind the one for our breakpoints."""
+        theirs = export_address(self._port, "ntdll.dll", _ADDS_HANDLERS[-1]).to_bytes(8, "little")
+        ours = export_address(self._port, DLL, "ct_add_vectored_handler").to_bytes(8, "little")
+        return [
+            (slot, theirs, ours)
+            for slot, name in image.imports.items()
+            if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
+        ]
 
     def _release_loads(self) -> None:
         if self._loads:

@@ -79,6 +79,7 @@ class Codegen(ctypes.LittleEndianStructure):
         ("first_function", c_uint32),
         ("first_site", c_uint32),
         ("whole", c_uint32),
+        ("breakpoints", c_uint32),
     ]
 
 
@@ -155,7 +156,7 @@ outside:
 
 
 def assemble(slots: Slots, clock: str) -> Codegen:
-    """All stubs for one recording. `detail` and the first ids are left for the planner to set.
+    """All stubs for one recording. `detail`, `breakpoints` and the first ids are left for the planner to set.
 
     Raises EngineError if the assembler does not produce what native code expects.
     """

@@ -22,7 +22,8 @@ enum ct_recorder_status {
     CT_RECORDER_NO_MAPPING = 3, /* the trace file cannot be mapped; system_error says why */
     CT_RECORDER_NO_TABLE = 4,   /* RtlAddFunctionTable refused */
     CT_RECORDER_NOT_STARTED = 5,
-    CT_RECORDER_TWICE = 6, /* already recording into another file */
+    CT_RECORDER_TWICE = 6,     /* already recording into another file */
+    CT_RECORDER_NO_MEMORY = 7, /* for the breakpoints at functions' starts */
 };
 
 enum ct_start_flags { CT_START_NOTIFY_LOADS = 1 /* tell the host of each module load, and wait for its answer */ };
@@ -50,8 +51,19 @@ struct ct_code {
     uint32_t region_size;
     uint32_t table;       /* RVA (from base) of the sorted RUNTIME_FUNCTION array of the copies */
     uint32_t table_count; /* entries */
+    uint32_t breakpoints; /* RVA of an array of struct ct_breakpoint */
+    uint32_t breakpoint_count;
     uint32_t reserved;
 };
+
+/* An int3 in place of a function's first byte, which the recorder turns into a jump to the function's copy. */
+struct ct_breakpoint {
+    uint32_t rva;  /* of the function */
+    uint32_t copy; /* RVA of what its entry leads to */
+};
+
+/* void *ct_add_vectored_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler): for the program, in place of
+ * AddVectoredExceptionHandler, so that its handlers do not see the breakpoints above. */
 
 /* uint32_t ct_stop(void): record nothing more in any thread; copies may go on running. */
 

@@ -178,6 +178,9 @@ enum ct_source { /* bits: who named this function */
                  CT_SOURCE_GUARD = 32,   /* Guard CF function table */
                  CT_SOURCE_POINTER = 64, /* relocated pointer, or lea of a code address */
                  CT_SOURCE_SYMBOL = 128,
+                 CT_SOURCE_JUMP = 256,     /* jumped to from another function, or called by what may be data */
+                 CT_SOURCE_GAP = 512,      /* nothing: code between functions that can only be a leaf function */
+                 CT_SOURCE_HANDLER = 1024, /* exception data names it as a funclet; if .pdata does not name it too */
 };
 
 enum ct_function_flags {
@@ -187,11 +190,20 @@ enum ct_function_flags {
     CT_FUNCTION_FILTERED = 4, /* left alone because the user's patterns leave it out */
 };
 
+/* How the start of an instrumented function leads to its copy: flags >> CT_FUNCTION_ENTRY_SHIFT. */
+#define CT_FUNCTION_ENTRY_SHIFT 4
+enum ct_entry {
+    CT_ENTRY_JUMP = 0,       /* a jump over its own first five bytes */
+    CT_ENTRY_PADDING = 1,    /* the same, but over the padding behind it as well */
+    CT_ENTRY_SHORT_JUMP = 2, /* a jump of two bytes to one in padding near by */
+    CT_ENTRY_BREAKPOINT = 3, /* an int3 that the recorder catches: each entry costs microseconds */
+};
+
 struct ct_function_record {
     uint32_t rva;
     uint32_t size;    /* bytes in all its parts */
     uint16_t sources; /* enum ct_source */
-    uint8_t flags;    /* enum ct_function_flags */
+    uint8_t flags;    /* enum ct_function_flags, enum ct_entry */
     uint8_t status;   /* enum ct_status: 0 = instrumented, else why not */
     uint32_t parent;  /* function id of a funclet's parent, else CT_NONE */
 };

@@ -11,18 +11,6 @@ struct clone {
 
 /* ---- appending ---- */
 
-static void put_u8(struct ct_plan *plan, uint8_t value)
-{
-    vec_push(&plan->data, &plan->oom, value);
-}
-
-static void put_u32(struct ct_plan *plan, uint32_t value)
-{
-    for (unsigned shift = 0; shift < 32; shift += 8) {
-        put_u8(plan, (uint8_t)(value >> shift));
-    }
-}
-
 static void put_image(struct ct_plan *plan, uint32_t rva, uint32_t size)
 {
     for (uint32_t i = 0; i < size; i++) {

@@ -547,12 +547,23 @@ static void refuse(struct ct_group *group, enum ct_status status, uint32_t at)
     group->function.status_at = at;
 }
 
+/* pop r64: as the first instruction of what is called it takes the return address. */
+static bool pops(const struct ct_image *image, uint32_t rva)
+{
+    bool rex = (ct_u8(image, rva) & 0xF0) == 0x40;
+    return (ct_u8(image, rva + rex) & 0xF8) == 0x58;
+}
+
 /* What can be seen to be impossible before anything is laid out. */
 static void check_group(struct ct_plan *plan, uint32_t index)
 {
     struct ct_group *group = &plan->groups.items[index];
     if (plan->codegen.first_function + index >= CT_ID_LIMIT) {
         refuse(group, CT_IDS_EXHAUSTED, group->function.rva);
+        return;
+    }
+    if (ct_is_accessed(plan, group->function.rva, 5)) {
+        refuse(group, CT_READ_AS_DATA, group->function.rva);
         return;
     }
     uint32_t lowest = UINT32_MAX, highest = 0;
@@ -562,7 +573,8 @@ static void check_group(struct ct_plan *plan, uint32_t index)
         highest = part->end > highest ? part->end : highest;
         for (uint32_t i = part->first; i < part->first + part->count; i++) {
             const struct ct_insn *insn = &plan->insns.items[i];
-            if (insn->flow == CT_FLOW_CALL && insn->target == insn->rva + insn->length) {
+            if (insn->flow == CT_FLOW_CALL &&
+                (insn->target == insn->rva + insn->length || pops(&plan->image, insn->target))) {
                 refuse(group, CT_POSITION_DEPENDENT, insn->rva);
                 return;
             }
@@ -639,7 +651,12 @@ static bool place_maps(struct ct_plan *plan, uint32_t data)
     return at < REGION_LIMIT;
 }
 
-static void put_data(struct ct_plan *plan, uint32_t data, uint32_t *table, uint32_t *table_count)
+static bool starts_with_int3(const struct ct_group *group)
+{
+    return ct_is_copied(group) && group->patch_size == 1;
+}
+
+static void put_data(struct ct_plan *plan, uint32_t data, struct ct_region *out)
 {
     plan->data.count = 0;
     for (uint32_t i = 0; i < plan->groups.count && !plan->oom; i++) {
@@ -653,12 +670,20 @@ static void put_data(struct ct_plan *plan, uint32_t data, uint32_t *table, uint3
             if (index != CT_NONE && group_of(plan, rva) == group) {
                 label = plan->branch_label[index];
             }
-            for (unsigned shift = 0; shift < 32; shift += 8) {
-                vec_push(&plan->data, &plan->oom, (uint8_t)(label >> shift));
-            }
+            put_u32(plan, label);
         }
     }
-    ct_clone_unwind(plan, plan->region + data, table, table_count);
+    ct_clone_unwind(plan, plan->region + data, &out->table, &out->table_count);
+    out->breakpoints = plan->region + data + plan->data.count;
+    out->breakpoint_count = 0;
+    for (uint32_t i = 0; i < plan->groups.count && !plan->oom; i++) {
+        const struct ct_group *group = &plan->groups.items[i];
+        if (starts_with_int3(group)) {
+            put_u32(plan, group->function.rva);
+            put_u32(plan, plan->region + group->copy_entry);
+            out->breakpoint_count++;
+        }
+    }
 }
 
 bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, struct ct_layout *out)
@@ -682,13 +707,13 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
         return false;
     }
     uint32_t code_size = round_up(composer.out.at, PAGE);
-    uint32_t table, table_count;
+    struct ct_region made;
     if (!place_maps(plan, code_size)) {
         return false;
     }
     /* the size of the data does not depend on where the region will lie */
     plan->region = round_up(plan->image.size, PAGE);
-    put_data(plan, code_size, &table, &table_count);
+    put_data(plan, code_size, &made);
     if (plan->data.count >= REGION_LIMIT) {
         return false;
     }
@@ -698,6 +723,7 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
         .copy_bytes = composer.out.at - COPIES_AT,
         .data_bytes = plan->data.count,
         .site_count = plan->sites.count,
+        .breakpoints = made.breakpoint_count,
     };
     for (uint32_t i = 0; i < plan->groups.count; i++) {
         plan->layout.instrumented += ct_is_copied(&plan->groups.items[i]);
@@ -711,7 +737,7 @@ static void add_patch(struct ct_plan *plan, uint32_t rva, uint32_t size, uint8_t
     struct ct_patch patch = {.rva = rva, .size = size, .bytes = {opcode}};
     uint32_t distance = target - (rva + size);
     memcpy(patch.original, plan->image.bytes + rva, size);
-    memcpy(patch.bytes + 1, &distance, size - 1);
+    memcpy(patch.bytes + 1, &distance, size - 1); /* of an int3, nothing */
     vec_push(&plan->patches, &plan->oom, patch);
 }
 
@@ -726,6 +752,8 @@ static void put_patches(struct ct_plan *plan)
         uint32_t copy = plan->region + group->copy_entry;
         if (group->patch_size == 5) {
             add_patch(plan, group->function.rva, 5, 0xE9, copy);
+        } else if (group->patch_size == 1) {
+            add_patch(plan, group->function.rva, 1, 0xCC, 0);
         } else {
             add_patch(plan, group->pad, 5, 0xE9, copy);
             add_patch(plan, group->function.rva, 2, 0xEB, group->pad);
@@ -750,7 +778,7 @@ bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out)
     memset(plan->bytes + composer.out.at, 0xCC, plan->layout.code_size - composer.out.at);
     memcpy(plan->bytes + THUNK_AT, "\xFF\x25\0\0\0\0", 6); /* jmp [rip+0] */
     memcpy(plan->bytes + THUNK_AT + 6, &plan->codegen.slow_path, 8);
-    put_data(plan, plan->layout.code_size, &out->table, &out->table_count);
+    put_data(plan, plan->layout.code_size, out);
     put_patches(plan);
     if (plan->oom || plan->data.count != plan->layout.data_bytes) {
         return false;

@@ -1,11 +1,33 @@
 #include "decode.h"
 
+#include "../include/trace_format.h"
+
 #include <capstone/capstone.h>
 #include <stdlib.h>
 
 struct ct_decoder {
     csh handle;
     cs_insn *insn;
+    uint8_t general[X86_REG_ENDING]; /* number of the general register that this is or is part of, + 1 */
+};
+
+static const uint16_t general_registers[16][5] = {
+    {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL, X86_REG_AH},
+    {X86_REG_RCX, X86_REG_ECX, X86_REG_CX, X86_REG_CL, X86_REG_CH},
+    {X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL, X86_REG_DH},
+    {X86_REG_RBX, X86_REG_EBX, X86_REG_BX, X86_REG_BL, X86_REG_BH},
+    {X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL},
+    {X86_REG_RBP, X86_REG_EBP, X86_REG_BP, X86_REG_BPL},
+    {X86_REG_RSI, X86_REG_ESI, X86_REG_SI, X86_REG_SIL},
+    {X86_REG_RDI, X86_REG_EDI, X86_REG_DI, X86_REG_DIL},
+    {X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B},
+    {X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B},
+    {X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B},
+    {X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B},
+    {X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B},
+    {X86_REG_R13, X86_REG_R13D, X86_REG_R13W, X86_REG_R13B},
+    {X86_REG_R14, X86_REG_R14D, X86_REG_R14W, X86_REG_R14B},
+    {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B},
 };
 
 struct ct_decoder *ct_decoder_open(void)
@@ -19,6 +41,11 @@ struct ct_decoder *ct_decoder_open(void)
         return NULL;
     }
     cs_option(decoder->handle, CS_OPT_DETAIL, CS_OPT_ON);
+    for (uint8_t number = 0; number < 16; number++) {
+        for (uint8_t i = 0; i < 5 && general_registers[number][i]; i++) {
+            decoder->general[general_registers[number][i]] = (uint8_t)(number + 1);
+        }
+    }
     decoder->insn = cs_malloc(decoder->handle);
     if (!decoder->insn) {
         ct_decoder_close(decoder);
@@ -224,48 +251,122 @@ bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_
     return true;
 }
 
-static uint32_t number_of(uint16_t reg)
+static bool is_odd(const cs_insn *insn)
 {
-    static const uint16_t names[16][4] = {
-        {X86_REG_RAX, X86_REG_EAX, X86_REG_AX, X86_REG_AL},
-        {X86_REG_RCX, X86_REG_ECX, X86_REG_CX, X86_REG_CL},
-        {X86_REG_RDX, X86_REG_EDX, X86_REG_DX, X86_REG_DL},
-        {X86_REG_RBX, X86_REG_EBX, X86_REG_BX, X86_REG_BL},
-        {X86_REG_RSP, X86_REG_ESP, X86_REG_SP, X86_REG_SPL},
-        {X86_REG_RBP, X86_REG_EBP, X86_REG_BP, X86_REG_BPL},
-        {X86_REG_RSI, X86_REG_ESI, X86_REG_SI, X86_REG_SIL},
-        {X86_REG_RDI, X86_REG_EDI, X86_REG_DI, X86_REG_DIL},
-        {X86_REG_R8, X86_REG_R8D, X86_REG_R8W, X86_REG_R8B},
-        {X86_REG_R9, X86_REG_R9D, X86_REG_R9W, X86_REG_R9B},
-        {X86_REG_R10, X86_REG_R10D, X86_REG_R10W, X86_REG_R10B},
-        {X86_REG_R11, X86_REG_R11D, X86_REG_R11W, X86_REG_R11B},
-        {X86_REG_R12, X86_REG_R12D, X86_REG_R12W, X86_REG_R12B},
-        {X86_REG_R13, X86_REG_R13D, X86_REG_R13W, X86_REG_R13B},
-        {X86_REG_R14, X86_REG_R14D, X86_REG_R14W, X86_REG_R14B},
-        {X86_REG_R15, X86_REG_R15D, X86_REG_R15W, X86_REG_R15B},
-    };
-    uint32_t number = 0;
-    while (number < 16 && names[number][0] != reg && names[number][1] != reg && names[number][2] != reg &&
-           names[number][3] != reg) {
-        number++;
+    switch (insn->id) {
+    case X86_INS_ENTER:
+    case X86_INS_IN:
+    case X86_INS_INSB:
+    case X86_INS_INSD:
+    case X86_INS_INSW:
+    case X86_INS_INT1:
+    case X86_INS_LCALL:
+    case X86_INS_LJMP:
+    case X86_INS_OUT:
+    case X86_INS_OUTSB:
+    case X86_INS_OUTSD:
+    case X86_INS_OUTSW:
+    case X86_INS_RETF:
+    case X86_INS_RETFQ:
+    case X86_INS_XLATB:
+        return true;
+    case X86_INS_INT:
+        return !is_int(insn, 0x29);
+    case X86_INS_RET:
+        return insn->bytes[insn->size - 1] != 0xC3; /* callees do not remove arguments */
+    case X86_INS_MOVABS:                            /* of memory at a whole address, not of a constant */
+        return (insn->detail->x86.opcode[0] & 0xFC) == 0xA0;
+    default:
+        break;
     }
-    return number;
+    for (uint8_t i = 0; i < insn->detail->groups_count; i++) {
+        if (insn->detail->groups[i] == CS_GRP_PRIVILEGE || insn->detail->groups[i] == CS_GRP_IRET) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* xor r, r; sub r, r; sbb r, r; or r, -1; and r, 0: what the register held does not matter. */
+static bool forgets(const cs_insn *insn)
+{
+    const cs_x86_op *operands = insn->detail->x86.operands;
+    if (insn->detail->x86.op_count != 2 || operands[0].type != X86_OP_REG) {
+        return false;
+    }
+    switch (insn->id) {
+    case X86_INS_XOR:
+    case X86_INS_SUB:
+    case X86_INS_SBB:
+        return operands[1].type == X86_OP_REG && operands[0].reg == operands[1].reg;
+    case X86_INS_OR:
+        return operands[1].type == X86_OP_IMM && operands[1].imm == -1;
+    case X86_INS_AND:
+        return operands[1].type == X86_OP_IMM && operands[1].imm == 0;
+    default:
+        return false;
+    }
+}
+
+static uint32_t general_bits(const struct ct_decoder *decoder, const cs_regs regs, uint8_t count)
+{
+    uint32_t bits = 0;
+    for (uint8_t i = 0; i < count; i++) {
+        if (regs[i] == X86_REG_EFLAGS) {
+            bits |= CT_FLAGS;
+        } else if (regs[i] < X86_REG_ENDING && decoder->general[regs[i]]) {
+            bits |= 1u << (decoder->general[regs[i]] - 1);
+        }
+    }
+    return bits;
+}
+
+struct ct_effects ct_effects(struct ct_decoder *decoder)
+{
+    const cs_insn *insn = decoder->insn;
+    struct ct_effects effects = {.odd = is_odd(insn), .compared = CT_NONE};
+    cs_regs reads, writes;
+    uint8_t read_count = 0, write_count = 0;
+    if (insn->id == X86_INS_NOP || insn->id == X86_INS_ENDBR64) {
+        return effects;
+    }
+    cs_regs_access(decoder->handle, insn, reads, &read_count, writes, &write_count);
+    effects.reads = general_bits(decoder, reads, read_count);
+    effects.writes = general_bits(decoder, writes, write_count);
+    const cs_x86 *x86 = &insn->detail->x86;
+    if (insn->id == X86_INS_CMP && x86->operands[1].type == X86_OP_IMM) {
+        effects.compared = (uint32_t)x86->operands[1].imm;
+    }
+    if (forgets(insn)) {
+        effects.reads &= insn->id == X86_INS_SBB ? CT_FLAGS : 0u;
+    }
+    for (uint8_t i = 0; i < write_count; i++) {
+        uint16_t reg = writes[i];
+        effects.vectors |= (reg >= X86_REG_XMM6 && reg <= X86_REG_XMM15) ||
+                           (reg >= X86_REG_YMM6 && reg <= X86_REG_YMM15) ||
+                           (reg >= X86_REG_ZMM6 && reg <= X86_REG_ZMM15);
+    }
+    return effects;
+}
+
+bool ct_accesses_memory(const struct ct_decoder *decoder, uint32_t *registers, int64_t *displacement)
+{
+    const cs_insn *insn = decoder->insn;
+    for (uint8_t i = 0; i < insn->detail->x86.op_count && insn->id != X86_INS_LEA && insn->id != X86_INS_NOP; i++) {
+        const cs_x86_op *operand = &insn->detail->x86.operands[i];
+        if (operand->type == X86_OP_MEM) {
+            const cs_regs parts = {(uint16_t)operand->mem.base, (uint16_t)operand->mem.index};
+            *registers = general_bits(decoder, parts, 2);
+            *displacement = operand->mem.disp;
+            return true;
+        }
+    }
+    return false;
 }
 
 uint32_t ct_registers_written(struct ct_decoder *decoder, const struct ct_image *image, const struct ct_insn *insn)
 {
-    const uint8_t *code = image->bytes + insn->rva;
-    size_t room = insn->length;
-    uint64_t address = insn->rva;
-    cs_regs read, write;
-    uint8_t read_count, write_count;
-    if (!cs_disasm_iter(decoder->handle, &code, &room, &address, decoder->insn) ||
-        cs_regs_access(decoder->handle, decoder->insn, read, &read_count, write, &write_count) != CS_ERR_OK) {
-        return 0xFFFF;
-    }
-    uint32_t written = 0;
-    for (uint8_t i = 0; i < write_count; i++) {
-        written |= 1u << number_of(write[i]); /* AH, BH, CH, DH: of no use to who asks */
-    }
-    return written & 0xFFFF;
+    struct ct_insn again;
+    bool decodes = ct_decode(decoder, image, insn->rva, insn->rva + insn->length, &again);
+    return decodes ? ct_effects(decoder).writes & 0xFFFF : 0xFFFF;
 }

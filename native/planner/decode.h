@@ -41,11 +41,33 @@ static inline bool ct_is_call(const struct ct_insn *insn)
     return insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND;
 }
 
+/* A direct one? */
+static inline bool ct_is_jump(const struct ct_insn *insn)
+{
+    return insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
+}
+
+/* A jmp rel32 that jmp rel8 could have replaced: assemblers see to that unless the target is another symbol. */
+static inline bool ct_is_tail_jump(const struct ct_insn *insn)
+{
+    int32_t distance = (int32_t)(insn->target - insn->rva - insn->length);
+    return insn->flow == CT_FLOW_JMP && insn->length >= 5 && distance >= -128 && distance <= 127;
+}
+
 /* May this indirect jump be a switch, and not a tail call? */
 static inline bool ct_may_stay_inside(const struct ct_insn *insn)
 {
     return !(insn->flags & (CT_INSN_RIP | CT_INSN_REX_W));
 }
+
+/* What an instruction does to registers, as far as a calling convention cares. */
+struct ct_effects {
+    uint32_t reads, writes; /* bit n: general register n, as encoded: 0 = rax, 1 = rcx, ...; CT_FLAGS */
+    bool vectors;           /* writes one of xmm6 to xmm15 */
+    bool odd;               /* of a kind that compilers do not emit into ordinary functions */
+    uint32_t compared;      /* cmp with a constant: that constant, else CT_NONE */
+};
+enum { CT_FLAGS = 1 << 16 };
 
 struct ct_decoder;
 
@@ -55,6 +77,11 @@ void ct_decoder_close(struct ct_decoder *decoder);
 /* false: no instruction there before `end`. */
 bool ct_decode(struct ct_decoder *decoder, const struct ct_image *image, uint32_t rva, uint32_t end,
                struct ct_insn *out);
+/* Of the instruction that ct_decode() decoded last. An idiom that makes zero or all ones reads nothing. */
+struct ct_effects ct_effects(struct ct_decoder *decoder);
+/* Of the same: does it read or write memory by an operand? If so the general registers, bits as above,
+ * and the displacement that the address is made of. */
+bool ct_accesses_memory(const struct ct_decoder *decoder, uint32_t *registers, int64_t *displacement);
 /* The general registers that an instruction writes, all or in part: bit n for the register of number n. */
 uint32_t ct_registers_written(struct ct_decoder *decoder, const struct ct_image *image, const struct ct_insn *insn);
 

@@ -10,18 +10,6 @@
 
 enum { TABLE_LIMIT = 8192 };
 
-static void mark(struct ct_plan *plan, uint32_t rva, uint32_t size, uint8_t bits)
-{
-    for (uint32_t i = 0; i < size && rva < plan->image.size; i++, rva++) {
-        plan->marks[rva] |= bits;
-    }
-}
-
-static bool marked(const struct ct_plan *plan, uint32_t rva, uint8_t bits)
-{
-    return rva < plan->image.size && plan->marks[rva] & bits;
-}
-
 static bool in_group(const struct ct_plan *plan, uint32_t rva, uint32_t group)
 {
     const struct ct_part *part = ct_part_at(plan, rva);
@@ -31,7 +19,7 @@ static bool in_group(const struct ct_plan *plan, uint32_t rva, uint32_t group)
 /* A branch, table entry or handler of `from` leads to `rva`: more of the same function, or a crossing. */
 static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
 {
-    mark(plan, rva, 1, CT_MARK_TARGET);
+    ct_mark(plan, rva, 1, CT_MARK_TARGET);
     const struct ct_part *source = &plan->parts.items[from];
     const struct ct_part *part = source->begin <= rva && rva < source->end ? source : ct_part_at(plan, rva);
     if (!part) {
@@ -39,15 +27,9 @@ static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
     }
     if (part->group != source->group) {
         vec_push(&plan->crossings, &plan->oom, (struct ct_cross){from, rva});
-    } else if (!marked(plan, rva, CT_MARK_START)) {
+    } else if (!ct_marked(plan, rva, CT_MARK_START)) {
         vec_push(&plan->work, &plan->oom, rva);
     }
-}
-
-/* One table entry's worth of the work budget. */
-static bool spend(struct ct_plan *plan)
-{
-    return plan->budget && plan->budget--;
 }
 
 /* MSVC's and clang-cl's jump tables hold RVAs and are addressed as [image base + index*4 + table's RVA]. */
@@ -56,40 +38,46 @@ static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
     uint32_t group = plan->parts.items[from].group;
     for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
         uint32_t rva = ct_u32(&plan->image, table + 4 * i);
-        if (!spend(plan) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+        if (!ct_spend(plan, 1) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
             return;
         }
         lead(plan, from, rva);
-        mark(plan, table + 4 * i, 4, CT_MARK_BODY);
+        ct_mark(plan, table + 4 * i, 4, CT_MARK_BODY);
         plan->groups.items[group].tables = true;
     }
 }
 
-/* gcc's and clang's hold distances from the table, whose address a lea gives; older code holds whole addresses. */
-static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint32_t size, uint32_t i)
+/* Only data that was taken for code goes, or reads and writes, outside the image. */
+static bool leads_astray(const struct ct_plan *plan, const struct ct_insn *insn)
 {
-    return size == 4 ? table + ct_u32(&plan->image, table + 4 * i)
-                     : ct_u64(&plan->image, table + 8 * i) - plan->image.base;
+    bool goes = insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC;
+    bool accesses = insn->flags & CT_INSN_RIP && !(insn->flags & CT_INSN_LEA);
+    return (goes || accesses) && insn->target >= plan->image.size;
 }
 
-static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
+/* A direct jump of `from`. */
+static void jump(struct ct_plan *plan, uint32_t from, const struct ct_insn *insn)
 {
-    uint32_t group = plan->parts.items[from].group, count = 0;
-    while (count < TABLE_LIMIT && spend(plan) && ct_has(&plan->image, table + size * count, size)) {
-        uint64_t rva = lea_table_entry(plan, table, size, count);
-        if (rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
-            break;
-        }
-        count++;
+    bool tail = plan->parts.items[from].unwind.version == 0 && ct_is_tail_jump(insn);
+    if (tail || !ct_part_at(plan, insn->target)) {
+        vec_push(&plan->jumps, &plan->oom, insn->target);
     }
-    if (count < 2) { /* one may be chance: the lea is of something else */
-        return;
+    if (tail) {
+        ct_mark(plan, insn->target, 1, CT_MARK_TARGET);
+    } else {
+        lead(plan, from, insn->target);
     }
-    plan->groups.items[group].tables = true;
-    mark(plan, table, size * count, CT_MARK_BODY);
-    for (uint32_t i = 0; i < count; i++) {
-        lead(plan, from, (uint32_t)lea_table_entry(plan, table, size, i));
-    }
+}
+
+/* Is this a breakpoint in the program's source? A handler, or a debugger, steps over it. Other int3s stand behind calls
+ * that do not return, or fill gaps. */
+static bool is_stepped_over(const struct ct_plan *plan, const struct ct_part *part, const struct ct_insn *insn)
+{
+    const struct ct_insn *before = plan->insns.count > 1 ? insn - 1 : NULL;
+    bool after_call = before && ct_is_call(before) && before->rva + before->length == insn->rva;
+    uint8_t next = ct_u8(&plan->image, insn->rva + 1);
+    return insn->length == 1 && ct_u8(&plan->image, insn->rva) == 0xCC && !after_call && insn->rva + 1 < part->end &&
+           next != 0xCC && next != 0x90;
 }
 
 /* One run of instructions without a break, and the branches found on it queued. */
@@ -101,7 +89,8 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
     }
     const uint32_t group = part->group;
     const struct ct_range *section = ct_exec(&plan->image, at);
-    while (section && !marked(plan, at, CT_MARK_START) && !plan->oom) {
+    struct ct_taken taken = {0};
+    while (section && !plan->oom) {
         if (at < part->begin || at >= part->end) {
             struct ct_part *before = part;
             part = ct_part_at(plan, at);
@@ -110,43 +99,55 @@ static void decode_run(struct ct_plan *plan, uint32_t at)
                 return;
             }
         }
+        if (ct_marked(plan, at, CT_MARK_START)) {
+            return;
+        }
         uint32_t from = (uint32_t)(part - plan->parts.items);
         struct ct_insn insn;
-        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn)) {
+        if (!ct_decode(plan->decoder, &plan->image, at, section->end, &insn) || leads_astray(plan, &insn)) {
             part->dirty = true;
             return;
         }
-        mark(plan, at, 1, CT_MARK_START);
-        mark(plan, at, insn.length, CT_MARK_BODY);
+        ct_mark(plan, at, 1, CT_MARK_START);
+        ct_mark(plan, at, insn.length, CT_MARK_BODY);
         vec_push(&plan->insns, &plan->oom, insn);
+        ct_note_accesses(plan, &insn, &taken);
         switch (insn.flow) {
         case CT_FLOW_JMP:
-            lead(plan, from, insn.target);
+            jump(plan, from, &insn);
             return;
         case CT_FLOW_RET:
             part->returns = true;
             return;
         case CT_FLOW_STOP:
-            return;
+            if (plan->oom || !is_stepped_over(plan, part, &plan->insns.items[plan->insns.count - 1])) {
+                return;
+            }
+            break;
         case CT_FLOW_JMP_IND:
             part->returns = true;
             plan->groups.items[group].unresolved |= ct_may_stay_inside(&insn);
             return;
         case CT_FLOW_JCC:
         case CT_FLOW_LOOP:
-            lead(plan, from, insn.target);
+            jump(plan, from, &insn);
             break;
         case CT_FLOW_CALL:
-            mark(plan, insn.target, 1, CT_MARK_TARGET);
+            ct_mark(plan, insn.target, 1, CT_MARK_TARGET);
             if (!plan->sweeping) {
                 vec_push(&plan->seeds, &plan->oom, (struct ct_seed){insn.target, CT_SOURCE_CALL});
+            } else if (!ct_part_at(plan, insn.target)) {
+                vec_push(&plan->jumps, &plan->oom, insn.target);
             }
             break;
         default:
             if (insn.flags & CT_INSN_TABLE) {
                 read_rva_table(plan, from, insn.target);
-            } else if (insn.flags & CT_INSN_LEA && !plan->sweeping) {
-                vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
+            } else if (insn.flags & CT_INSN_RIP) {
+                ct_mark(plan, insn.target, 1, CT_MARK_TARGET);
+                if (insn.flags & CT_INSN_LEA && !plan->sweeping) {
+                    vec_push(&plan->leas, &plan->oom, (struct ct_cross){from, insn.target});
+                }
             }
             break;
         }
@@ -163,10 +164,21 @@ static void decode_work(struct ct_plan *plan)
 
 /* ---- exception data ---- */
 
+/* First all funclets are named; then the functions that are none are read, which are the parents; then the funclets,
+ * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). Funclets without
+ * RUNTIME_FUNCTION are functions only when leaf functions are known: the last two again for them. */
+enum eh_pass {
+    EH_NAME,
+    EH_PARENTS,
+    EH_FUNCLETS,
+    EH_LEAVES_OF_PARENTS,
+    EH_LEAVES_OF_FUNCLETS,
+};
+
 struct eh_context {
     struct ct_plan *plan;
     uint32_t part;
-    bool naming; /* only mark the funclets: whether one is a parent is known after all are named */
+    enum eh_pass pass;
 };
 
 /* A language handler of another module runs unseen: when it calls a funclet, every recorded frame above the parent's
@@ -183,9 +195,12 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
     struct ct_plan *plan = context->plan;
     uint32_t index = plan->parts.items[context->part].group;
     struct ct_group *group = &plan->groups.items[index];
-    if (context->naming) {
+    if (context->pass == EH_NAME) {
         if (what == CT_EH_FUNCLET) {
-            mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
+            ct_mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_FUNCLET);
+            if (!ct_part_at(plan, rva)) {
+                vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_HANDLER});
+            }
         }
         return;
     }
@@ -201,32 +216,32 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
         }
         return;
     }
-    mark(plan, rva, 1, CT_MARK_LAND);
-    group->landed_in = true;
-    lead(plan, context->part, rva);
+    if (context->pass <= EH_FUNCLETS) {
+        ct_mark(plan, rva, 1, CT_MARK_LAND);
+        group->landed_in = true;
+        lead(plan, context->part, rva);
+    }
 }
 
-/* Three passes: name all funclets; then the functions that are none, which are the parents; then the funclets,
- * whose data may name funclets nested in them (__CxxFrameHandler4) or repeat their parent's (3). */
-static void read_handlers(struct ct_plan *plan)
+static void read_handlers(struct ct_plan *plan, enum eh_pass pass)
 {
-    for (unsigned pass = 0; pass < 3; pass++) {
-        for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
-            const struct ct_part *part = &plan->parts.items[i];
-            struct ct_function *function = &plan->groups.items[part->group].function;
-            bool funclet = marked(plan, part->begin, CT_MARK_FUNCLET);
-            if (part->handler == CT_HANDLER_NONE || function->status != CT_OK || (pass && funclet != (pass == 2))) {
-                continue;
-            }
-            struct eh_context context = {plan, i, pass == 0};
-            if (part->handler == CT_HANDLER_OTHER) {
-                function->status = CT_HANDLER_UNKNOWN;
-                function->status_at = part->unwind.handler;
-            } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
-                                         &plan->budget, visit_eh, &context)) {
-                function->status = CT_HANDLER_BAD;
-                function->status_at = part->unwind.data;
-            }
+    bool of_funclets = pass == EH_FUNCLETS || pass == EH_LEAVES_OF_FUNCLETS;
+    for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
+        const struct ct_part *part = &plan->parts.items[i];
+        struct ct_function *function = &plan->groups.items[part->group].function;
+        bool funclet = ct_marked(plan, part->begin, CT_MARK_FUNCLET);
+        if (part->handler == CT_HANDLER_NONE || function->status != CT_OK ||
+            (pass != EH_NAME && funclet != of_funclets)) {
+            continue;
+        }
+        struct eh_context context = {plan, i, pass};
+        if (part->handler == CT_HANDLER_OTHER) {
+            function->status = CT_HANDLER_UNKNOWN;
+            function->status_at = part->unwind.handler;
+        } else if (!ct_handler_visit(&plan->image, part->handler, part->unwind.data, part->begin, part->end,
+                                     &plan->budget, visit_eh, &context)) {
+            function->status = CT_HANDLER_BAD;
+            function->status_at = part->unwind.data;
         }
     }
 }
@@ -239,31 +254,86 @@ static void follow_funclet_leas(struct ct_plan *plan)
         uint32_t parent = plan->groups.items[part->group].parent;
         uint32_t rva = plan->leas.items[i].to;
         if (parent != CT_NONE && in_group(plan, rva, parent)) {
-            mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_LAND);
+            ct_mark(plan, rva, 1, CT_MARK_TARGET | CT_MARK_LAND);
             vec_push(&plan->work, &plan->oom, rva);
         }
     }
     decode_work(plan);
 }
 
-/* A table may lead to code that names the next one. */
+/* ---- jump tables whose address a lea gives ---- */
+
+/* gcc's and clang's hold distances from the table in 4 bytes; older code holds whole addresses in 8. */
+struct lea_table {
+    uint32_t from; /* part */
+    uint32_t at, size, count;
+};
+
+/* Nothing says how many entries a table has: it ends where another begins, and before what leads to no instruction of
+ * the function. */
+static bool read_entry(struct ct_plan *plan, const struct lea_table *table, uint32_t i, uint32_t *rva)
+{
+    uint32_t at = table->at + table->size * i;
+    if (i >= TABLE_LIMIT || !ct_spend(plan, 1) || !ct_has(&plan->image, at, table->size) ||
+        (i && (plan->named[at / 4] || ct_marked(plan, at, CT_MARK_TARGET)))) {
+        return false;
+    }
+    uint64_t to = table->size == 4 ? table->at + ct_u32(&plan->image, at) : ct_u64(&plan->image, at) - plan->image.base;
+    *rva = (uint32_t)to;
+    return to < plan->image.size && in_group(plan, *rva, plan->parts.items[table->from].group) &&
+           (ct_marked(plan, *rva, CT_MARK_START) || !ct_marked(plan, *rva, CT_MARK_BODY));
+}
+
+static bool take_entry(struct ct_plan *plan, struct lea_table *table)
+{
+    uint32_t rva, second;
+    if (!read_entry(plan, table, table->count, &rva) ||
+        (table->count == 0 && !read_entry(plan, table, 1, &second))) { /* one may be chance: no table */
+        return false;
+    }
+    ct_mark(plan, table->at + table->size * table->count++, table->size, CT_MARK_BODY);
+    plan->groups.items[plan->parts.items[table->from].group].tables = true;
+    lead(plan, table->from, rva);
+    return true;
+}
+
+/* A function's tables lie one behind the other, and code that one leads to may be what names the next. So that no table
+ * is read beyond its end, all are read at once, one entry of each in turn. */
 static void follow_lea_tables(struct ct_plan *plan)
 {
-    uint32_t known;
-    do {
-        known = plan->insns.count;
-        for (uint32_t i = 0; i < plan->leas.count && !plan->oom; i++) {
-            struct ct_cross lea = plan->leas.items[i];
-            if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
-                read_lea_table(plan, lea.from, lea.to, 4);
-                read_lea_table(plan, lea.from, lea.to, 8);
-                if (!marked(plan, lea.to, CT_MARK_BODY) && in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
-                    lead(plan, lea.from, lea.to); /* no table: a label */
-                }
-                decode_work(plan);
+    VEC(struct lea_table) tables = {0};
+    uint32_t taken = 0, seen = 0; /* leas already taken for tables are moved to the front */
+    while (!plan->oom) {
+        if (!tables.count) {
+            seen = taken; /* indirect jumps found since make tables of what were none */
+        }
+        for (; seen < plan->leas.count; seen++) {
+            struct ct_cross lea = plan->leas.items[seen];
+            if (lea.to < plan->image.size && plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
+                plan->leas.items[seen] = plan->leas.items[taken];
+                plan->leas.items[taken++] = lea;
+                plan->named[lea.to / 4] = true;
+                vec_push(&tables, &plan->oom, (struct lea_table){lea.from, lea.to, 4, 0});
+                vec_push(&tables, &plan->oom, (struct lea_table){lea.from, lea.to, 8, 0});
             }
         }
-    } while (plan->insns.count != known && !plan->oom);
+        if (!tables.count) {
+            break;
+        }
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < tables.count; i++) {
+            struct lea_table table = tables.items[i];
+            if (take_entry(plan, &table)) {
+                tables.items[kept++] = table;
+            } else if (!table.count && table.size == 8 && !ct_marked(plan, table.at, CT_MARK_BODY) &&
+                       in_group(plan, table.at, plan->parts.items[table.from].group)) {
+                lead(plan, table.from, table.at); /* no table: a label */
+            }
+        }
+        tables.count = kept;
+        decode_work(plan);
+    }
+    vec_free(&tables);
 }
 
 /* Where an indirect jump's table was not found: what is left between the instructions may be its cases. It may be data
@@ -278,7 +348,7 @@ static void sweep_gaps(struct ct_plan *plan)
             continue;
         }
         for (uint32_t at = part->begin; at < part->end; at++) {
-            if (!marked(plan, at, CT_MARK_BODY)) {
+            if (!ct_marked(plan, at, CT_MARK_BODY)) {
                 vec_push(&plan->work, &plan->oom, at);
                 decode_work(plan);
             }
@@ -323,7 +393,7 @@ static bool is_continuation(const struct ct_plan *plan, const struct ct_part *pa
     const struct ct_group *group = &plan->groups.items[part->group];
     if (part->unwind.version == 0 || group->function.rva != part->begin || group->function.status != CT_OK ||
         group->joined || group->chained || group->parent != CT_NONE ||
-        marked(plan, part->begin, CT_MARK_ENTRY | CT_MARK_FUNCLET)) {
+        ct_marked(plan, part->begin, CT_MARK_ENTRY | CT_MARK_FUNCLET)) {
         return false;
     }
     if (part->unwind.prolog == 0 && part->unwind.code_count > 0) {
@@ -355,7 +425,7 @@ static void join_parts(struct ct_plan *plan)
                 plan->groups.items[group].chained = true; /* and so is nobody's continuation itself */
                 changed = true;
             }
-            if (part->group == group && !marked(plan, crossing.to, CT_MARK_START)) {
+            if (part->group == group && !ct_marked(plan, crossing.to, CT_MARK_START)) {
                 vec_push(&plan->work, &plan->oom, crossing.to);
             }
         }
@@ -415,7 +485,7 @@ static void merge_seeds(struct ct_plan *plan)
 static void mark_entries(struct ct_plan *plan)
 {
     for (uint32_t i = 0; i < plan->seeds.count; i++) {
-        mark(plan, plan->seeds.items[i].rva, 1, CT_MARK_TARGET | CT_MARK_ENTRY);
+        ct_mark(plan, plan->seeds.items[i].rva, 1, CT_MARK_TARGET | CT_MARK_ENTRY);
     }
 }
 
@@ -434,6 +504,27 @@ static bool is_padding(const struct ct_insn *insn, const struct ct_image *image)
            (ct_u8(image, at) == 0x90 && at + 1 == insn->rva + insn->length);
 }
 
+bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn)
+{
+    return ct_decode(plan->decoder, &plan->image, at, end, insn) && is_padding(insn, &plan->image);
+}
+
+uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end)
+{
+    struct ct_insn insn;
+    while (at < end && ct_decode_padding(plan, at, end, &insn)) {
+        at += insn.length;
+    }
+    return at;
+}
+
+bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to)
+{
+    /* jmp rel8 or rel32 */
+    return (at >= 2 && ct_u8(&plan->image, at - 2) == 0xEB && at + (int8_t)ct_u8(&plan->image, at - 1) == to) ||
+           (at >= 5 && ct_u8(&plan->image, at - 5) == 0xE9 && at + ct_u32(&plan->image, at - 4) == to);
+}
+
 /* A pointer alone is weak evidence of a function: it may be a label, or data between functions. */
 static bool plausible_start(struct ct_plan *plan, uint32_t rva)
 {
@@ -448,37 +539,91 @@ static bool plausible_start(struct ct_plan *plan, uint32_t rva)
     return (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
 }
 
+/* It is no function, and is not looked at again. */
 static void drop_leaf(struct ct_plan *plan, struct ct_part *part)
 {
     plan->groups.items[part->group].joined = true;
     part->group = CT_NONE;
+    ct_mark(plan, part->begin, 1, CT_MARK_BODY);
 }
 
-/* Ends a leaf's extent behind the last instruction that was reached in it. */
-static void trim_leaf(struct ct_plan *plan, struct ct_part *part)
+/* Where a leaf ends: behind the last instruction that was reached, but not behind padding that only a jump crosses at
+ * which it was left: that jump leads to another function. */
+static uint32_t end_of_leaf(const struct ct_plan *plan, const struct ct_part *part)
 {
-    uint32_t end = part->end;
-    while (end > part->begin && !marked(plan, end - 1, CT_MARK_BODY)) {
-        end--;
+    uint32_t end = part->begin, at = part->begin;
+    for (;;) {
+        while (at < part->end && ct_marked(plan, at, CT_MARK_BODY)) {
+            end = ++at;
+        }
+        if (at >= part->end) {
+            return end;
+        }
+        uint32_t next = ct_skip_padding(plan, at, part->end);
+        if (next > at && (next == part->end || !ct_marked(plan, next, CT_MARK_BODY) || ct_jumps_over(plan, at, next))) {
+            return end;
+        }
+        at = next > at ? next : at + 1;
     }
-    part->end = end;
+}
+
+static void settle_leaf(struct ct_plan *plan, struct ct_part *part)
+{
+    part->settled = true;
+    part->end = end_of_leaf(plan, part);
     struct ct_function *function = &plan->groups.items[part->group].function;
-    if (!marked(plan, part->begin, CT_MARK_START)) {
-        if (function->sources == CT_SOURCE_CALL || function->sources == CT_SOURCE_POINTER) {
-            drop_leaf(plan, part); /* not code after all */
-        } else {
+    bool weak = !(function->sources & ~(CT_SOURCE_POINTER | CT_SOURCE_JUMP | CT_SOURCE_GAP));
+    bool named = function->sources & ~(CT_SOURCE_CALL | CT_SOURCE_POINTER | CT_SOURCE_JUMP | CT_SOURCE_GAP);
+    if (!ct_marked(plan, part->begin, CT_MARK_START)) {
+        if (named) {
             function->status = CT_UNDECODABLE;
             function->status_at = part->begin;
+        } else {
+            drop_leaf(plan, part); /* not code after all */
         }
-    } else if (function->sources == CT_SOURCE_POINTER && (part->dirty || part->runs_out)) {
+    } else if (weak && (part->dirty || part->runs_out)) {
         drop_leaf(plan, part);
     }
+}
+
+/* Ends the leaves that were just decoded, and forgets those of their instructions, from `first` on, that turned out to
+ * be no part of them. */
+static void settle_leaves(struct ct_plan *plan, uint32_t first)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < plan->parts.count; i++) {
+        struct ct_part *part = &plan->parts.items[i];
+        if (part->unwind.version == 0 && !part->settled && part->group != CT_NONE &&
+            plan->groups.items[part->group].function.status == CT_OK) {
+            settle_leaf(plan, part);
+        }
+        if (part->group != CT_NONE) {
+            plan->parts.items[kept++] = *part;
+        }
+    }
+    plan->parts.count = kept;
+    kept = first;
+    for (uint32_t i = first; i < plan->insns.count; i++) {
+        struct ct_insn insn = plan->insns.items[i];
+        if (ct_part_at(plan, insn.rva)) {
+            plan->insns.items[kept++] = insn;
+            if (ct_is_jump(&insn) && !ct_part_at(plan, insn.target)) {
+                vec_push(&plan->jumps, &plan->oom, insn.target);
+            }
+        } else {
+            for (uint32_t k = 0; k < insn.length; k++) {
+                plan->marks[insn.rva + k] &= (uint8_t) ~(CT_MARK_START | CT_MARK_BODY);
+            }
+        }
+    }
+    plan->insns.count = kept;
 }
 
 static bool add_leaves(struct ct_plan *plan)
 {
     uint32_t known = plan->parts.count;
-    uint32_t next_part = 0;
+    uint32_t next_part = 0, next_gap = 0;
+    ct_sort_accesses(plan);
     for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
         struct ct_seed seed = plan->seeds.items[i];
         const struct ct_range *section = ct_exec(&plan->image, seed.rva);
@@ -497,7 +642,8 @@ static bool add_leaves(struct ct_plan *plan)
             }
             end = part->begin < end ? part->begin : end;
         }
-        if (!section || marked(plan, seed.rva, CT_MARK_BODY) ||
+        bool weak = !(seed.source & ~(CT_SOURCE_POINTER | CT_SOURCE_GAP));
+        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) || (weak && ct_is_accessed(plan, seed.rva, 5)) ||
             (seed.source == CT_SOURCE_POINTER && !plausible_start(plan, seed.rva))) {
             continue;
         }
@@ -505,6 +651,13 @@ static bool add_leaves(struct ct_plan *plan)
             if (plan->seeds.items[k].source != CT_SOURCE_POINTER || plausible_start(plan, plan->seeds.items[k].rva)) {
                 end = plan->seeds.items[k].rva;
             }
+        }
+        while (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin < seed.rva) {
+            next_gap++;
+        }
+        if (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin == seed.rva &&
+            plan->gap_leaves.items[next_gap].end < end) {
+            end = plan->gap_leaves.items[next_gap].end;
         }
         struct ct_group group = {
             .function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE},
@@ -525,7 +678,6 @@ static void seed_leas(struct ct_plan *plan)
         uint32_t rva = plan->leas.items[i].to;
         if (ct_exec(&plan->image, rva)) {
             vec_push(&plan->seeds, &plan->oom, (struct ct_seed){rva, CT_SOURCE_POINTER});
-            mark(plan, rva, 1, CT_MARK_TARGET);
         }
     }
 }
@@ -539,24 +691,14 @@ static void find_leaves(struct ct_plan *plan)
         if (!add_leaves(plan)) {
             return;
         }
+        uint32_t first = plan->insns.count;
         ct_sort_parts(plan);
         plan->leas.count = 0;
         decode_work(plan);
         follow_lea_tables(plan);
         sweep_gaps(plan);
         seed_leas(plan);
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < plan->parts.count; i++) {
-            struct ct_part *part = &plan->parts.items[i];
-            if (part->unwind.version == 0 && part->group != CT_NONE &&
-                plan->groups.items[part->group].function.status == CT_OK) {
-                trim_leaf(plan, part);
-            }
-            if (part->group != CT_NONE) {
-                plan->parts.items[kept++] = *part;
-            }
-        }
-        plan->parts.count = kept;
+        settle_leaves(plan, first);
     }
 }
 
@@ -691,9 +833,9 @@ static void mark_padding(struct ct_plan *plan)
             end = plan->parts.items[i + 1].begin;
         }
         struct ct_insn insn;
-        while (at < end && !marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
+        while (at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
                ct_decode(plan->decoder, &plan->image, at, end, &insn) && is_padding(&insn, &plan->image)) {
-            mark(plan, at, insn.length, CT_MARK_PAD);
+            ct_mark(plan, at, insn.length, CT_MARK_PAD);
             at += insn.length;
         }
     }
@@ -706,7 +848,9 @@ void ct_discover(struct ct_plan *plan)
     }
     read_relocations(plan);
     mark_entries(plan);
-    read_handlers(plan);
+    read_handlers(plan, EH_NAME);
+    read_handlers(plan, EH_PARENTS);
+    read_handlers(plan, EH_FUNCLETS);
     for (uint32_t i = 0; i < plan->parts.count; i++) {
         vec_push(&plan->work, &plan->oom, plan->parts.items[i].begin);
     }
@@ -718,9 +862,15 @@ void ct_discover(struct ct_plan *plan)
     follow_funclet_leas(plan);
     seed_leas(plan);
     find_leaves(plan);
+    for (unsigned round = 0; round < 8 && !plan->oom && ct_read_gaps(plan); round++) {
+        find_leaves(plan);
+    }
+    read_handlers(plan, EH_LEAVES_OF_PARENTS);
+    read_handlers(plan, EH_LEAVES_OF_FUNCLETS);
     if (plan->oom) {
         return;
     }
+    ct_sort_accesses(plan);
     sort_insns(plan);
     settle_groups(plan);
     if (plan->oom) {

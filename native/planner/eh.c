@@ -534,9 +534,11 @@ bool ct_handler_fits(const struct ct_image *image, enum ct_handler kind, uint32_
                      uint64_t *budget)
 {
     if (kind == CT_HANDLER_GS) {
-        /* GSHandlerData: a frame offset with three flag bits below it */
+        /* GSHandlerData: a frame offset with three flag bits below it. A handler of hand-written assembly has addresses
+         * of its function there, which it compares with RIP: so no copy would do. */
         uint32_t cookie = ct_u32(image, data);
-        return ct_has(image, data, 4) && (int32_t)cookie > -0x100000 && (int32_t)cookie < 0x100000;
+        return ct_has(image, data, 4) && (int32_t)cookie > -0x100000 && (int32_t)cookie < 0x100000 &&
+               !(begin <= cookie && cookie < end);
     }
     return ct_handler_visit(image, kind, data, begin, end, budget, ignore, NULL);
 }

@@ -1,14 +1,16 @@
-/* How the entry of each function is patched, tried in this order:
+/* How the entry of each function is patched, tried in this order (enum ct_entry):
  *
  *   5 bytes   E9 rel32   jmp copy            over the function's own first bytes, and over the int3 or nop padding
  *                                            behind it where it is shorter
  *   2 bytes   EB rel8    jmp pad             to a hole in nearby padding that holds the 5-byte jump
+ *   1 byte    CC         int3                which the recorder's exception handler turns into a jump to the copy
  *
- * A byte that something else may jump or return to cannot be covered, except the first.
+ * A byte that something else may jump or return to cannot be covered, except the first. The bytes of a body that was
+ * copied are no room for jumps: whatever analysis has missed, and every thread that was inside, goes on in them.
  */
 #include "module.h"
 
-enum { LONG_JUMP = 5, SHORT_JUMP = 2, SHORT_REACH_BACK = 128, SHORT_REACH_AHEAD = 127 };
+enum { LONG_JUMP = 5, SHORT_JUMP = 2, BREAKPOINT = 1, SHORT_REACH_BACK = 128, SHORT_REACH_AHEAD = 127 };
 
 /* The instruction that ends at rva, or NULL. */
 static const struct ct_insn *insn_before(const struct ct_plan *plan, uint32_t rva)
@@ -79,6 +81,13 @@ static void use(struct ct_plan *plan, uint32_t rva, uint32_t size)
     }
 }
 
+static void take(struct ct_plan *plan, struct ct_group *group, enum ct_entry entry, uint8_t size)
+{
+    group->patch_size = size;
+    group->function.flags |= (uint16_t)(entry << CT_FUNCTION_ENTRY_SHIFT);
+    use(plan, group->function.rva, size);
+}
+
 /* Can control run into padding at rva from the code before it? */
 static bool runs_into(const struct ct_plan *plan, uint32_t rva)
 {
@@ -131,8 +140,8 @@ void ct_choose_entries(struct ct_plan *plan)
             group->function.status = CT_UNDECODABLE;
             group->function.status_at = group->function.rva;
         } else if (coverable(plan, i, group->function.rva, LONG_JUMP, &at) == CT_OK) {
-            group->patch_size = LONG_JUMP;
-            use(plan, group->function.rva, LONG_JUMP);
+            bool fits = ct_part_at(plan, group->function.rva + LONG_JUMP - 1) != NULL;
+            take(plan, group, fits ? CT_ENTRY_JUMP : CT_ENTRY_PADDING, LONG_JUMP);
         }
     }
     for (uint32_t i = 0; i < plan->groups.count; i++) {
@@ -146,9 +155,11 @@ void ct_choose_entries(struct ct_plan *plan)
             group->pad = find_pad(plan, group->function.rva);
         }
         if (group->pad) {
-            group->patch_size = SHORT_JUMP;
-            use(plan, group->function.rva, SHORT_JUMP);
+            take(plan, group, CT_ENTRY_SHORT_JUMP, SHORT_JUMP);
             use(plan, group->pad, LONG_JUMP);
+        } else if (plan->codegen.breakpoints &&
+                   coverable(plan, i, group->function.rva, BREAKPOINT, &ignored) == CT_OK) {
+            take(plan, group, CT_ENTRY_BREAKPOINT, BREAKPOINT);
         } else {
             group->function.status = status;
             group->function.status_at = at;

@@ -10,7 +10,7 @@
 /* One bit set per byte of the image. */
 enum ct_mark {
     CT_MARK_START = 1,    /* an instruction was decoded here */
-    CT_MARK_TARGET = 2,   /* something may jump or return here: no patch may cover it but at its first byte */
+    CT_MARK_TARGET = 2,   /* something may jump or return here, or refers to it: a patch may only begin here */
     CT_MARK_LAND = 4,     /* execution goes on here after unwinding */
     CT_MARK_PAD = 8,      /* int3 or nop between functions */
     CT_MARK_USED = 16,    /* covered by a patch */
@@ -26,6 +26,7 @@ struct ct_part {
     uint32_t first, count;   /* its instructions in ct_plan.insns */
     struct ct_unwind unwind; /* version 0: leaf, without RUNTIME_FUNCTION */
     enum ct_handler handler;
+    bool settled;                  /* a leaf whose end is known */
     bool returns;                  /* has a ret or an indirect jump */
     bool runs_out;                 /* goes on behind its end */
     bool dirty;                    /* runs into something that is no instruction */
@@ -44,7 +45,7 @@ struct ct_group {
     bool chained;        /* has parts chained to its primary */
     bool tables;         /* and a jump table was found */
     bool joined;         /* became part of another function, or was no function: to be taken out */
-    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one */
+    uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one; 1: an int3 */
     uint32_t pad;
     uint32_t copy_entry;    /* offset in the region of what the patch jumps to */
     struct ct_range mapped; /* what the address map of its indirect jumps covers */
@@ -61,6 +62,7 @@ struct ct_plan {
     struct ct_decoder *decoder;
     bool oom;
     uint8_t *marks;
+    bool *named;                       /* per 4 bytes of the image: a lea in a function with jump tables names them */
     VEC(struct ct_part) parts;         /* ascending, disjoint */
     VEC(struct ct_group) groups;       /* functions first in .pdata order, then leaf functions */
     VEC(struct ct_function) functions; /* ct_group.function of each, for the caller */
@@ -69,10 +71,14 @@ struct ct_plan {
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */
     VEC(struct ct_cross) leas;
+    VEC(uint32_t) accessed;          /* addresses in the code that are read or written, ascending once sorted */
+    VEC(struct ct_range) gap_leaves; /* what ct_read_gaps found last, ascending */
+    VEC(uint32_t) jumps; /* targets in no known function of direct jumps, and of calls by what may be data */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
     uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
     bool sweeping;   /* what is decoded now may be data */
+    bool damaged;    /* .pdata contradicts itself: what it leaves out says nothing */
 
     /* layout */
     struct ct_codegen codegen;
@@ -88,6 +94,38 @@ struct ct_plan {
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };
 
+static inline void ct_mark(struct ct_plan *plan, uint32_t rva, uint32_t size, uint8_t bits)
+{
+    for (uint32_t i = 0; i < size && rva < plan->image.size; i++, rva++) {
+        plan->marks[rva] |= bits;
+    }
+}
+
+static inline bool ct_marked(const struct ct_plan *plan, uint32_t rva, uint8_t bits)
+{
+    return rva < plan->image.size && plan->marks[rva] & bits;
+}
+
+/* Takes `amount` table entries from the work budget. */
+static inline bool ct_spend(struct ct_plan *plan, uint64_t amount)
+{
+    plan->budget -= amount < plan->budget ? amount : plan->budget;
+    return plan->budget;
+}
+
+/* Appends to plan->data. */
+static inline void put_u8(struct ct_plan *plan, uint8_t value)
+{
+    vec_push(&plan->data, &plan->oom, value);
+}
+
+static inline void put_u32(struct ct_plan *plan, uint32_t value)
+{
+    for (unsigned shift = 0; shift < 32; shift += 8) {
+        put_u8(plan, (uint8_t)(value >> shift));
+    }
+}
+
 /* The part that holds rva, or NULL. */
 struct ct_part *ct_part_at(const struct ct_plan *plan, uint32_t rva);
 /* Index of the instruction that starts at rva, or CT_NONE. */
@@ -101,8 +139,28 @@ struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva);
 void ct_sort_parts(struct ct_plan *plan);
 /* pdata.c: fills parts and groups from the exception directory. */
 void ct_read_pdata(struct ct_plan *plan);
+/* What a run of instructions has in its registers: addresses of code that a lea took. */
+struct ct_taken {
+    uint32_t registers; /* one bit each */
+    uint32_t rva[16];
+};
+/* accessed.c: after each instruction of a run, in order; `taken` starts as all zeros. */
+void ct_note_accesses(struct ct_plan *plan, const struct ct_insn *insn, struct ct_taken *taken);
+/* accessed.c: before ct_is_accessed. */
+void ct_sort_accesses(struct ct_plan *plan);
+/* accessed.c: does something take [rva, rva + size), or part of it, for data? */
+bool ct_is_accessed(const struct ct_plan *plan, uint32_t rva, uint32_t size);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
+/* discover.c: decodes one instruction of the kinds that fill the room between functions; false: there is none. */
+bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn);
+/* discover.c: where the padding ends that begins at `at`; at most `end`. */
+uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end);
+/* discover.c: does the instruction before `at` jump to `to`? Padding between them then parts two functions. */
+bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to);
+/* gaps.c: leaf functions that nothing names, or only a jump, into plan->gap_leaves and plan->seeds, which are sorted.
+ * false: there are none. */
+bool ct_read_gaps(struct ct_plan *plan);
 /* known.c: marks calls of functions that return twice or switch stacks. */
 void ct_mark_known(struct ct_plan *plan);
 /* entry.c: decides how each function's entry is patched. */

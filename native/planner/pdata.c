@@ -63,6 +63,7 @@ static void new_group(struct ct_plan *plan, struct ct_part *part, uint32_t statu
         .parent = CT_NONE,
     };
     part->group = plan->groups.count;
+    plan->damaged |= status != CT_OK;
     vec_push(&plan->groups, &plan->oom, group);
 }
 

@@ -16,11 +16,13 @@ const char *ct_status_text(uint32_t status)
         [CT_HANDLER_UNKNOWN] = "its exception handler is of no known kind",
         [CT_HANDLER_BAD] = "its exception handler's data contradicts itself",
         [CT_OVERLAP] = "its .pdata entry overlaps another or lies outside the code",
-        [CT_POSITION_DEPENDENT] = "it reads its own address by a call to the next instruction",
+        [CT_POSITION_DEPENDENT] = "it takes its own address from the stack, behind a call",
         [CT_OUT_OF_RANGE] = "an operand is out of reach of the copy",
         [CT_IDS_EXHAUSTED] = "the trace has no number left for it",
         [CT_THUNK] = "import thunk: its calls are recorded where they are made",
         [CT_FILTERED] = "left out by the patterns given",
+        [CT_RUNTIME_CODE] = "its runtime looks return addresses up in tables of its own",
+        [CT_READ_AS_DATA] = "its first bytes are read or written as data",
     };
     return status < CT_STATUS_COUNT ? text[status] : "unknown";
 }
@@ -69,9 +71,10 @@ struct ct_plan *ct_plan_open(const struct ct_image *image)
     }
     plan->image = *image;
     plan->marks = calloc((size_t)image->size + 1, 1);
+    plan->named = calloc((size_t)image->size / 4 + 1, sizeof *plan->named);
     plan->decoder = ct_decoder_open();
     plan->budget = 16u << 20;
-    if (!plan->marks || !plan->decoder) {
+    if (!plan->marks || !plan->named || !plan->decoder) {
         ct_plan_close(plan);
         return NULL;
     }
@@ -105,6 +108,7 @@ void ct_plan_close(struct ct_plan *plan)
         vec_free(&plan->groups.items[i].parts);
     }
     free(plan->marks);
+    free(plan->named);
     free(plan->block_insn);
     free(plan->branch_label);
     free(plan->end_label);
@@ -117,6 +121,9 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->insns);
     vec_free(&plan->crossings);
     vec_free(&plan->leas);
+    vec_free(&plan->accessed);
+    vec_free(&plan->gap_leaves);
+    vec_free(&plan->jumps);
     vec_free(&plan->work);
     vec_free(&plan->seeds);
     vec_free(&plan->sites);
@@ -145,7 +152,12 @@ void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted)
 {
     for (uint32_t i = 0; i < plan->groups.count; i++) {
         struct ct_function *function = &plan->groups.items[i].function;
-        if (!wanted[i] && function->status == CT_OK) {
+        if (wanted[i] == CT_CHOICE_WANT || function->status != CT_OK) {
+            continue;
+        }
+        if (wanted[i] == CT_CHOICE_RUNTIME) {
+            function->status = CT_RUNTIME_CODE;
+        } else {
             function->status = CT_FILTERED;
             function->flags |= CT_FUNCTION_FILTERED;
         }

@@ -24,7 +24,7 @@
 /* Why a function is not instrumented. ct_status_text() has the sentence for each. */
 enum ct_status {
     CT_OK = 0,
-    CT_TOO_SHORT,          /* no room for a jump at its start */
+    CT_TOO_SHORT,          /* no room for a jump at its start; like the next two only without breakpoints */
     CT_BRANCH_INTO_ENTRY,  /* something jumps into the bytes the jump would cover */
     CT_CALL_IN_ENTRY,      /* a call would return into the bytes the jump would cover */
     CT_UNDECODABLE,        /* its first instruction */
@@ -34,12 +34,21 @@ enum ct_status {
     CT_HANDLER_UNKNOWN,    /* a language handler whose data is of no known kind */
     CT_HANDLER_BAD,        /* handler data that contradicts itself */
     CT_OVERLAP,            /* RUNTIME_FUNCTIONs that overlap, or lie outside executable sections */
-    CT_POSITION_DEPENDENT, /* reads its own address by calling the next instruction */
+    CT_POSITION_DEPENDENT, /* takes its own address from the stack, behind a call */
     CT_OUT_OF_RANGE,       /* an operand cannot be reached from the copy */
     CT_IDS_EXHAUSTED,      /* more functions or call sites than a trace can number */
     CT_THUNK,              /* import thunk: its calls are recorded where they are made */
     CT_FILTERED,           /* left out by the user's patterns */
+    CT_RUNTIME_CODE,       /* a language runtime looks for its return addresses in tables of its own */
+    CT_READ_AS_DATA,       /* something reads or writes its first bytes, which a jump would change */
     CT_STATUS_COUNT
+};
+
+/* What ct_plan_select is told of a function. */
+enum ct_choice {
+    CT_CHOICE_LEAVE = 0, /* becomes CT_FILTERED */
+    CT_CHOICE_WANT = 1,
+    CT_CHOICE_RUNTIME = 2, /* becomes CT_RUNTIME_CODE */
 };
 
 struct ct_range {
@@ -86,7 +95,7 @@ struct ct_function {
     uint32_t status_at; /* RVA of what the status is about */
     uint32_t parent;    /* index of the function a funclet belongs to, else CT_NONE */
     uint16_t sources;   /* enum ct_source */
-    uint16_t flags;     /* enum ct_function_flags */
+    uint16_t flags;     /* enum ct_function_flags, enum ct_entry */
 };
 
 /* A contiguous piece of a function's code. */
@@ -142,7 +151,8 @@ struct ct_codegen {
     uint32_t detail;         /* enum ct_detail */
     uint32_t first_function; /* event ids start here */
     uint32_t first_site;
-    uint32_t whole; /* units can say that a function was entered and left at once (CT_WHOLE) */
+    uint32_t whole;       /* units can say that a function was entered and left at once (CT_WHOLE) */
+    uint32_t breakpoints; /* a function without room for a jump may start with an int3 that the recorder catches */
 };
 
 struct ct_patch {
@@ -159,6 +169,7 @@ struct ct_layout {
     uint32_t data_bytes;  /* bytes of unwind data and address maps in use */
     uint32_t site_count;
     uint32_t instrumented;
+    uint32_t breakpoints; /* those of them that start with an int3 */
 };
 
 struct ct_region {
@@ -167,6 +178,8 @@ struct ct_region {
     uint32_t table_count;
     const struct ct_patch *patches; /* in the order to write them: a jump before what jumps to it */
     uint32_t patch_count;
+    uint32_t breakpoints; /* RVA of the array of struct ct_breakpoint */
+    uint32_t breakpoint_count;
 };
 
 struct ct_plan;
@@ -178,7 +191,7 @@ CT_EXPORT void ct_plan_close(struct ct_plan *plan);
 CT_EXPORT const struct ct_function *ct_plan_functions(const struct ct_plan *plan, uint32_t *count);
 /* Every piece of every function, ascending and disjoint. */
 CT_EXPORT const struct ct_extent *ct_plan_extents(const struct ct_plan *plan, uint32_t *count);
-/* wanted: one byte a function, 0 = leave it out. Before ct_plan_layout. */
+/* wanted: one enum ct_choice for each function. Before ct_plan_layout. */
 CT_EXPORT void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted);
 /* false: out of memory, or a region over 1 GB. */
 CT_EXPORT bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, struct ct_layout *out);

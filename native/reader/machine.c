@@ -417,7 +417,7 @@ static bool takes_stack_pointer(uint32_t event)
 /* Does something that takes a stack pointer lie at `at`? */
 static bool takes_frame(const struct ct_machine *machine, const uint8_t *at)
 {
-    return at < machine->unit_end && takes_stack_pointer(unit_at(machine, at) & 7);
+    return at >= machine->unit_end || takes_stack_pointer(unit_at(machine, at) & 7);
 }
 
 /* No writer writes such a unit: a block that was torn or overwritten. One zero in small units may yet be a stack

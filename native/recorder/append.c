@@ -51,15 +51,15 @@ static void erase(const struct session *s, uint64_t offset)
     ct_write(s, offset, &kind, sizeof kind, &done);
 }
 
-/* Reserves the file's next block; 0 if max_size is reached. */
-static uint64_t reserve(struct session *s)
+/* Reserves `size` bytes at the file's end; 0 if max_size is reached. */
+static uint64_t reserve(struct session *s, uint64_t size)
 {
     for (;;) {
         uint64_t offset = ct_load64(&s->header->append_end);
         uint64_t limit = ct_load64(&s->header->max_size);
-        if (limit && offset + CT_BLOCK > limit)
+        if (limit && offset + size > limit)
             return 0;
-        if (ct_swap64(&s->header->append_end, offset, offset + CT_BLOCK))
+        if (ct_swap64(&s->header->append_end, offset, offset + size))
             return offset;
     }
 }
@@ -94,7 +94,7 @@ static enum append_result append_at_end(struct session *s, struct slot *slot)
     if (probe && !ct_swap32(&s->probing, 0, 1))
         return APPEND_NO_ROOM;
     enum append_result result = APPEND_NO_ROOM;
-    uint64_t offset = reserve(s);
+    uint64_t offset = reserve(s, CT_BLOCK);
     if (offset) {
         NTSTATUS status;
         if (write_block(s, slot, offset, &status)) {
@@ -139,7 +139,7 @@ static enum append_result overwrite_oldest(struct session *s, struct slot *slot)
         if (!ct_swap64(&s->header->ring_next, next, next + step))
             continue;
         tried += step;
-        if (!known || !ct_is_events(s, &old))
+        if (!known || old.chunk.flags & CT_EVENTS_LIVE || !ct_is_events(s, &old))
             continue;
         ct_lose(s, &old);
         NTSTATUS status;
@@ -164,4 +164,31 @@ enum append_result ct_append(struct session *s, struct slot *slot)
     if (result == APPEND_NO_ROOM)
         block->chunk.flags = flags;
     return result;
+}
+
+struct ct_events *ct_append_slot(struct session *s)
+{
+    enum { LENGTH = 2 * CT_BLOCK };
+    static const uint8_t zeros[CT_BLOCK];
+    uint64_t offset = reserve(s, LENGTH);
+    uint32_t done;
+    HANDLE section;
+    void *view = NULL;
+    if (!offset)
+        return NULL;
+    if (!NT_SUCCESS(ct_write(s, offset + CT_BLOCK, zeros, CT_BLOCK, &done))) {
+        ct_swap64(&s->header->append_end, offset + LENGTH, offset);
+        return NULL;
+    }
+    if (!NT_SUCCESS(ct_open_section(s->file, &section)))
+        return NULL;
+    ct_map_part(section, offset + CT_BLOCK, CT_BLOCK, &view);
+    NtClose(section);
+    /* Until now these were two holes. */
+    struct ct_chunk chunk = {.kind = CT_CHUNK_LIVE, .length = LENGTH};
+    if (view && !NT_SUCCESS(ct_write(s, offset, &chunk, sizeof chunk, &done))) {
+        NtUnmapViewOfSection(NT_PROCESS, view);
+        view = NULL;
+    }
+    return view;
 }

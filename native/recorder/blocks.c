@@ -47,11 +47,6 @@ static bool is_open(uint32_t state)
     return state >= SLOT_OPEN;
 }
 
-static bool is_private(const struct session *s, const struct slot *slot)
-{
-    return slot >= s->slots + s->live_count;
-}
-
 /* The slot the calling thread has open with this block; NULL if it is of an earlier session, or closed meanwhile. */
 static struct slot *own_slot(struct session *s, const struct ct_events *block)
 {
@@ -75,9 +70,12 @@ static struct slot *own_slot(struct session *s, const struct ct_events *block)
 static bool materialise(struct session *s, struct slot *slot)
 {
     uint32_t index = (uint32_t)(slot - s->slots), done;
-    if (!is_private(s, slot))
+    if (index < s->live_count)
         return NT_SUCCESS(ct_write(s, s->live_offset + (uint64_t)index * CT_BLOCK, zeros, CT_BLOCK, &done));
-    slot->block = ct_allocate(CT_BLOCK);
+    slot->block = ct_append_slot(s);
+    slot->is_private = !slot->block;
+    if (slot->is_private)
+        slot->block = ct_allocate(CT_BLOCK);
     if (!slot->block)
         return false;
     for (uint32_t used = ct_load32(&s->slots_used); used <= index; used = ct_load32(&s->slots_used))
@@ -199,9 +197,9 @@ static uint64_t next_block(struct session *s, struct slot *slot)
     uint64_t cursor = 0;
     while (!cursor) {
         /* A quarter of the LIVE chunk is kept for threads to come. Who has none of it takes what there is. */
-        uint32_t limit = is_private(s, slot) ? s->live_count : s->live_count - (s->live_count + 3) / 4;
+        uint32_t limit = slot->is_private ? s->live_count : s->live_count - (s->live_count + 3) / 4;
         struct slot *fresh = NULL;
-        if (is_private(s, slot) || __atomic_load_n(&s->writer_id, __ATOMIC_SEQ_CST))
+        if (slot->is_private || __atomic_load_n(&s->writer_id, __ATOMIC_SEQ_CST))
             fresh = take_slot(s, 0, limit);
         if (fresh) {
             ct_store32(&fresh->leaving, ct_load32(&slot->leaving));
@@ -442,8 +440,7 @@ void ct_settle(struct session *s)
         struct slot *slot = s->slots + i;
         uint32_t state = ct_load32(&slot->state);
         /* Blocks that the writer, or a thread, died over; and those in memory that goes with the process. */
-        if (slot->block && slot->teb != ct_this_teb() &&
-            (state == SLOT_BUSY || (is_open(state) && is_private(s, slot)))) {
+        if (slot->block && slot->teb != ct_this_teb() && (state == SLOT_BUSY || (is_open(state) && slot->is_private))) {
             ct_store32(&slot->state, SLOT_BUSY);
             finish(s, slot, false);
         }
@@ -451,9 +448,9 @@ void ct_settle(struct session *s)
     ct_drain(s);
     uint64_t cursor = ct_cursor();
     struct slot *own = own_slot(s, ct_block_of(cursor));
-    if (own && is_private(s, own))
+    if (own && own->is_private)
         advance(own->block, cursor);
     for (uint32_t i = s->live_count; i < used; i++)
-        if (ct_load32(&s->slots[i].state) == SLOT_FULL)
+        if (s->slots[i].is_private && ct_load32(&s->slots[i].state) == SLOT_FULL)
             ct_lose(s, s->slots[i].block);
 }

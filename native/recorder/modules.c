@@ -27,14 +27,21 @@ static RUNTIME_FUNCTION *table_of(const struct ct_code *code)
     return (RUNTIME_FUNCTION *)(uintptr_t)(code->base + code->table);
 }
 
+/* Copies of nothing but leaf functions have an empty table, which no system takes. */
 static uint64_t end_of(const struct ct_code *code)
 {
-    return code->base + table_of(code)[code->table_count - 1].EndAddress;
+    return code->base + (code->table_count ? table_of(code)[code->table_count - 1].EndAddress : 0);
 }
 
 static bool register_table(const struct ct_code *code)
 {
-    return RtlAddFunctionTable(table_of(code), code->table_count, code->base);
+    return code->table_count == 0 || RtlAddFunctionTable(table_of(code), code->table_count, code->base);
+}
+
+static void forget_table(const struct ct_code *code)
+{
+    if (code->table_count)
+        RtlDeleteFunctionTable(table_of(code));
 }
 
 /* Wine looks into the first registered table whose range, from the module's base to the last entry's end, holds the
@@ -42,8 +49,6 @@ static bool register_table(const struct ct_code *code)
  * deleted, which takes the earlier registration away, so that it is never missing. */
 static bool add_code(const struct ct_code *code)
 {
-    if (code->table_count == 0) /* leaf functions only, or none at all: nothing to tell the unwinder */
-        return true;
     if (code_count == CODE_LIMIT || !register_table(code))
         return false;
     uint32_t place = code_count;
@@ -54,7 +59,7 @@ static bool add_code(const struct ct_code *code)
     codes[place] = *code;
     for (uint32_t i = place + 1; i < code_count; i++) { /* in order of size, the larger ones behind it */
         if (codes[i].base < end_of(code) && code->base < end_of(&codes[i]) && register_table(&codes[i]))
-            RtlDeleteFunctionTable(table_of(&codes[i]));
+            forget_table(&codes[i]);
     }
     return true;
 }
@@ -64,7 +69,8 @@ static void remove_code(uint64_t base, uint32_t table)
     for (uint32_t i = 0; i < code_count; i++) {
         if (codes[i].base != base || (table && codes[i].table != table))
             continue;
-        RtlDeleteFunctionTable(table_of(&codes[i]));
+        forget_table(&codes[i]);
+        ct_remove_breakpoints(&codes[i]);
         code_count--;
         for (uint32_t next = i; next < code_count; next++)
             codes[next] = codes[next + 1];
@@ -77,9 +83,15 @@ __declspec(dllexport) uint32_t ct_add_code(const struct ct_code *code)
     if (!ct_session)
         return CT_RECORDER_NOT_STARTED;
     lock(&codes_lock);
-    bool added = add_code(code);
+    uint32_t status = CT_RECORDER_OK;
+    if (!add_code(code)) {
+        status = CT_RECORDER_NO_TABLE;
+    } else if (!ct_add_breakpoints(code)) {
+        remove_code(code->base, code->table);
+        status = CT_RECORDER_NO_MEMORY;
+    }
     unlock(&codes_lock);
-    return added ? CT_RECORDER_OK : CT_RECORDER_NO_TABLE;
+    return status;
 }
 
 __declspec(dllexport) uint32_t ct_remove_code(const struct ct_code *code)
@@ -90,6 +102,14 @@ __declspec(dllexport) uint32_t ct_remove_code(const struct ct_code *code)
     remove_code(code->base, code->table);
     unlock(&codes_lock);
     return CT_RECORDER_OK;
+}
+
+__declspec(dllexport) void *ct_add_vectored_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler)
+{
+    lock(&codes_lock);
+    void *added = ct_add_handler(first, handler);
+    unlock(&codes_lock);
+    return added;
 }
 
 /* Asks the host what to do about a new module, and does it. */

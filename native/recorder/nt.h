@@ -72,5 +72,7 @@ NTSTATUS NTAPI NtResumeThread(HANDLE thread, ULONG *count);
 NTSTATUS NTAPI NtTerminateThread(HANDLE thread, NTSTATUS status);
 NTSTATUS NTAPI NtAlertThreadByThreadId(HANDLE thread_id);
 NTSTATUS NTAPI NtWaitForAlertByThreadId(const void *address, const LARGE_INTEGER *time);
+void *NTAPI RtlAddVectoredExceptionHandler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler);
+ULONG NTAPI RtlRemoveVectoredExceptionHandler(void *registration);
 
 #endif

@@ -3,11 +3,15 @@
 #include <cpuid.h>
 
 struct session *ct_session;
+__declspec(dllexport) volatile uint32_t ct_active; /* for those who look from outside: a recording is under way */
 uint64_t ct_cursor_offset;
 
 /* For slow_path.S: what xsave is to keep (0: use fxsave) and how many bytes that takes. */
 uint32_t ct_xsave_mask;
 uint32_t ct_xsave_size = 512;
+
+/* And stacks for threads whose own is nearly full. */
+void *ct_reserve_stacks;
 
 void ct_slow_path(void);
 
@@ -57,7 +61,12 @@ static bool take_tls_slots(void)
     return true;
 }
 
-static NTSTATUS map_part(HANDLE section, uint64_t offset, uint64_t size, void **view)
+NTSTATUS ct_open_section(HANDLE file, HANDLE *section)
+{
+    return NtCreateSection(section, SECTION_MAP_READ | SECTION_MAP_WRITE, NULL, NULL, PAGE_READWRITE, SEC_COMMIT, file);
+}
+
+NTSTATUS ct_map_part(HANDLE section, uint64_t offset, uint64_t size, void **view)
 {
     LARGE_INTEGER place = {.QuadPart = (LONGLONG)offset};
     SIZE_T bytes = size;
@@ -95,7 +104,7 @@ static bool find_live(struct session *s)
         if (slots == 0 || slots > 0x10000)
             return false;
         s->live_count = (uint32_t)slots;
-        s->slot_count = s->live_count + PRIVATE_SLOTS;
+        s->slot_count = s->live_count + MORE_SLOTS;
         s->slots_used = s->live_count;
         s->live_offset = offset + CT_BLOCK;
         s->live_end = offset + chunk.length;
@@ -109,17 +118,16 @@ static NTSTATUS map_file(struct session *s)
 {
     HANDLE section;
     void *view;
-    NTSTATUS status = NtCreateSection(&section, SECTION_MAP_READ | SECTION_MAP_WRITE, NULL, NULL, PAGE_READWRITE,
-                                      SEC_COMMIT, s->file);
+    NTSTATUS status = ct_open_section(s->file, &section);
     if (!NT_SUCCESS(status))
         return status;
-    status = map_part(section, 0, CT_BLOCK, &view);
+    status = ct_map_part(section, 0, CT_BLOCK, &view);
     if (NT_SUCCESS(status)) {
         s->header = view;
         if (!is_ours(s->header) || !find_live(s))
             status = STATUS_FILE_CORRUPT_ERROR;
         else
-            status = map_part(section, s->live_offset, (uint64_t)s->live_count * CT_BLOCK, &view);
+            status = ct_map_part(section, s->live_offset, (uint64_t)s->live_count * CT_BLOCK, &view);
         if (NT_SUCCESS(status)) {
             s->slots = ct_allocate(s->slot_count * sizeof *s->slots);
             if (!s->slots)
@@ -142,8 +150,9 @@ static void *allocate_session(NTSTATUS *status)
     if (memory && !ct_busy_block) {
         ct_busy_block = ct_allocate(CT_BLOCK);
         ct_idle_block = ct_allocate(CT_BLOCK);
+        ct_reserve_stacks = ct_allocate(CT_RESERVE_STACKS);
     }
-    if (memory && ct_busy_block && ct_idle_block)
+    if (memory && ct_busy_block && ct_idle_block && ct_reserve_stacks)
         return memory;
     *status = STATUS_NO_MEMORY;
     return NULL;
@@ -180,6 +189,7 @@ static uint32_t start(struct ct_start *request)
     GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
                        (const wchar_t *)(uintptr_t)ct_slow_path, &self);
     __atomic_store_n(&ct_session, s, __ATOMIC_SEQ_CST);
+    ct_active = 1;
     ct_watch_modules();
     ct_start_service(s);
 
@@ -204,6 +214,7 @@ __declspec(dllexport) uint32_t ct_stop(void)
         return CT_RECORDER_NOT_STARTED;
     if (!ct_swap32(&s->stopped, 0, 1))
         return CT_RECORDER_OK;
+    ct_active = 0;
     ct_store32(&s->header->stop, 1);
     ct_close_all(s);
     s->header->tsc_end = ct_rdtsc();

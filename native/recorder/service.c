@@ -56,12 +56,12 @@ static DWORD NTAPI coarse_clock(void *argument)
 /* The thread must not record: not what DLLs do at its start, nor at its end. So its cursor is set before it runs. */
 static bool start_thread(DWORD(NTAPI *entry)(void *), struct session *s)
 {
-    enum { CREATE_STOPPED = 1, STACK = 0x10000 };
+    enum { CREATE_STOPPED = 1, SKIP_THREAD_ATTACH = 2, STACK = 0x10000 };
     HANDLE thread;
     char *teb = NULL;
     nt_thread_attributes wanted = {sizeof wanted, NT_ATTRIBUTE_TEB, sizeof teb, &teb, NULL};
     if (!NT_SUCCESS(NtCreateThreadEx(&thread, THREAD_ALL_ACCESS, NULL, NT_PROCESS, (void *)(uintptr_t)entry, s,
-                                     CREATE_STOPPED, 0, STACK, STACK, &wanted)))
+                                     CREATE_STOPPED | SKIP_THREAD_ATTACH, 0, STACK, STACK, &wanted)))
         return false;
     uint64_t cursor = ct_units_of(ct_busy_block);
     bool muted =

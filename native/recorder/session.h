@@ -24,12 +24,15 @@
 _Static_assert(sizeof(struct ct_chunk) == 32 && sizeof(struct ct_events) == 64, "layout of the trace file");
 _Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its block");
 
+#define CT_RESERVE_STACKS (8u * 0x8000u) /* bytes; slow_path.S shares them out */
+
 #define CT_EVENTS_FULL 2u /* chunk.flags, beside CT_EVENTS_LIVE: closed, on its way to the file */
 
-#define PRIVATE_SLOTS 4096u /* blocks outside the file, for threads beyond the LIVE chunk's slots */
+#define MORE_SLOTS                                                                                                     \
+    4096u /* for threads beyond the LIVE chunk's slots: each a LIVE chunk of its own, or private memory */
 
 enum slot_state {
-    SLOT_NEW = 0, /* never used: in the file it may still be a hole, in private memory it is not allocated */
+    SLOT_NEW = 0, /* never used: it may still be a hole of the file, or have no block at all */
     SLOT_FREE,    /* all zeros */
     SLOT_FULL,    /* closed, to be appended to the file */
     SLOT_BUSY,    /* changing from one to another */
@@ -43,13 +46,14 @@ struct slot {
     uint64_t thread_id;
     uint64_t offset; /* in the file, where its block is just being written; else 0 */
     struct ct_events *block;
+    bool is_private; /* the block is not part of the file */
 };
 
 struct session {
     struct ct_file_header *header; /* the file's first block, mapped */
-    struct slot *slots;            /* first those of the LIVE chunk, mapped, then private ones */
+    struct slot *slots;            /* first those of the LIVE chunk, then more */
     uint32_t live_count;
-    uint32_t slot_count;  /* live_count + PRIVATE_SLOTS */
+    uint32_t slot_count;  /* live_count + MORE_SLOTS */
     uint32_t slots_used;  /* slots from here on are all SLOT_NEW; atomic */
     uint32_t unit_size;   /* bytes */
     uint64_t live_offset; /* in the file, of the first slot */
@@ -213,6 +217,9 @@ enum append_result {
  * while it did so, the next one writes to the same place. */
 enum append_result ct_append(struct session *s, struct slot *slot);
 
+/* Adds a LIVE chunk of one slot to the file, and maps the slot: its zeroed block, or NULL if there is no room. */
+struct ct_events *ct_append_slot(struct session *s);
+
 /* Writes at an offset. The number of bytes written is in *done, also on failure. */
 NTSTATUS ct_write(const struct session *s, uint64_t offset, const void *data, uint32_t size, uint32_t *done);
 
@@ -225,6 +232,14 @@ void ct_lose(struct session *s, const struct ct_events *block);
 /* Is this the header of a closed EVENTS block? */
 bool ct_is_events(const struct session *s, const struct ct_events *block);
 
+/* recorder.c */
+
+/* Maps a part of the file. */
+NTSTATUS ct_map_part(HANDLE section, uint64_t offset, uint64_t size, void **view);
+
+/* A section of the whole file as it is now. */
+NTSTATUS ct_open_section(HANDLE file, HANDLE *section);
+
 /* service.c */
 
 /* Starts the writer, and the coarse clock if asked for; without them recording still works. */
@@ -235,6 +250,17 @@ void ct_wake_writer(struct session *s);
 
 /* Sleeps 20 ms; true if the host has died. */
 bool ct_wait_for_room(struct session *s);
+
+/* breakpoints.c. The caller holds a lock. */
+
+/* From now on the int3s of `code` lead to their copies. false: no memory. */
+bool ct_add_breakpoints(const struct ct_code *code);
+
+/* And no longer. */
+void ct_remove_breakpoints(const struct ct_code *code);
+
+/* RtlAddVectoredExceptionHandler, but ours stays in front. */
+void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler);
 
 /* modules.c */
 

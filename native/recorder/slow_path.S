@@ -1,18 +1,31 @@
 # The slow path of inline event code: called, with the stack at any alignment and every register and flag live, when a
 # thread's block is full or it has none. Everything is as before when it returns, but for the thread's cursor.
 #
+# A thread that has nearly used up its stack must not overflow it here, where the target's own code would not have: it
+# gets a reserve stack for the time being, if one is free.
+#
 #   [rbp+8]   flags
 #   [rbp+0]   rbp
-#   [rbp-56]  rax, rcx, rdx, r8..r11: what C code may change (it keeps the others itself)
-#   [rbp-72]  LastErrorValue and LastStatusValue of the TEB
+#   [rbp-16]  rax, rcx
+#   -- from here on perhaps on a reserve stack --
+#   block     rdx, r8..r11: what C code may change (it keeps the others itself); LastErrorValue and LastStatusValue of
+#             the TEB; number of the reserve stack, or RESERVES
 #   aligned   area of xsave (or fxsave)
-#   rsp+32    the callee's home space
+#   rsp+32    address of the block
+#   rsp       the callee's home space
 
     .intel_syntax noprefix
 
+    .set STACK_BASE, 0x08
     .set LAST_ERROR, 0x68
     .set LAST_STATUS, 0x1250
+    .set STACK_END, 0x1478 # DeallocationStack
     .set XSAVE_HEADER, 512
+
+    # What a stack must have left. Less than 8 KB are used here; the last pages of every stack are guard pages.
+    .set ENOUGH, 0x8000
+    .set RESERVES, 8
+    .set RESERVE_SIZE, 0x8000 # session.h: CT_RESERVE_STACKS
 
     .text
     .globl ct_slow_path
@@ -29,7 +42,36 @@ ct_slow_path:
     .seh_endprologue
     push rax
     push rcx
+    cld
+
+    mov ecx, RESERVES
+    cmp rsp, gs:[STACK_BASE]
+    jae 3f # a stack that the system does not know
+    mov rax, rsp
+    sub rax, gs:[STACK_END]
+    jb 3f
+    cmp rax, ENOUGH
+    jae 3f
+1:  dec ecx
+    js 2f
+    lea rax, [rip + reserve_in_use]
+    add rax, rcx
+    cmp byte ptr [rax], 0
+    jne 1b
     push rdx
+    mov dl, 1
+    xchg [rax], dl
+    test dl, dl
+    pop rdx
+    jne 1b
+    lea eax, [rcx + 1]
+    imul eax, eax, RESERVE_SIZE
+    add rax, [rip + ct_reserve_stacks]
+    mov rsp, rax
+    jmp 3f
+2:  mov ecx, RESERVES
+
+3:  push rdx
     push r8
     push r9
     push r10
@@ -38,7 +80,8 @@ ct_slow_path:
     push rax
     mov eax, gs:[LAST_STATUS]
     push rax
-    cld
+    push rcx
+    mov rcx, rsp
 
     mov eax, [rip + ct_xsave_size]
     sub rsp, rax
@@ -46,28 +89,29 @@ ct_slow_path:
     mov eax, [rip + ct_xsave_mask]
     xor edx, edx
     test eax, eax
-    jz 1f
+    jz 4f
 
     # xsave leaves most of its header alone, and xrstor insists on zeros there
     .irp offset, 0, 8, 16, 24, 32, 40, 48, 56
     mov [rsp + XSAVE_HEADER + \offset], rdx
     .endr
     xsave64 [rsp]
-    sub rsp, 32
+    sub rsp, 64
+    mov [rsp + 32], rcx
     call ct_refill
-    add rsp, 32
     mov eax, [rip + ct_xsave_mask]
     xor edx, edx
-    xrstor64 [rsp]
-    jmp 2f
+    xrstor64 [rsp + 64]
+    jmp 5f
 
-1:  fxsave64 [rsp]
-    sub rsp, 32
+4:  fxsave64 [rsp]
+    sub rsp, 64
+    mov [rsp + 32], rcx
     call ct_refill
-    add rsp, 32
-    fxrstor64 [rsp]
+    fxrstor64 [rsp + 64]
 
-2:  lea rsp, [rbp - 72]
+5:  mov rsp, [rsp + 32]
+    pop rcx
     pop rax
     mov gs:[LAST_STATUS], eax
     pop rax
@@ -77,9 +121,18 @@ ct_slow_path:
     pop r9
     pop r8
     pop rdx
-    pop rcx
+    lea rsp, [rbp - 16]
+    cmp ecx, RESERVES
+    je 6f
+    lea rax, [rip + reserve_in_use]
+    mov byte ptr [rax + rcx], 0
+6:  pop rcx
     pop rax
     pop rbp
     popfq
     ret
     .seh_endproc
+
+    .bss
+reserve_in_use: # one byte each; that of a thread killed in here stays set
+    .skip RESERVES

@@ -20,7 +20,7 @@ _ARGUMENTS = """
 def test_encodes_a_clip_the_same_three_times_traced(tmp_path: Path) -> None:
     job = tracing.Job(corpus.program("ffmpeg"), _ARGUMENTS, tmp_path / "work")
     plain = tracing.runs_the_same_three_times_traced(
-        job, tmp_path / "ffmpeg.calltrace", least_share_of_pdata_instrumented=0.99
+        job, tmp_path / "ffmpeg.calltrace", least_share_instrumented=0.99
     )
     assert plain.exit_code == 0
     assert plain.stdout.count(b"\n0,") == 3  # frames of the video stream

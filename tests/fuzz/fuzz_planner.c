@@ -45,6 +45,7 @@ static struct ct_codegen codegen(const struct head *head)
         .detail = head->detail % 3,
         .first_function = head->cut & 1 ? CT_ID_LIMIT - 20 : 0,
         .first_site = head->cut & 2 ? CT_ID_LIMIT - 20 : 0,
+        .breakpoints = !(head->cut & 4),
     };
     return made;
 }
@@ -81,11 +82,20 @@ static void check_region(const struct ct_image *image, uint32_t region, const st
         CHECK(unwind % 4 == 0 && unwind >= region + layout->code_size && unwind < made->table);
         last = end;
     }
+    uint32_t breakpoints = 0;
     for (uint32_t i = 0; i < made->patch_count; i++) {
         const struct ct_patch *patch = &made->patches[i];
-        CHECK((patch->size == 5 || patch->size == 2) && patch->rva <= image->size - patch->size);
+        CHECK((patch->size == 5 || patch->size == 2 || patch->size == 1) && patch->rva <= image->size - patch->size);
         CHECK(memcmp(patch->original, image->bytes + patch->rva, patch->size) == 0);
+        if (patch->size == 1) {
+            CHECK(patch->bytes[0] == 0xCC && breakpoints < made->breakpoint_count);
+            const uint8_t *told = made->bytes + (made->breakpoints - region) + 8 * breakpoints++;
+            CHECK(u32(told) == patch->rva);
+            CHECK(u32(told + 4) >= region && u32(told + 4) < region + layout->code_size);
+        }
     }
+    CHECK(breakpoints == made->breakpoint_count && breakpoints == layout->breakpoints);
+    CHECK(made->breakpoints - region + 8ull * breakpoints <= layout->region_size);
 }
 
 static void plan_image(const struct ct_image *image, const struct head *head)

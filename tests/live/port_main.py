@@ -17,8 +17,9 @@ from typing import Any
 from calltrace.errors import CalltraceError
 from calltrace.plan import ModulePlan, read_image
 from calltrace.ports import DebugEventKind, Protection
+from calltrace.preflight import ProcessFacts
 from calltrace.recorder import load_library
-from calltrace.win32 import api, launch
+from calltrace.win32 import api, launch, process
 from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port, process_environment_block
 
@@ -69,7 +70,7 @@ def protection_is_restored(program: str) -> Any:
     after = [(info.Protect, info.RegionSize) for info in _regions(port, base)]
     region = port.allocate(0x3000, port.modules()[0])
     port.protect(region + 0x1000, 0x1000, Protection.EXECUTE_READ)
-    region_info = [info.Protect for info in (port._query(region), port._query(region + 0x1000)) if info]
+    region_info = [info.Protect for info in (port.query(region), port.query(region + 0x1000)) if info]
     port.terminate()
     return {"before": before, "after": after, "region": region_info}
 
@@ -110,9 +111,29 @@ def create_error(program: str) -> Any:
     return None
 
 
-def attach_error(process: str) -> Any:
+def create_blocked(program: str) -> Any:
+    """Start a program that the system has let no dynamic code."""
+    process.facts_before_start = lambda handle: ProcessFacts(dynamic_code=1)  # type: ignore[assignment]
+    launch.create(launch.find_program(program), program).terminate()
+    return None
+
+
+def attach_blocked(program: str) -> Any:
+    """Attach to a process that loads only signed DLLs."""
+    child = _start(program)
+    process.facts_before_start = lambda handle: ProcessFacts(signatures=1)  # type: ignore[assignment]
+    try:
+        launch.attach(child.pid).close()
+        said = ""
+    except CalltraceError as error:
+        said = f"{type(error).__name__}: {error}"
+    output, _ = child.communicate(timeout=30)
+    return {"said": said, "output": output.decode(), "exit_code": child.returncode}
+
+
+def attach_error(process_id: str) -> Any:
     """What attaching to something that cannot be traced says."""
-    launch.attach(os.getpid() if process == "self" else int(process)).close()
+    launch.attach(os.getpid() if process_id == "self" else int(process_id)).close()
     return None
 
 
@@ -173,7 +194,7 @@ def _start(program: str, *arguments: str) -> Any:
 def _regions(port: Win32Port, base: int) -> list[api.MemoryBasicInformation]:
     regions, address = [], base
     while True:
-        info = port._query(address)
+        info = port.query(address)
         if info is None or info.AllocationBase != base:
             return regions
         regions.append(info)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from calltrace.calltree import Tree, TreeFilter
+from calltrace.model import Cause, LineType
+from calltrace.tracefile import TraceFile
 from rig import targets, tracing
 from rig.tracing import Job
 
-THREADS, TURNS = 4, 25_000
+THREADS = 4
 OWN_FUNCTIONS = ("turns", "turn", "middle", "thrower", "descend", "note", "recover", "release")
 
-Line = tuple[int, str, bool]  # depth, function, unwound by an exception
+Frame = tuple[int, str, bool]  # depth, function, unwound by an exception
 
 
-def expected_turn(n: int) -> Iterator[Line]:
+def expected_turn(n: int) -> Iterator[Frame]:
     """What throws.cpp says of one turn."""
     yield 1, "turn", False
     if n % 4 == 3:
@@ -33,30 +36,27 @@ def expected_turn(n: int) -> Iterator[Line]:
         yield 2, "recover", False
 
 
-def expected_thread(turns: int) -> Iterator[Line]:
-    yield 0, "turns", False
-    for n in range(turns):
-        yield from expected_turn(n)
+def expected_frames(turns: int) -> Iterator[Frame]:
+    """All threads', one after the other."""
+    four = [frame for n in range(4) for frame in expected_turn(n)]
+    for _ in range(THREADS):
+        yield 0, "turns", False
+        yield from itertools.chain.from_iterable(itertools.repeat(four, turns // 4))
 
 
-def recorded_threads(text: str) -> list[list[Line]]:
-    """The call trees of `calltrace export --format text`, those of threads that ran turns."""
-    threads: list[list[Line]] = []
-    for line in text.splitlines():
-        if line.startswith("thread "):
-            threads.append([])
-            continue
-        if line == "  end of throws!turns":  # a frame too long to know its end when it began
-            continue
-        found = re.fullmatch(r"( +)throws!(\w+)(?:  goes on)?( +unwound by exception)?", line)
-        assert found, line
-        threads[-1].append((len(found[1]) // 2 - 1, found[2], found[3] is not None))
-    return [lines for lines in threads if lines]
+def recorded_frames(trace: TraceFile) -> Iterator[Frame]:
+    names: dict[int, str] = {}
+    for line in Tree(trace, TreeFilter()):
+        if line.type == LineType.FRAME:
+            if line.id not in names:
+                names[line.id] = trace.node_name(line.kind, line.id).partition("!")[2]
+            frame = line.depth, names[line.id], line.cause == Cause.EXCEPTION
+            yield from itertools.repeat(frame, line.calls)
 
 
 @pytest.mark.parametrize("events", ["functions", "outward"])
 def test_100000_exceptions_leave_the_program_as_it_was(tmp_path: Path, events: str) -> None:
-    job = Job(targets.build("throws"), [str(THREADS), str(TURNS)], tmp_path / "work")
+    job = Job(targets.build("throws"), [str(THREADS), "25000"], tmp_path / "work")
     trace = tmp_path / "all.calltrace"
     assert job.traced(trace, "--events", events) == job.plain()
 
@@ -66,16 +66,14 @@ def test_100000_exceptions_leave_the_program_as_it_was(tmp_path: Path, events: s
     assert report["frames"]["unclosed"].keys() <= {"exception", "process_end", "thread_exit"}
 
 
-def test_the_tree_shows_each_exception_where_it_was_thrown_and_caught(tmp_path: Path) -> None:
+def test_the_tree_shows_each_of_1000000_exceptions_where_it_was_thrown_and_caught(tmp_path: Path) -> None:
+    turns = 250_000  # as many throws, for of four turns two throw once and one twice
     trace = tmp_path / "own.calltrace"
-    job = Job(targets.build("throws"), [str(THREADS), str(TURNS)], tmp_path / "work")
+    job = Job(targets.build("throws"), [str(THREADS), str(turns)], tmp_path / "work")
     only = [word for name in OWN_FUNCTIONS for word in ("--include", f"throws!{name}")]
     assert job.traced(trace, "--events", "functions", *only) == job.plain()
 
-    done = tracing.calltrace("export", "--format", "text", trace)
-    assert done.returncode == 0, done.stderr.decode()
-    threads = recorded_threads(done.stdout.decode())
-    expected = list(expected_thread(TURNS))
-    assert len(threads) == THREADS
-    for lines in threads:
-        assert lines == expected
+    with TraceFile(trace) as opened:
+        pairs = itertools.zip_longest(recorded_frames(opened), expected_frames(turns))
+        differing = ((number, *pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
+        assert next(differing, None) is None  # number of a frame, as recorded, as throws.cpp says

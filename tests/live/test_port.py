@@ -139,7 +139,7 @@ def test_attaching_to_what_is_not_there_is_refused() -> None:
 
 def test_attaching_beside_another_debugger_is_refused() -> None:
     found, _ = play("attach_twice", targets.build("port_threads"))
-    assert found.startswith("EngineError: process ")
+    assert found.startswith("NotTraceable: process ")
     assert "is being debugged already" in found
 
 
@@ -160,3 +160,18 @@ def test_threads_that_meet_a_breakpoint_at_once_go_on_unharmed_when_it_is_gone()
     assert found["threads"] == 4
     assert found["output"].strip() == "rounds some, wrong 0, debugged 0"
     assert found["exit_code"] == 5
+
+
+def test_a_program_that_the_system_lets_nobody_change_is_ended_before_its_first_instruction() -> None:
+    found, done = play("create_blocked", targets.build("port_child"))
+    assert found.startswith("NotTraceable: ")
+    assert "Arbitrary Code Guard" in found
+    assert done.stdout == b""
+
+
+def test_a_blocked_process_is_not_stopped() -> None:
+    found, _ = play("attach_blocked", targets.build("watched"))
+    assert found["said"].startswith("NotTraceable: process ")
+    assert "Code Integrity Guard" in found["said"]
+    assert found["output"].strip() == "threads 1, debugged 0, code same"
+    assert found["exit_code"] == 4

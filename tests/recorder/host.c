@@ -746,9 +746,123 @@ static void scenario_tables(void)
             CHECK(look_up(codes[k].base + table[0].BeginAddress + 5) == NULL);
         }
     }
-    struct ct_code nothing = {.base = codes[0].base, .table = PAGE};
-    CHECK(ct_add_code_(&nothing) == CT_RECORDER_OK); /* leaf functions have no unwind data */
-    CHECK(ct_remove_code_(&nothing) == CT_RECORDER_OK);
+    struct ct_code leaves = {.base = codes[0].base, .table = PAGE}; /* nothing to register */
+    CHECK(ct_add_code_(&leaves) == CT_RECORDER_OK);
+    CHECK(look_up(codes[0].base + 5) == NULL);
+    CHECK(ct_remove_code_(&leaves) == CT_RECORDER_OK);
+}
+
+/* Functions of 16 bytes, each `mov eax, N; ret` with an int3 in place of its first byte, and their copies, which give
+ * N + 1000000. */
+enum { SHORT_FUNCTIONS = 6000, SHORT_BYTES = 16 };
+static uint8_t *short_functions;
+static struct ct_code short_code;
+static volatile LONG strangers;
+
+static void put_function(uint8_t *at, uint32_t result)
+{
+    static const uint8_t code[] = {0xB8, 0, 0, 0, 0, 0xC3};
+    memcpy(at, code, sizeof code);
+    memcpy(at + 1, &result, 4);
+}
+
+static uint32_t call_short(uint32_t number)
+{
+    uint32_t (*function)(void) = (void *)(short_functions + number * SHORT_BYTES);
+    return function();
+}
+
+static void set_breakpoints(bool on)
+{
+    for (uint32_t i = 0; i < SHORT_FUNCTIONS; i++)
+        *(volatile uint8_t *)(short_functions + i * SHORT_BYTES) = on ? 0xCC : 0xB8;
+}
+
+/* Sees what the recorder passes on, and executes the instruction that begins with the int3 as it was. */
+static LONG WINAPI behind_recorder(EXCEPTION_POINTERS *pointers)
+{
+    if (pointers->ExceptionRecord->ExceptionCode != EXCEPTION_BREAKPOINT)
+        return EXCEPTION_CONTINUE_SEARCH;
+    InterlockedIncrement(&strangers);
+    uint64_t offset = pointers->ContextRecord->Rip - (uint64_t)(uintptr_t)short_functions;
+    if (offset < SHORT_FUNCTIONS * SHORT_BYTES) { /* or else it was raised, and raising it is over */
+        pointers->ContextRecord->Rax = 77;
+        pointers->ContextRecord->Rip += 5; /* to the ret */
+    }
+    return EXCEPTION_CONTINUE_EXECUTION;
+}
+
+static unsigned __stdcall short_caller(void *argument)
+{
+    (void)argument;
+    for (uint32_t i = 0; !finish_threads; i++) {
+        uint32_t result = call_short(i % SHORT_FUNCTIONS) % 1000000;
+        CHECK(result == i % SHORT_FUNCTIONS);
+    }
+    return 0;
+}
+
+/* What an int3 leads to: the copy while it is registered; the function itself when the host has taken both away in the
+ * meantime; and the program's handlers if it is none of ours. */
+static void scenario_breakpoints(void)
+{
+    enum { COPIES = 0x20000, TABLE = 0x40000, LIST = 0x41000, UNWIND = 0x60000, SIZE = 0x70000, FEW = 100 };
+    uint8_t *memory = VirtualAlloc(NULL, SIZE, MEM_COMMIT | MEM_RESERVE, PAGE_EXECUTE_READWRITE);
+    CHECK(memory != NULL);
+    short_functions = memory;
+    struct ct_breakpoint *list = (void *)(memory + LIST);
+    for (uint32_t i = 0; i < SHORT_FUNCTIONS; i++) {
+        put_function(memory + i * SHORT_BYTES, i);
+        put_function(memory + COPIES + i * SHORT_BYTES, i + 1000000);
+        list[i] = (struct ct_breakpoint){i * SHORT_BYTES, COPIES + i * SHORT_BYTES};
+    }
+    *(uint32_t *)(memory + UNWIND) = 1; /* UNWIND_INFO version 1 without codes */
+    *(RUNTIME_FUNCTION *)(memory + TABLE) = (RUNTIME_FUNCTION){
+        .BeginAddress = COPIES, .EndAddress = COPIES + SHORT_FUNCTIONS * SHORT_BYTES, .UnwindData = UNWIND};
+    short_code = (struct ct_code){
+        .base = (uint64_t)(uintptr_t)memory,
+        .region = (uint64_t)(uintptr_t)memory + COPIES,
+        .region_size = TABLE - COPIES,
+        .table = TABLE,
+        .table_count = 1,
+        .breakpoints = LIST,
+        .breakpoint_count = FEW,
+    };
+    CHECK(AddVectoredExceptionHandler(0, behind_recorder) != NULL);
+
+    /* Some, then so many that the recorder's table grows; while threads call all of them. */
+    for (uint32_t i = 0; i < 2; i++)
+        threads[i] = (HANDLE)_beginthreadex(NULL, 0, short_caller, NULL, 0, NULL);
+    for (uint32_t count = FEW; count <= SHORT_FUNCTIONS; count *= 60) {
+        short_code.breakpoint_count = count;
+        CHECK(ct_add_code_(&short_code) == CT_RECORDER_OK);
+        for (uint32_t i = 0; i < count; i++)
+            *(volatile uint8_t *)(memory + i * SHORT_BYTES) = 0xCC;
+        for (uint32_t i = 0; i < count; i++)
+            CHECK(call_short(i) == i + 1000000);
+        set_breakpoints(false);
+        CHECK(ct_remove_code_(&short_code) == CT_RECORDER_OK);
+    }
+    finish_threads = 1;
+    WaitForMultipleObjects(2, threads, TRUE, INFINITE);
+    CHECK(strangers == 0);
+
+    /* No longer ours: everybody's. */
+    set_breakpoints(true);
+    CHECK(call_short(5) == 77 && strangers == 1);
+    CHECK(call_short(SHORT_FUNCTIONS - 1) == 77 && strangers == 2);
+    RaiseException(EXCEPTION_BREAKPOINT, 0, 0, NULL);
+    CHECK(strangers == 3);
+    /* And ours again, with another copy. */
+    list[5].copy = COPIES + 6 * SHORT_BYTES;
+    CHECK(ct_add_code_(&short_code) == CT_RECORDER_OK);
+    CHECK(call_short(5) == 1000006 && call_short(6) == 1000006 && strangers == 3);
+    /* A handler that the program puts in front by way of the recorder comes behind it. */
+    void *(*add)(ULONG, PVECTORED_EXCEPTION_HANDLER) =
+        (void *)(uintptr_t)GetProcAddress(dll, "ct_add_vectored_handler");
+    void *added = add(1, behind_recorder);
+    CHECK(call_short(7) == 1000007 && strangers == 3);
+    CHECK(RemoveVectoredExceptionHandler(added));
 }
 
 static volatile LONG64 processor_time; /* of all threads, in units of 100 ns */
@@ -858,6 +972,8 @@ int main(int argc, char **argv)
         scenario_orphan();
     else if (!strcmp(scenario, "tables"))
         scenario_tables();
+    else if (!strcmp(scenario, "breakpoints"))
+        scenario_breakpoints();
     else if (!strcmp(scenario, "bench"))
         scenario_bench();
     else

@@ -158,6 +158,7 @@ def test_a_terminated_process_leaves_every_event_in_the_file(
             assert events == counted(0, len(events))
             recorded.append(len(events))
         # A thread killed between writing an event and counting it has one more.
+        recorded += [0] * (8 - len(recorded))  # threads that had not come to run yet
         for said, found in zip(sorted(counts_of(path, 8)), sorted(recorded)):
             assert said <= found <= said + 1
 
@@ -312,6 +313,8 @@ def test_stop_and_record_again_into_another_file(host: Path, tmp_path: Path, slo
             # A thread in the slow path just then has no STOP, and one in mid-event may write over it.
             if found[-1] == ext_code(STOP):
                 found = found[:-1]
+            if len(found) == 1:
+                continue  # its first event was still to come
             first = found[1] >> 3
             assert found[1:] == counted(first, first + len(found) - 1)
             ends.append(found[-1] >> 3)
@@ -396,6 +399,10 @@ def test_a_module_load_goes_on_when_the_host_has_died(host: Path, tmp_path: Path
 
 def test_nested_function_tables_are_found_in_any_order_of_registration(host: Path, tmp_path: Path) -> None:
     record(host, tmp_path / "t", "tables")
+
+
+def test_a_breakpoint_leads_to_the_copy_as_long_as_it_is_ours(host: Path, tmp_path: Path) -> None:
+    record(host, tmp_path / "t", "breakpoints")
 
 
 def test_the_dll_needs_nothing_but_kernel32_and_ntdll() -> None:

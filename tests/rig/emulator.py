@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import random
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import capstone
 import unicorn
 from unicorn import x86_const as x86
 
+from calltrace.model import ENTRY_SHIFT, Entry
 from calltrace.pe.image import Image
 from calltrace.plan import Composition, ModulePlan
 from rig.images import BASE, SCRATCH_BYTES, Program
@@ -97,6 +99,7 @@ class Machine:
     ) -> None:
         self.image, self.scratch, self.unit_size = image, image.base + scratch, unit_size
         self.composition, self.region = composition, region
+        self.breakpoints = breakpoints(composition, image.base, region) if composition else {}
         self.blocks: list[tuple[int, int]] = []  # first and behind the last unit of those handed out
         uc = self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         for base, size in (
@@ -168,10 +171,12 @@ class Machine:
         """Memory at a VA."""
         return bytes(self.uc.mem_read(address, size))
 
-    @staticmethod
-    def _breakpoint(_: object, number: int, __: object) -> None:
-        """A debugger that steps over int3."""
+    def _breakpoint(self, uc: unicorn.Uc, number: int, _: object) -> None:
+        """A debugger that steps over the program's int3s, behind a recorder that sees its own."""
         assert number == 3, f"interrupt {number}"
+        copy = self.breakpoints.get(uc.reg_read(x86.UC_X86_REG_RIP) - 1)
+        if copy:
+            uc.reg_write(x86.UC_X86_REG_RIP, copy)
 
     def _slow_path(self, *_: object) -> None:
         """A block with room for few units, so that the slow path is taken in many places."""
@@ -196,17 +201,27 @@ class Pair:
     """An image beside its instrumented form."""
 
     def __init__(
-        self, program: Program, events: str = "all", clock: str = "none", region: int | None = None
+        self,
+        program: Program,
+        events: str = "all",
+        clock: str = "none",
+        region: int | None = None,
+        breakpoints: bool = True,
     ) -> None:
         self.program, self.events, self.clock = program, events, clock
         image = program.image
         self.plan = plan = ModulePlan(image)
-        size = plan.lay_out(Slots(), events, clock, FIRST_FUNCTION, FIRST_SITE)
+        size = plan.lay_out(Slots(), events, clock, FIRST_FUNCTION, FIRST_SITE, breakpoints)
         self.region = image.base + -(-image.size // 0x10000) * 0x10000 if region is None else region
         self.composition = plan.compose(self.region, 0)
         assert len(self.composition.code) == size
         scratch = program.symbols["scratch"]
         self.statuses = {function.rva: function.status for function in plan.functions}
+        self.entries = {
+            function.rva: Entry(function.flags >> ENTRY_SHIFT)
+            for function in plan.functions
+            if function.status == 0
+        }
         self.original = Machine(image, scratch)
         self.unit_size = 4 if clock == "none" else 8
         self.patched = Machine(image, scratch, self.composition, self.region, self.unit_size)
@@ -253,6 +268,13 @@ class Pair:
             if whole:
                 events.append((NAMES[LEAVE], functions[number - FIRST_FUNCTION]))
         return events
+
+
+def breakpoints(composition: Composition, base: int, region: int) -> dict[int, int]:
+    """What ct_add_code is told: VA of an int3 -> VA where it leads."""
+    start = composition.breakpoints_rva + base - region
+    table = composition.code[start : start + 8 * composition.breakpoint_count]
+    return {base + rva: base + copy for rva, copy in struct.iter_unpack("<II", table)}
 
 
 def plan_sites(composition: Composition) -> list[int]:

@@ -31,12 +31,16 @@ DOWNLOADS = CACHE / "downloads"
 VENV = CACHE / "venv"
 PYTHON_WIN = CACHE / "python-win"
 CORPUS = CACHE / "corpus"
+ZIG = CACHE / "zig"
 
 # The .py files of the standard library: Windows' python39.dll comes without them.
 BULLSEYE = {
     "libpython3.9-minimal=3.9.2-1": "594283526d67e03e3c4e96534f6bfe5da1bf41da5d49360553c9b79fbf08c4ab",
     "libpython3.9-stdlib=3.9.2-1": "32ac64d959ac2dbc5bb289532fc9834dab8f671b5455695a3a9315aad973c65b",
 }
+
+# By LLVM, and by Zig's own code generator and linker, which make no unwind data.
+ZIG_PROGRAMS = {"llvm": ["-OReleaseSafe"], "self-hosted": ["-ODebug", "-fno-llvm", "-fno-lld"]}
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
@@ -206,6 +210,28 @@ def make_capstone_source() -> None:
 
 def make_corpus() -> None:
     unpack_wheels(windows_wheels(REQUIREMENTS / "corpus.txt"), fresh(CORPUS))
+    for program in ("ripgrep-14.1.0.data/scripts", "ruff-0.1.8.data/scripts"):
+        library = CORPUS / program / "bcryptprimitives.dll"
+        compile_it = ["x86_64-w64-mingw32-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared"]
+        run(*compile_it, "-o", library, RIG / "bcryptprimitives.c", "-ladvapi32")
+
+
+def make_zig_programs() -> None:
+    """Zig's resource compiler for Windows, made by both of Zig's code generators from the wheel's sources."""
+    [wheel] = pip_download(REQUIREMENTS / "zig.txt", "--only-binary=:all:")
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        unpack_wheels([wheel], Path(folder))
+        zig, sources = Path(folder, "ziglang", "zig"), Path(folder, "ziglang", "lib", "compiler")
+        zig.chmod(0o755)
+        # A module's files lie in its root file's folder: resinator's are in two.
+        (sources / "rc.zig").write_text('pub const main = @import("resinator/main.zig").main;\n')
+        (sources / "options.zig").write_text("pub const enable_tracy = false;\n")
+        command = [zig, "build-exe", "-target", "x86_64-windows-gnu", "--name", "rc"]
+        modules = ["--dep", "aro", f"-Mroot={sources}/rc.zig", "--dep", "build_options"]
+        modules += [f"-Maro={sources}/aro/aro.zig", f"-Mbuild_options={sources}/options.zig"]
+        caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), folder)
+        for name, choices in ZIG_PROGRAMS.items():
+            run(*command, *choices, *modules, cwd=fresh(ZIG / name), env={**os.environ, **caches})
 
 
 def main() -> None:
@@ -218,7 +244,8 @@ def main() -> None:
         pins: list[Path | str] = [REQUIREMENTS / "panda3d.txt", REQUIREMENTS / "windows.txt", *BULLSEYE]
         step("Windows Python", pins, make_windows_python)
         step("Windows python.exe", [*pins, RIG / "python.c"], make_python_exe)
-        step("test corpus", [REQUIREMENTS / "corpus.txt"], make_corpus)
+        step("test corpus", [REQUIREMENTS / "corpus.txt", RIG / "bcryptprimitives.c"], make_corpus)
+        step("Zig programs", [REQUIREMENTS / "zig.txt", repr(ZIG_PROGRAMS)], make_zig_programs)
     print(f"setup: ready in {CACHE}")
 
 

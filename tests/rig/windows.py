@@ -27,7 +27,8 @@ def environment() -> dict[str, str]:
 
 
 @functools.cache
-def _keep_wine_running() -> None:
+def keep_wine_running() -> None:
+    """Before a Windows program is started by other means than this module's."""
     # The first Wine program starts Wine's services, which inherit its output pipe and hold it open for
     # seconds after its end. So one whose output is not read to its end comes first, and stays until ours.
     first = subprocess.Popen(
@@ -61,7 +62,7 @@ def execute(
 
     Raises subprocess.TimeoutExpired after `timeout` seconds, with every process of the command ended.
     """
-    _keep_wine_running()
+    keep_wine_running()
     process = subprocess.Popen(
         command,
         cwd=cwd,

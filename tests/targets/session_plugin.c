@@ -4,9 +4,15 @@
 
 static volatile unsigned calls;
 
+/* One byte, and no padding near by. */
+void plugin_nothing(void);
+__asm__(".text\n.fill 200, 1, 0xC3\n.globl plugin_nothing\n.def plugin_nothing; .scl 2; .type 32; .endef\n"
+        "plugin_nothing: ret\n.fill 200, 1, 0xC3\n");
+
 __declspec(dllexport) __attribute__((noinline)) unsigned plugin_step(unsigned n)
 {
     calls++;
+    plugin_nothing();
     return n * 2 + 1;
 }
 

@@ -29,6 +29,7 @@ def test_the_verbs_are_those_promised() -> None:
         "attach",
         "reference",
         "diff-reference",
+        "plan",
         "info",
         "tree",
         "top",
@@ -111,6 +112,7 @@ def test_options_of_run_and_their_defaults() -> None:
         "include": [],
         "exclude": [],
         "modules": [],
+        "no_breakpoints": False,
         "policy": "block",
         "max_size": 0,
         "prefix": None,
@@ -118,7 +120,7 @@ def test_options_of_run_and_their_defaults() -> None:
     }
     line = (
         "run -o x.calltrace --events all --clock tsc --include a!* --include b!* --exclude c!d --modules e "
-        "--policy drop-oldest --max-size 2G --prefix /w --quiet"
+        "--no-breakpoints --policy drop-oldest --max-size 2G --prefix /w --quiet"
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
@@ -127,6 +129,7 @@ def test_options_of_run_and_their_defaults() -> None:
         "include": ["a!*", "b!*"],
         "exclude": ["c!d"],
         "modules": ["e"],
+        "no_breakpoints": True,
         "policy": "drop-oldest",
         "max_size": 2 << 30,
         "prefix": Path("/w"),

@@ -200,6 +200,7 @@ def test_info_as_json_has_the_keys_that_are_promised(tmp_path: Path) -> None:
     assert (functions["refused"], functions["filtered"], functions["thunks"]) == (3, 1, 1)
     assert functions["by_source"] == {
         "pdata": 5, "call": 3, "export": 0, "entry": 0, "tls": 0, "guard": 0, "pointer": 0, "symbol": 1,
+        "jump": 0, "handler": 0, "gap": 0,
     }  # fmt: skip
     assert module["pdata_groups"] == {"found": 5, "wanted": 4, "instrumented": 2, "share": 0.5}
     assert [(row["reason"], row["count"]) for row in module["refusals"]] == [

@@ -24,6 +24,8 @@ LAYERS = (
         "calltree",
         "tracefile",
         "plan",
+        "preflight",
+        "survey",
         "pe",
         "stubs",
         "patches",

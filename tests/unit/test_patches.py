@@ -36,7 +36,7 @@ def scene(count: int, seed: int = 1) -> tuple[CountingPort, bytes, list[Patch]]:
     port = CountingPort()
     port.map(MODULE, contents)
     places = chance.sample(range(0x1000, MODULE.size - 16, 16), count)
-    sizes = [chance.choice([2, 5]) for _ in places]
+    sizes = [chance.choice([1, 2, 5, 8]) for _ in places]
     patches = [(at, contents[at : at + n], bytes([0xE9] * n)) for at, n in zip(places, sizes)]
     return port, contents, patches
 
@@ -113,8 +113,9 @@ def test_bytes_that_others_changed_since_are_left_to_them() -> None:
 
 
 def test_a_thread_behind_a_patchs_first_byte_moves_into_the_copy() -> None:
-    patches = [(0x1000, b"abcde", b"fghij"), (0x1010, b"ab", b"cd")]
+    patches = [(0x1000, b"abcde", b"fghij"), (0x1010, b"ab", b"cd"), (0x1020, b"a", b"\xcc")]
     standing = {1: 0x1000, 2: 0x1001, 3: 0x1004, 4: 0x1005, 5: 0x1010, 6: 0x1011, 7: 0x1012, 8: 0xFFF, 9: -5}
+    standing.update({10: 0x1020, 11: 0x1021})
     kept, moves = around_threads(patches, standing, lambda rva: 0x90000 + rva)
     assert kept == patches
     assert moves == {2: 0x91001, 3: 0x91004, 6: 0x91011}

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from calltrace import preflight
 from calltrace.errors import FileMissing, NotTraceable, OutOfSpace
 from calltrace.pe.image import Image, from_file, from_memory
 from calltrace.plan import ModulePlan
-from rig import images, targets
+from rig import images, pefiles, targets
 from rig.emulator import Slots
 
 SECONDS = 2.0
@@ -80,7 +81,9 @@ def test_headers_with_any_byte_changed_are_read_or_refused(whole: bytes, tmp_pat
             path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
             begin = time.monotonic()
             with contextlib.suppress(NotTraceable):
-                plan = ModulePlan(from_file(path))
+                image = from_file(path)
+                preflight.of_module(image)
+                plan = ModulePlan(image)
                 plan.lay_out(Slots(), "all", "none", 0, 0)
             assert time.monotonic() - begin < SECONDS, f"byte {at:#x} = {value:#x}"
 
@@ -133,7 +136,8 @@ def test_functions_outside_the_code_are_refused() -> None:
 
 def test_unsorted_directory_is_read_all_the_same() -> None:
     entries = [(0x1040, 0x1060, 0x8000), (0x1000, 0x1020, 0x8000), (0x1020, 0x1040, 0x8000)]
-    assert plan_of(with_pdata(entries, b"\1\0\0\0")) == {0x1000: 0, 0x1020: 0, 0x1040: 0}
+    statuses = plan_of(with_pdata(entries, b"\1\0\0\0"))
+    assert {rva: statuses[rva] for rva in statuses if rva < 0x1060} == {0x1000: 0, 0x1020: 0, 0x1040: 0}
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 40])
@@ -253,3 +257,21 @@ def test_unwind_data_that_ends_with_the_image() -> None:
         data[last:] = b"\x09\0\xff\0"
         cut = dataclasses.replace(image, data=bytes(data[: last + length]))
         assert plan_of(cut)[0x1000] == UNWIND_BAD
+
+
+def test_images_full_of_what_is_looked_for_end_in_time(tmp_path: Path) -> None:
+    patterns = [b"\xff Go buildinf:", b"\xf1\xff\xff\xff\0\0\x01\x08", b"\0JNI_CreateJavaVM", b"luaJIT_BC_"]
+    for pattern in patterns:
+        data = pattern * ((32 << 20) // len(pattern))
+        path = tmp_path / "made.exe"
+        sections = [
+            pefiles.Section(".text", b"\xc3", pefiles.CODE),
+            pefiles.Section(".data", data, pefiles.DATA),
+        ]
+        at = pefiles.FIRST + pefiles.PAGE
+        places = {name: (at, len(data)) for name in ("DEBUG", "EXCEPTION")}
+        path.write_bytes(pefiles.build(sections, places))
+        image = from_file(path)
+        begin = time.monotonic()
+        preflight.of_module(image)
+        assert time.monotonic() - begin < 3 * SECONDS, pattern

@@ -30,6 +30,7 @@ UNPACKED: dict[str, tuple[tuple[str, ...], struct.Struct]] = {
     "ct_site": (("rva", "function", "target", "import"), tracefile.SITE),
     "ct_patch": (("rva", "size", "original", "bytes"), plan._PATCH),
 }
+CHOICES = ("CT_CHOICE_LEAVE", "CT_CHOICE_WANT", "CT_CHOICE_RUNTIME")
 CHUNK_KINDS = [f"CT_CHUNK_{kind.name}" for kind in tracefile.ChunkKind]
 RECORDS = {
     "ct_chunk": ctypes.sizeof(tracefile.Chunk),
@@ -59,7 +60,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, i
     lines += [f'printf("{name} 0 %zu\\n", sizeof(struct {name}));' for name in RECORDS if "record" in name]
     lines.append('printf("ct_chunk 0 %zu\\n", sizeof(struct ct_chunk));')
     lines.append('printf("ct_module 0 %zu\\n", sizeof(struct ct_module));')
-    for constant in ("CT_STUB_MAX", "CT_THUNK", "CT_FILTERED", "CT_NONE", *CHUNK_KINDS, "CT_BLOCK"):
+    for constant in ("CT_STUB_MAX", "CT_THUNK", "CT_FILTERED", "CT_NONE", *CHOICES, *CHUNK_KINDS, "CT_BLOCK"):
         lines.append(f'printf("{constant} 0 %zu\\n", (size_t){constant});')
     lines += [f'printf("{name} 0 %zu\\n", (size_t)CT_EVENTS_{name.upper()});' for name in plan.DETAILS]
     folder = tmp_path_factory.mktemp("layout")
@@ -109,6 +110,7 @@ def test_constants_are_the_header_s(compiled: dict[str, tuple[int, int]]) -> Non
         "CT_THUNK": plan.STATUS_THUNK,
         "CT_FILTERED": plan.STATUS_FILTERED,
         "CT_NONE": stubs._NONE,
+        **dict(zip(CHOICES, (plan._LEAVE, plan._WANT, plan._RUNTIME))),
         **{f"CT_CHUNK_{kind.name}": kind.value for kind in tracefile.ChunkKind},
         "CT_BLOCK": tracefile.BLOCK,
         **plan.DETAILS,

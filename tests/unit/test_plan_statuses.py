@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from calltrace import plan
 from calltrace.model import Source
 from calltrace.plan import Composition, ModulePlan, status_text
 from rig import images
@@ -37,6 +38,8 @@ class Status(enum.IntEnum):
     IDS_EXHAUSTED = 13
     THUNK = 14
     FILTERED = 15
+    RUNTIME_CODE = 16
+    READ_AS_DATA = 17
 
 
 Change = Callable[[Program, bytearray], None]
@@ -78,7 +81,7 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     # what: status of `f`, code, data, change of the image, label of the address told
     "no room": (
         Status.TOO_SHORT,
-        "leaf f\n ret\nleaf g\n xor eax, eax\n inc ecx\n ret\n",
+        "leaf f\n ret\nleaf g\n xor ebx, ebx\n inc ecx\n ret\n",
         "",
         unchanged,
         "g",
@@ -137,6 +140,13 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "far",
     ),
+    "a handler that is told addresses of its function": (
+        Status.HANDLER_UNKNOWN,
+        FRAME + "%handler far\n%data .long f - image, f.end - image\n",
+        "",
+        unchanged,
+        "far",
+    ),
     "scopes that contradict themselves": (
         Status.HANDLER_BAD,
         "".join(
@@ -162,9 +172,31 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "here",
     ),
-    "data out of reach": (
+    "a call over data": (
+        Status.POSITION_DEPENDENT,
+        "function f\n nop\nhere:\n call behind\n .long 0x90909090\nbehind:\n pop r9\n ret\n",
+        "",
+        unchanged,
+        "here",
+    ),
+    "its bytes are read": (
+        Status.READ_AS_DATA,
+        "function f\n mov eax, 1\n ret\nend\nfunction reader\n lea rdx, [rip + f]\n xor ecx, ecx\n"
+        " movzx eax, byte ptr [rdx + rcx + 4]\n ret\n",
+        "",
+        unchanged,
+        "f",
+    ),
+    "its bytes are written": (
+        Status.READ_AS_DATA,
+        "function f\n mov eax, 1\n ret\nend\nfunction writer\n mov dword ptr [rip + f + 1], ecx\n ret\n",
+        "",
+        unchanged,
+        "f",
+    ),
+    "an address out of reach": (
         Status.OUT_OF_RANGE,
-        "function f\n nop\nhere:\n .byte 0x48, 0x8b, 0x05, 0, 0, 0, 0x60\n ret\n",
+        "function f\n nop\nhere:\n .byte 0x48, 0x8d, 0x05, 0, 0, 0, 0x60 # lea rax, [rip + ...]\n ret\n",
         "",
         unchanged,
         "here",
@@ -186,7 +218,7 @@ def planned(program: Program, change: Change, exclude: Iterable[str] = (), first
     if "import" in program.symbols:
         image.imports[program.symbols["import"]] = "a.dll!b"
     plan = ModulePlan(image, exclude=list(exclude))
-    plan.lay_out(Slots(), "all", "none", first, 0)
+    plan.lay_out(Slots(), "all", "none", first, 0, breakpoints=False)
     return plan.compose(image.base + 0x100000, 0)
 
 
@@ -228,9 +260,20 @@ def test_filtered_functions_are_left_alone_and_are_no_refusals() -> None:
     assert [rva for rva, _, _ in made.patches] == [program.symbols["a"]]
 
 
+def test_code_of_a_runtime_is_left_alone_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = images.build("function a\n .space 8, 0x90\n ret\nfunction f\n .space 8, 0x90\n ret\n")
+    start = program.symbols["f"]
+    monkeypatch.setattr(plan, "closed_code", lambda image: ((start, start + 1),))
+    made = planned(program, unchanged)
+    assert refusals(made)[0] == {start: (Status.RUNTIME_CODE, 0)}
+    assert made.refused == {status_text(Status.RUNTIME_CODE): 1}
+    assert [rva for rva, _, _ in made.patches] == [program.symbols["a"]]
+
+
 def test_every_status_is_provoked_and_has_a_text() -> None:
     texts = [status_text(status) for status in Status]
     assert len(set(texts)) == len(Status)
     assert status_text(len(Status)) == "unknown"
-    provoked = {case[0] for case in CASES.values()} | {Status.IDS_EXHAUSTED, Status.FILTERED, Status.OK}
+    provoked = {case[0] for case in CASES.values()}
+    provoked |= {Status.OK, Status.IDS_EXHAUSTED, Status.FILTERED, Status.RUNTIME_CODE}
     assert provoked == set(Status)

@@ -46,6 +46,7 @@ ENUMS = {
     "CT_STATE_": (model.State,),
     "CT_SOURCE_": (model.Source,),
     "CT_FUNCTION_": (model.FunctionFlag,),
+    "CT_ENTRY_": (model.Entry,),
     "CT_NODE_": (model.NodeKind,),
     "CT_CAUSE_": (model.Cause,),
     "CT_STEP_": (model.StepType,),

@@ -10,7 +10,9 @@ The object that ``info --json`` prints has these keys; they stay as they are, fu
 - ``recording``: what the recorder noted: command line, options, versions
 - ``modules``: each ``name``, ``path``, ``base`` and ``size`` (bytes), ``timestamp``, ``checksum``,
   ``call_sites``, ``plan`` (figures of the planner), ``functions`` (``found``, ``instrumented``, ``refused``,
-  ``filtered``, ``thunks``, ``by_source``), ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
+  ``filtered``, ``thunks``, ``by_source``, ``by_entry``: how the start of each instrumented one leads to its
+  copy, ``jump``, ``padding``, ``short_jump`` or ``breakpoint``), ``breakpoints``: the functions of the last
+  kind, each entry of which costs microseconds, ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
   ``share`` of those wanted, or null) and ``refusals``: each ``status``, ``reason``, ``count`` and
   ``functions`` (``name``, ``address`` (VA), ``rva``, ``instruction_rva`` or null)
 - ``threads``: each ``index``, ``id``, ``units``, ``lost``
@@ -30,12 +32,12 @@ from __future__ import annotations
 import datetime
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from calltrace.calltree import CallStat, Summary
 from calltrace.export import units
-from calltrace.model import Clock, Ext, FunctionRecord, Module, NodeKind, Source, State, printable
+from calltrace.model import Clock, Entry, Ext, FunctionRecord, Module, NodeKind, Source, State, printable
 from calltrace.tracefile import VERSION, TraceFile
 
 _STATES = {State.RECORDING: "cut", State.EXITED: "exited", State.STOPPED: "stopped", State.KILLED: "killed"}
@@ -51,7 +53,7 @@ _EXT_NAMES = {
     Ext.RESET: "reset",
     Ext.STOP: "stop",
 }
-_SOURCE_TEXTS = {
+SOURCE_TEXTS = {
     Source.PDATA: ".pdata",
     Source.CALL: "direct calls",
     Source.EXPORT: "exports",
@@ -60,6 +62,9 @@ _SOURCE_TEXTS = {
     Source.GUARD: "Guard CF table",
     Source.POINTER: "pointers",
     Source.SYMBOL: "symbols",
+    Source.JUMP: "jumps",
+    Source.HANDLER: "exception data",
+    Source.GAP: "gaps between functions",
 }
 _WIDTH = 17  # of the first column
 _MANY_THREADS = 12
@@ -86,7 +91,7 @@ def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
         "seconds": ticks / header.tsc_hz if ticks > 0 else None,
         "ticks_per_second": header.tsc_hz or None,
         "recording": trace.info,
-        "modules": [_module(trace, module) for module in trace.modules],
+        "modules": [module_info(module, list(trace.functions(module))) for module in trace.modules],
         "threads": [
             {"index": thread.index, "id": thread.id, "units": thread.units, "lost": thread.lost}
             for thread in trace.threads
@@ -121,14 +126,15 @@ def _created(nanoseconds: int) -> str | None:
     return moment.isoformat()
 
 
-def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
-    records = list(trace.functions(module))
+def module_info(module: Module, records: Sequence[FunctionRecord]) -> dict[str, Any]:
+    """What there is to say about a module and its functions, ready for JSON."""
     thunks = sum(record.thunk and not record.filtered for record in records)
     wanted = [record for record in records if not record.filtered and not record.thunk]
     refused = [record for record in wanted if record.status]
     groups = [record for record in records if record.sources & Source.PDATA]
     wanted_groups = [record for record in wanted if record.sources & Source.PDATA]
     instrumented = sum(not record.status for record in wanted_groups)
+    entries = Counter(record.entry for record in wanted if not record.status)
     by_sources = Counter(record.sources for record in records)
     return {
         "name": module.name,
@@ -147,10 +153,16 @@ def _module(trace: TraceFile, module: Module) -> dict[str, Any]:
             "thunks": thunks,
             "by_source": {
                 source.name.lower(): sum(number for sources, number in by_sources.items() if sources & source)
-                for source in _SOURCE_TEXTS
+                for source in SOURCE_TEXTS
                 if source.name
             },
+            "by_entry": {entry.name.lower(): entries[entry] for entry in Entry},
         },
+        "breakpoints": [
+            _place(module, record)
+            for record in wanted
+            if not record.status and record.entry is Entry.BREAKPOINT
+        ],
         "pdata_groups": {
             "found": len(groups),
             "wanted": len(wanted_groups),
@@ -169,16 +181,19 @@ def _refusals(module: Module, refused: list[FunctionRecord]) -> Iterator[dict[st
             "reason": module.statuses.get(status) or f"status {status}",
             "count": number,
             "functions": [
-                {
-                    "name": module.place(record.rva),
-                    "address": f"{module.base + record.rva:#x}",
-                    "rva": f"{record.rva:#x}",
-                    "instruction_rva": _hex(module.refusals.get(record.rva)),
-                }
+                {**_place(module, record), "instruction_rva": _hex(module.refusals.get(record.rva))}
                 for record in refused
                 if record.status == status
             ],
         }
+
+
+def _place(module: Module, record: FunctionRecord) -> dict[str, str]:
+    return {
+        "name": module.place(record.rva),
+        "address": f"{module.base + record.rva:#x}",
+        "rva": f"{record.rva:#x}",
+    }
 
 
 def _hex(number: int | None) -> str | None:
@@ -194,7 +209,12 @@ def write_info_json(trace: TraceFile, summary: Summary, out: TextIO) -> None:
 def write_info(trace: TraceFile, summary: Summary, out: TextIO) -> None:
     """Write what a user wants to know about a trace."""
     told = info(trace, summary)
-    for label, text in _info_rows(trace, told, summary):
+    write_rows(_info_rows(trace, told, summary), out)
+
+
+def write_rows(rows: Iterable[tuple[str, str]], out: TextIO) -> None:
+    """Write lines of a label and a text."""
+    for label, text in rows:
         out.write(f"{label:<{_WIDTH}}{text}".rstrip() + "\n")
 
 
@@ -207,7 +227,8 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
         if isinstance(value, (str, int, float)) and value != "":
             yield printable(key.replace("_", " ")), printable(str(value))
     for module in told["modules"]:
-        yield from _module_rows(module)
+        yield "", ""
+        yield from module_rows(module)
     yield "", ""
     yield from _thread_rows(told["threads"])
     by_kind = ", ".join(
@@ -239,19 +260,22 @@ def _ending(told: dict[str, Any]) -> str:
     return "not written: still recording, or cut off"
 
 
-def _module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Label and text of each line about a module, of what `module_info` said."""
     functions, groups = module["functions"], module["pdata_groups"]
-    yield "", ""
     yield "module", f"{module['name']} at {module['base']}, {units.size(module['size'])}"
     sources = ", ".join(
         f"{functions['by_source'][source.name.lower()]:,} {text}"
-        for source, text in _SOURCE_TEXTS.items()
+        for source, text in SOURCE_TEXTS.items()
         if source.name and functions["by_source"][source.name.lower()]
     )
     yield "  functions", f"{functions['found']:,} found" + (f" by {sources}" if sources else "")
     done = functions["instrumented"]
     wanted = done + functions["refused"]
     yield "  instrumented", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"
+    for entry in Entry:
+        if functions["by_entry"][entry.name.lower()]:
+            yield "", f"{functions['by_entry'][entry.name.lower()]:>7,}  {entry.text}"
     done, wanted = groups["instrumented"], groups["wanted"]
     yield "  .pdata groups", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"
     if functions["filtered"]:

@@ -18,6 +18,7 @@ from calltrace.model import Source
 
 _DIRECTORIES = pefile.DIRECTORY_ENTRY
 _EXECUTE = 0x20000000  # IMAGE_SCN_MEM_EXECUTE
+_WRITE = 0x80000000  # IMAGE_SCN_MEM_WRITE
 _DLL = 0x2000  # IMAGE_FILE_DLL
 _AMD64 = 0x8664
 _MACHINES = {
@@ -26,8 +27,21 @@ _MACHINES = {
     0x01C4: "a 32-bit ARM program",
     0xAA64: "an ARM64 program",
 }
+DOTNET_ONLY = "holds .NET code only, which is compiled at run time and cannot be traced"
 _MAX_IMAGE = 1 << 30  # larger ones leave no room for copies within reach of 32-bit displacements
 _GUARD_ENTRIES_LIMIT = 1 << 22
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a module. Addresses are RVAs."""
+
+    name: str
+    begin: int
+    end: int
+    filled: int  # bytes at its start that come from the file; the rest begins as zeros
+    executable: bool
+    writable: bool
 
 
 @dataclass
@@ -45,6 +59,10 @@ class Image:
     seeds: list[tuple[int, Source]] = field(default_factory=list)  # functions that headers name
     names: dict[int, str] = field(default_factory=dict)  # exported names
     imports: dict[int, str] = field(default_factory=dict)  # address table slot -> "KERNEL32.dll!CreateFileW"
+    sections: list[Section] = field(default_factory=list)  # in the order of the headers
+    directories: list[tuple[int, int]] = field(default_factory=list)  # RVA, bytes; by IMAGE_DIRECTORY_ENTRY
+    entry: int = 0
+    library: bool = False  # a DLL
 
     @property
     def size(self) -> int:
@@ -55,6 +73,12 @@ class Image:
     def name(self) -> str:
         """The file name without its folder."""
         return PureWindowsPath(self.path).name
+
+    def directory(self, name: str) -> tuple[int, int]:
+        """RVA and bytes of IMAGE_DIRECTORY_ENTRY_`name`; (0, 0) if there is none or it lies outside."""
+        index = _DIRECTORIES[f"IMAGE_DIRECTORY_ENTRY_{name}"]
+        rva, size = self.directories[index] if index < len(self.directories) else (0, 0)
+        return (rva, size) if rva and size and rva + size <= self.size else (0, 0)
 
     def u32(self, rva: int) -> int:
         """The little-endian 32-bit value at `rva`; 0 outside the image."""
@@ -69,29 +93,21 @@ class Image:
         return int.from_bytes(self.data[rva : rva + size], "little") if inside else 0
 
 
-def check_machine(machine: int, name: str) -> None:
-    """Raise NotTraceable unless `machine`, a PE header's machine type, is x64."""
-    if machine != _AMD64:
-        kind = _MACHINES.get(machine, f"for machine type {machine:#x}")
-        raise NotTraceable(f"{name} is {kind}: only x64 programs can be traced")
-
-
-def check_program(path: Path) -> None:
-    """Make sure that a file can be traced as a program, before the system is asked to start it.
-
-    Raises FileMissing, or NotTraceable if it is no 64-bit Windows program with code of its own, or a DLL.
-    """
-    raw, headers = _open(path)
-    if headers.FILE_HEADER.Characteristics & _DLL:
-        raise NotTraceable(f"{path} is a DLL: trace a program that loads it, with --modules {path.name}")
-    _check_sections(raw, headers, path)
-    _check_code(headers, str(path))
+def _check_machine(headers: pefile.PE, path: str) -> None:
+    machine = headers.FILE_HEADER.Machine
+    if machine == _AMD64:
+        return
+    optional = getattr(headers, "OPTIONAL_HEADER", None)
+    if optional is not None and _directory(headers, "IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR")[1]:
+        raise NotTraceable(f"{path} {DOTNET_ONLY}")  # IL for any machine has the headers of a 32-bit one
+    kind = _MACHINES.get(machine, f"for machine type {machine:#x}")
+    raise NotTraceable(f"{path} is {kind}: only x64 programs can be traced")
 
 
 def from_file(path: Path) -> Image:
     """Map a file as the loader would, at its preferred base.
 
-    Raises FileMissing, or NotTraceable if it is no 64-bit Windows program with code of its own.
+    Raises FileMissing, or NotTraceable if it is no 64-bit Windows program that has code and is whole.
     """
     raw, headers = _open(path)
     _check_sections(raw, headers, path)
@@ -140,9 +156,6 @@ def _check_code(headers: pefile.PE, path: str) -> None:
             f"{path} is damaged: its .pdata ({rva:#x} to {rva + length:#x}) lies outside the image "
             f"({size:#x} bytes)"
         )
-    _, com = _directory(headers, "IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR")
-    if com and not length:
-        raise NotTraceable(f"{path} holds .NET code only, which is compiled at run time and cannot be traced")
     if not any(section.Characteristics & _EXECUTE for section in headers.sections):
         raise NotTraceable(f"{path} has no code")
 
@@ -169,7 +182,7 @@ def _headers(data: bytes, path: str) -> pefile.PE:
     except pefile.PEFormatError as error:
         reason = str(error).strip("'\"")
         raise NotTraceable(f"{path} is damaged or no 64-bit Windows program: {reason}") from error
-    check_machine(headers.FILE_HEADER.Machine, path)
+    _check_machine(headers, path)
     if headers.OPTIONAL_HEADER.Magic != 0x20B:  # PE32+
         raise NotTraceable(f"{path} is damaged: its optional header is not that of a 64-bit program")
     size = headers.OPTIONAL_HEADER.SizeOfImage
@@ -179,6 +192,18 @@ def _headers(data: bytes, path: str) -> pefile.PE:
 
 
 def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
+    sections = [
+        Section(
+            _section_name(section),
+            section.VirtualAddress,
+            min(section.VirtualAddress + section.Misc_VirtualSize, len(data)),
+            _file_bytes(section),
+            bool(section.Characteristics & _EXECUTE),
+            bool(section.Characteristics & _WRITE),
+        )
+        for section in headers.sections
+        if section.VirtualAddress < len(data)
+    ]
     for section in headers.sections:  # from here on pefile reads `data`, which has no file layout any more
         section.PointerToRawData = section.VirtualAddress
         section.SizeOfRawData = max(section.Misc_VirtualSize, 1)
@@ -186,11 +211,7 @@ def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
         section.PointerToRawData_adj = section.section_min_addr = section.section_max_addr = None
     headers.__data__ = data
     size = len(data)
-    executable = sorted(
-        (section.VirtualAddress, min(section.VirtualAddress + section.Misc_VirtualSize, size))
-        for section in headers.sections
-        if section.Characteristics & _EXECUTE and section.VirtualAddress < size
-    )
+    executable = sorted((section.begin, section.end) for section in sections if section.executable)
     _check_code(headers, path)
     relocations = _directory(headers, "IMAGE_DIRECTORY_ENTRY_BASERELOC")
     image = Image(
@@ -202,9 +223,13 @@ def _image(headers: pefile.PE, path: str, base: int, data: bytes) -> Image:
         executable=_disjoint(executable),
         pdata=_directory(headers, "IMAGE_DIRECTORY_ENTRY_EXCEPTION"),
         relocations=relocations if sum(relocations) <= size else (0, 0),
+        sections=sections,
+        directories=[(each.VirtualAddress, each.Size) for each in headers.OPTIONAL_HEADER.DATA_DIRECTORY],
+        entry=headers.OPTIONAL_HEADER.AddressOfEntryPoint,
+        library=bool(headers.FILE_HEADER.Characteristics & _DLL),
     )
-    if headers.OPTIONAL_HEADER.AddressOfEntryPoint:
-        image.seeds.append((headers.OPTIONAL_HEADER.AddressOfEntryPoint, Source.ENTRY))
+    if image.entry:
+        image.seeds.append((image.entry, Source.ENTRY))
     _read_names(headers, image)
     _read_tls(headers, image)
     _read_guard_table(headers, image)

@@ -15,6 +15,7 @@ class Trait(enum.IntEnum):
 
 
 _BY_NAME = {
+    "RtlCaptureContext": Trait.RETURNS_TWICE,  # RtlRestoreContext
     "SwitchToFiber": Trait.SWITCHES,
     "_setjmp": Trait.RETURNS_TWICE,
     "_setjmpex": Trait.RETURNS_TWICE,

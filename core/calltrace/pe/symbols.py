@@ -5,6 +5,7 @@ The table is part of the file, not of the image. Format: Microsoft, "PE Format",
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from calltrace.pe.image import Image
 _SYMBOL = struct.Struct("<8sIhHBB")  # name, value, section (from 1), type, storage class, auxiliary records
 _FUNCTION = 0x20  # as the type: a function, whatever it returns
 _LIMIT = 1 << 22
+# What gcc moves out of a function, since it seldom runs, is named like one; it is no function.
+_PART = re.compile(r"\.cold(\.\d+)?\Z")
 
 
 def add_symbols(image: Image) -> None:
@@ -54,8 +57,10 @@ def add_symbols(image: Image) -> None:
         rva = sections[section - 1] + value
         if not any(begin <= rva < end for begin, end in image.executable):
             continue
-        image.seeds.append((rva, Source.SYMBOL))
-        image.names.setdefault(rva, _name(name, raw, strings))
+        text = _name(name, raw, strings)
+        if not _PART.search(text):
+            image.seeds.append((rva, Source.SYMBOL))
+        image.names.setdefault(rva, text)
 
 
 def _name(field: bytes, raw: bytes, strings: int) -> str:

@@ -29,6 +29,8 @@ DUPLICATE_SAME_ACCESS = 2
 FSCTL_SET_SPARSE = 0x900C4
 # terminate, create thread, memory operation/read/write, duplicate handles, query, suspend; SYNCHRONIZE
 PROCESS_RIGHTS = 0x0001 | 0x0002 | 0x0008 | 0x0010 | 0x0020 | 0x0040 | 0x0400 | 0x0800 | SYNCHRONIZE
+OBSERVER_RIGHTS = 0x0010 | 0x0400 | SYNCHRONIZE  # read memory, query; SYNCHRONIZE
+LIMITED_RIGHTS = 0x1000  # query little: even a protected process grants it
 THREAD_RIGHTS = 0x0002 | 0x0008 | 0x0010 | 0x0040  # suspend, get and set context, query
 
 # Errors
@@ -52,6 +54,21 @@ MEM_COMMIT_RESERVE = 0x3000
 MEM_RELEASE = 0x8000
 MEM_COMMIT = 0x1000
 MEM_FREE = 0x10000
+MEM_PRIVATE = 0x20000
+PAGES_EXECUTABLE = 0xF0  # any of PAGE_EXECUTE*
+
+# GetProcessMitigationPolicy
+PROCESS_DYNAMIC_CODE_POLICY = 2
+PROCESS_SIGNATURE_POLICY = 8
+PROCESS_USER_SHADOW_STACK_POLICY = 15
+
+# NtQueryInformationProcess
+PROCESS_BASIC_INFORMATION = 0
+PROCESS_DEBUG_PORT = 7
+PROCESS_WOW64_INFORMATION = 26
+PROCESS_PROTECTION_INFORMATION = 61
+
+LIST_MODULES_ALL = 3
 
 # Debug events
 EXCEPTION_DEBUG_EVENT = 1
@@ -279,8 +296,13 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
     "GetCurrentProcess": (c_void_p, []),
     "GetExitCodeProcess": (c_int, [c_void_p, ctypes.POINTER(c_uint32)]),
     "GetFinalPathNameByHandleW": (c_uint32, [c_void_p, c_wchar_p, c_uint32, c_uint32]),
+    "GetProcessMitigationPolicy": (c_int, [c_void_p, c_uint32, c_void_p, c_size_t]),
     "GetStdHandle": (c_void_p, [c_uint32]),
     "GetThreadContext": (c_int, [c_void_p, c_void_p]),
+    "K32EnumProcessModulesEx": (
+        c_int,
+        [c_void_p, c_void_p, c_uint32, ctypes.POINTER(c_uint32), c_uint32],
+    ),
     "K32GetModuleFileNameExW": (c_uint32, [c_void_p, c_uint64, c_wchar_p, c_uint32]),
     "OpenProcess": (c_void_p, [c_uint32, c_int, c_uint32]),
     "OpenThread": (c_void_p, [c_uint32, c_int, c_uint32]),

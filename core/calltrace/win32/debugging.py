@@ -270,7 +270,7 @@ class DebuggingPort(Win32Port):
             self._gathered.append(DebugEvent(DebugEventKind.THREAD_EXIT, thread, code=event.u.ExitCode))
         elif code == api.LOAD_DLL_DEBUG_EVENT:
             base = event.u.LoadDll.lpBaseOfDll
-            self._sizes[base] = self._image_size(base)
+            self._sizes[base] = self.image_size(base)
             self._gathered.append(DebugEvent(DebugEventKind.MODULE_LOAD, thread, base))
         elif code == api.UNLOAD_DLL_DEBUG_EVENT:
             base = event.u.UnloadedDll

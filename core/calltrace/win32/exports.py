@@ -6,13 +6,13 @@ import struct
 from typing import Protocol
 
 from calltrace.errors import EngineError
-from calltrace.ports import Memory, Modules, TargetModule
+from calltrace.ports import Modules, TargetModule
 
 _FORWARDS = 8  # forwarders followed before we call it a circle
 
 
-class _Reader(Memory, Modules, Protocol):
-    pass
+class _Reader(Modules, Protocol):
+    def read(self, address: int, size: int) -> bytes: ...
 
 
 def export_address(target: _Reader, module_name: str, function: str) -> int:

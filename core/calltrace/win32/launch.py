@@ -5,24 +5,30 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import struct
+from collections.abc import Callable
 from pathlib import Path
 
-from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, NotTraceable, TargetLost
-from calltrace.pe.image import check_machine, check_program
-from calltrace.win32 import api
+from calltrace import preflight
+from calltrace.errors import AccessRefused, CalltraceError, FileMissing, NotTraceable
+from calltrace.pe.image import from_memory
+from calltrace.win32 import api, process
 from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.exports import export_address
-from calltrace.win32.port import Win32Port, process_environment_block
+from calltrace.win32.port import Win32Port
 
 # With this in its environment a program started by a debugger gets the ordinary heap, not the debugging one.
 _ORDINARY_HEAP = "_NO_DEBUG_HEAP"
 
 
-def find_program(name: str) -> Path:
+def _silent(line: str) -> None:
+    pass
+
+
+def find_program(name: str, tell: Callable[[str], None] = _silent) -> Path:
     """The file of the program `name`, found as the shell does, and checked to be one we can trace.
 
-    FileMissing, or NotTraceable for a script, a DLL or another machine's program.
+    What limits that is told, a line each. FileMissing, or NotTraceable for a script, a DLL, another machine's
+    program, or one with a language runtime that allows no tracing.
     """
     found = shutil.which(name)
     if found is None:
@@ -30,7 +36,7 @@ def find_program(name: str) -> Path:
     path = Path(found).absolute()
     if path.suffix.lower() in (".bat", ".cmd"):
         raise NotTraceable(f"{path} is a batch file: name the program that it starts")
-    check_program(path)
+    preflight.tell_limits(path.name, preflight.check_program(path), tell)
     return path
 
 
@@ -76,6 +82,10 @@ def create(program: Path, command_line: str) -> DebuggingPort:
     port = DebuggingPort(information.hProcess, information.dwProcessId)
     try:
         port.wait_for_break()
+        # What the system demands of it, it may have from whoever set it up, or inherit from us.
+        preflight.refuse_blocked(
+            str(program), preflight.of_process(process.facts_before_start(information.hProcess))
+        )
         if with_ordinary_heap:
             _forget_variable(port, _ORDINARY_HEAP)
     except BaseException:
@@ -105,41 +115,31 @@ def _forget_variable(port: Win32Port, name: str) -> None:
     port.free(address)
 
 
-def attach(process_id: int) -> DebuggingPort:
-    """Stop the running process `process_id`.
+def attach(process_id: int, tell: Callable[[str], None] = _silent) -> DebuggingPort:
+    """Stop the running process `process_id`, after a look at whether it can be traced.
 
-    TargetLost if there is none, AccessRefused if it may not be opened, NotTraceable if it is not an x64 one,
-    EngineError if it is debugged already or does not stop.
+    What limits that is told, a line each. TargetLost if there is none, AccessRefused if it may not be opened,
+    NotTraceable if it cannot be traced (calltrace.preflight), EngineError if it does not stop.
     """
     kernel32 = api.kernel32()
     if process_id == os.getpid():
         raise NotTraceable("calltrace cannot trace itself")
-    process = kernel32.OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
-    if not process:
-        error = api.last_error()
-        if error == api.ERROR_INVALID_PARAMETER:
-            raise TargetLost(f"there is no process {process_id}")
-        raise AccessRefused(
-            f"cannot open process {process_id}: {api.error_text(error)}; run calltrace as the user who runs "
-            "the program, or as administrator"
-        )
-    port = DebuggingPort(process, process_id)
+    name = f"process {process_id}"
+    with process.observe(process_id) as observed:
+        facts = observed.facts()
+        findings = preflight.refuse_blocked(name, preflight.of_process(facts))
+        program = facts.modules[0]
+        image = from_memory(observed.read, program.base, program.size, program.path)
+        of_program = preflight.refuse_blocked(program.name, preflight.of_module(image))
+    preflight.tell_limits(name, findings, tell)
+    preflight.tell_limits(program.name, of_program, tell)
+    handle = kernel32.OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
+    if not handle:
+        raise process.open_failure(process_id)
+    port = DebuggingPort(handle, process_id)
     try:
-        _check_process(port, process)
         port.stop()
     except BaseException:
         port.close()
         raise
     return port
-
-
-def _check_process(port: Win32Port, process: int) -> None:
-    name = f"process {port.process_id}"
-    if port.wait(0) == 0:
-        raise TargetLost(f"{name} has ended (exit code {port.exit_code()})")
-    peb = process_environment_block(process)
-    being_debugged, image_base = struct.unpack("<2xB13xQ", port.read(peb, 24))
-    nt_headers = struct.unpack("<I", port.read(image_base + 0x3C, 4))[0]
-    check_machine(struct.unpack("<H", port.read(image_base + nt_headers + 4, 2))[0], name)
-    if being_debugged:
-        raise EngineError(f"{name} is being debugged already: detach the other debugger first")

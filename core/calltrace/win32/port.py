@@ -204,7 +204,7 @@ class Win32Port:
             return address
         start = _align_up(above.end, _ALLOCATION)
         while start + size <= above.base + _REACH:
-            info = self._query(start)
+            info = self.query(start)
             if info is None:
                 break
             region_end = info.BaseAddress + info.RegionSize
@@ -235,7 +235,7 @@ class Win32Port:
 
     def modules(self) -> list[TargetModule]:
         """The modules mapped when the target was last stopped, the program first."""
-        return [TargetModule(base, self._image_size(base), path) for base, path in self._module_paths.items()]
+        return [TargetModule(base, self.image_size(base), path) for base, path in self._module_paths.items()]
 
     # Threads
 
@@ -315,11 +315,11 @@ class Win32Port:
         kernel32, code = api.kernel32(), event.dwDebugEventCode
         if code == api.CREATE_PROCESS_DEBUG_EVENT:
             info = event.u.CreateProcessInfo
-            self._module_paths = {info.lpBaseOfImage: self._module_path(info.lpBaseOfImage, info.hFile)}
+            self._module_paths = {info.lpBaseOfImage: self.module_path(info.lpBaseOfImage, info.hFile)}
             self._open_thread(event.dwThreadId)
         elif code == api.LOAD_DLL_DEBUG_EVENT:
             dll = event.u.LoadDll
-            self._module_paths[dll.lpBaseOfDll] = self._module_path(dll.lpBaseOfDll, dll.hFile)
+            self._module_paths[dll.lpBaseOfDll] = self.module_path(dll.lpBaseOfDll, dll.hFile)
         elif code == api.UNLOAD_DLL_DEBUG_EVENT:
             self._module_paths.pop(event.u.UnloadedDll, None)
         elif code == api.CREATE_THREAD_DEBUG_EVENT:
@@ -474,7 +474,7 @@ class Win32Port:
 
     # Memory, inside
 
-    def _query(self, address: int) -> api.MemoryBasicInformation | None:
+    def query(self, address: int) -> api.MemoryBasicInformation | None:
         info = api.MemoryBasicInformation()
         size = ctypes.sizeof(info)
         if not api.kernel32().VirtualQueryEx(self._process, address, ctypes.byref(info), size):
@@ -484,7 +484,7 @@ class Win32Port:
     def _regions(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """The parts of [start, end) with one protection each: (start, end, PAGE_ value)."""
         while start < end:
-            info = self._query(start)
+            info = self.query(start)
             if info is None or info.State != api.MEM_COMMIT:
                 raise self._failure(f"find the memory at {start:#x}")
             stop = min(end, info.BaseAddress + info.RegionSize)
@@ -512,7 +512,7 @@ class Win32Port:
 
     # Modules, inside
 
-    def _module_path(self, base: int, file: int | None) -> str:
+    def module_path(self, base: int, file: int | None) -> str:
         """The path of a module from its debug event, whose file handle is closed here."""
         kernel32 = api.kernel32()
         text = ctypes.create_unicode_buffer(32768)
@@ -524,7 +524,7 @@ class Win32Port:
         path = text.value if length else ""
         return path[4:] if path.startswith("\\\\?\\") else path
 
-    def _image_size(self, base: int) -> int:
+    def image_size(self, base: int) -> int:
         """SizeOfImage from the headers in memory; one page if they are not to be read."""
         try:
             header = self.read(base + 0x3C, 4)
@@ -552,7 +552,9 @@ class Win32Port:
 def process_environment_block(process: int) -> int:
     """The VA of the PEB of a process, by handle. AccessRefused if the system does not tell."""
     info = api.ProcessBasicInformation()
-    status = api.ntdll().NtQueryInformationProcess(process, 0, ctypes.byref(info), ctypes.sizeof(info), None)
+    status = api.ntdll().NtQueryInformationProcess(
+        process, api.PROCESS_BASIC_INFORMATION, ctypes.byref(info), ctypes.sizeof(info), None
+    )
     if status:
         raise AccessRefused(f"cannot find the process environment block: status {status:#x}")
     return int(info.PebBaseAddress)
