@@ -44,6 +44,7 @@ enum { NT_DLL_LOADED = 1, NT_DLL_UNLOADED = 2 };
 typedef void NTAPI nt_dll_callback(ULONG reason, const nt_dll_notification *data, void *context);
 typedef NTSTATUS NTAPI nt_register_dll_notification(ULONG flags, nt_dll_callback *callback, void *context,
                                                     void **cookie);
+typedef NTSTATUS NTAPI nt_unregister_dll_notification(void *cookie);
 
 NTSTATUS NTAPI NtCreateSection(HANDLE *section, ACCESS_MASK access, OBJECT_ATTRIBUTES *attributes, LARGE_INTEGER *size,
                                ULONG protection, ULONG allocation, HANDLE file);

@@ -38,6 +38,8 @@ static DWORD NTAPI writer(void *argument)
     }
     set_writer(s, NULL);
     ct_drain(s);
+    ct_release(s);
+    ct_tidy();
     return 0;
 }
 
@@ -50,26 +52,30 @@ static DWORD NTAPI coarse_clock(void *argument)
         for (int i = 0; i < 16; i++)
             __builtin_ia32_pause();
     }
+    ct_release(s);
     return 0;
 }
 
-/* The thread must not record: not what DLLs do at its start, nor at its end. So its cursor is set before it runs. */
+/* The thread must not record, and the program's DLLs need not hear of it. So it is no thread to the loader, and its
+ * cursor is set before it runs. */
 static bool start_thread(DWORD(NTAPI *entry)(void *), struct session *s)
 {
-    enum { CREATE_STOPPED = 1, STACK = 0x10000 };
+    enum { CREATE_STOPPED = 1, NOT_FOR_DLLS = 2, STACK = 0x10000 };
     HANDLE thread;
     char *teb = NULL;
     nt_thread_attributes wanted = {sizeof wanted, NT_ATTRIBUTE_TEB, sizeof teb, &teb, NULL};
     if (!NT_SUCCESS(NtCreateThreadEx(&thread, THREAD_ALL_ACCESS, NULL, NT_PROCESS, (void *)(uintptr_t)entry, s,
-                                     CREATE_STOPPED, 0, STACK, STACK, &wanted)))
+                                     CREATE_STOPPED | NOT_FOR_DLLS, 0, STACK, STACK, &wanted)))
         return false;
+    __atomic_fetch_add(&s->users, 1, __ATOMIC_SEQ_CST);
     uint64_t cursor = ct_units_of(ct_busy_block);
-    bool muted =
-        teb && NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, teb + ct_cursor_offset, &cursor, sizeof cursor, NULL));
-    if (muted)
+    bool muted = teb && NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, teb + s->cursor, &cursor, sizeof cursor, NULL));
+    if (muted) {
         NtResumeThread(thread, NULL);
-    else
+    } else {
         NtTerminateThread(thread, 0);
+        ct_release(s);
+    }
     NtClose(thread);
     return muted;
 }
@@ -93,8 +99,8 @@ void ct_wake_writer(struct session *s)
 bool ct_wait_for_room(struct session *s)
 {
     static const LARGE_INTEGER pause = MILLISECONDS(20);
-    if (s->host_process) {
-        NTSTATUS status = NtWaitForSingleObject(s->host_process, FALSE, (LARGE_INTEGER *)&pause);
+    if (s->given.host_process) {
+        NTSTATUS status = NtWaitForSingleObject(ct_handle(s->given.host_process), FALSE, (LARGE_INTEGER *)&pause);
         if (status == STATUS_WAIT_0 || status == STATUS_TIMEOUT)
             return status == STATUS_WAIT_0;
     }

@@ -1,6 +1,7 @@
 # The slow path of inline event code: called, with the stack at any alignment and every register and flag live, when a
 # thread's block is full or it has none. Everything is as before when it returns, but for the thread's cursor.
 #
+#   [rbp+16]  return address: which entry it came through
 #   [rbp+8]   flags
 #   [rbp+0]   rbp
 #   [rbp-56]  rax, rcx, rdx, r8..r11: what C code may change (it keeps the others itself)
@@ -15,8 +16,17 @@
     .set XSAVE_HEADER, 512
 
     .text
-    .globl ct_slow_path
-    .def ct_slow_path; .scl 2; .type 32; .endef
+# One entry for each TLS slot that may hold the cursor. An entry is a leaf to the unwinder: it leaves the stack alone.
+    .globl ct_slow_paths
+    .p2align 4
+ct_slow_paths:
+    .rept 64
+    call ct_slow_path
+    ret
+    .p2align 3
+    .endr
+
+    .def ct_slow_path; .scl 3; .type 32; .endef
     .p2align 4
     .seh_proc ct_slow_path
 ct_slow_path:
@@ -54,6 +64,7 @@ ct_slow_path:
     .endr
     xsave64 [rsp]
     sub rsp, 32
+    mov rcx, [rbp + 16]
     call ct_refill
     add rsp, 32
     mov eax, [rip + ct_xsave_mask]
@@ -63,6 +74,7 @@ ct_slow_path:
 
 1:  fxsave64 [rsp]
     sub rsp, 32
+    mov rcx, [rbp + 16]
     call ct_refill
     add rsp, 32
     fxrstor64 [rsp]

@@ -52,6 +52,8 @@ MEM_COMMIT_RESERVE = 0x3000
 MEM_RELEASE = 0x8000
 MEM_COMMIT = 0x1000
 MEM_FREE = 0x10000
+MEM_MAPPED = 0x40000
+PAGE_GUARD = 0x100
 
 # Debug events
 EXCEPTION_DEBUG_EVENT = 1
@@ -130,6 +132,20 @@ class ProcessBasicInformation(ctypes.Structure):
         ("BasePriority", c_uint64),
         ("UniqueProcessId", c_uint64),
         ("InheritedFromUniqueProcessId", c_uint64),
+    ]
+
+
+class ThreadBasicInformation(ctypes.Structure):
+    """THREAD_BASIC_INFORMATION, 64-bit."""
+
+    _fields_ = [
+        ("ExitStatus", c_uint64),
+        ("TebBaseAddress", c_uint64),
+        ("UniqueProcess", c_uint64),
+        ("UniqueThread", c_uint64),
+        ("AffinityMask", c_uint64),
+        ("Priority", c_uint32),
+        ("BasePriority", c_uint32),
     ]
 
 
@@ -300,6 +316,7 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
 }
 _NTDLL: dict[str, tuple[Any, list[Any]]] = {
     "NtQueryInformationProcess": (c_uint32, [c_void_p, c_uint32, c_void_p, c_uint32, c_void_p]),
+    "NtQueryInformationThread": (c_uint32, [c_void_p, c_uint32, c_void_p, c_uint32, c_void_p]),
 }
 
 

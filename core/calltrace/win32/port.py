@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 
@@ -52,6 +53,7 @@ _STUB = bytearray.fromhex(
 )
 _STUB_RETURNED, _STUB_EXIT_THREAD, _STUB_RAISED, _STUB_TABLE = 0x06, 0x0E, 0x18, 0x30
 _NOP = b"\x90"
+_REGISTERS = [field.name for field in dataclasses.fields(Registers)]  # api.Context has them capitalized
 _RETURNED = 0  # how a call ended, else the code of its exception
 
 
@@ -228,6 +230,19 @@ class Win32Port:
         if not api.kernel32().VirtualFreeEx(self._process, address, 0, api.MEM_RELEASE):
             raise self._failure(f"free the memory at {address:#x}")
 
+    def writable(self) -> Iterator[tuple[int, int]]:
+        """Start and end of the ranges of heaps, stacks and modules' data."""
+        address = 0
+        while (info := self._query(address)) is not None:
+            address = info.BaseAddress + info.RegionSize
+            if (
+                info.State == api.MEM_COMMIT
+                and info.Type != api.MEM_MAPPED
+                and info.Protect & api.PAGES_WRITABLE
+                and not info.Protect & api.PAGE_GUARD
+            ):
+                yield info.BaseAddress, address
+
     # Modules
 
     def modules(self) -> list[TargetModule]:
@@ -244,13 +259,27 @@ class Win32Port:
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
         context = self._context(thread)
-        return Registers(context.Rip, context.Rsp)
+        return Registers(**{name: getattr(context, name.capitalize()) for name in _REGISTERS})
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        """Let `thread` go on at VA `rip`."""
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        """Let `thread` go on with these."""
         context = self._context(thread)
-        context.Rip = rip
+        for name in _REGISTERS:
+            setattr(context, name.capitalize(), getattr(registers, name))
         self._set_context(thread, context)
+
+    def teb(self, thread: int) -> int:
+        """The VA of the thread environment block of `thread`."""
+        self._require_stop()
+        info = api.ThreadBasicInformation()
+        status = api.ntdll().NtQueryInformationThread(
+            self._thread_handle(thread), 0, ctypes.byref(info), ctypes.sizeof(info), None
+        )
+        if status:
+            raise self._unless_ended(
+                AccessRefused(f"cannot find the environment block of thread {thread}: status {status:#x}")
+            )
+        return int(info.TebBaseAddress)
 
     def call(self, function: int, *arguments: int) -> int:
         """Call `function` on the stopped thread, the others frozen for at most FROZEN_SECONDS."""
