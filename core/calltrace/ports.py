@@ -121,7 +121,7 @@ class Threads(Protocol):
     """The threads of a stopped target. Each method raises EngineError while it runs."""
 
     def threads(self) -> list[int]:
-        """The ids of all threads."""
+        """The ids of all threads that have not ended."""
         ...
 
     def registers(self, thread: int) -> Registers:

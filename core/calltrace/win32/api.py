@@ -29,7 +29,7 @@ DUPLICATE_SAME_ACCESS = 2
 FSCTL_SET_SPARSE = 0x900C4
 # terminate, create thread, memory operation/read/write, duplicate handles, query, suspend; SYNCHRONIZE
 PROCESS_RIGHTS = 0x0001 | 0x0002 | 0x0008 | 0x0010 | 0x0020 | 0x0040 | 0x0400 | 0x0800 | SYNCHRONIZE
-THREAD_RIGHTS = 0x0002 | 0x0008 | 0x0010 | 0x0040  # suspend, get and set context, query
+THREAD_RIGHTS = 0x0002 | 0x0008 | 0x0010 | 0x0040 | SYNCHRONIZE  # suspend, get and set context, query
 
 # Errors
 ERROR_FILE_NOT_FOUND = 2

@@ -110,10 +110,12 @@ class Win32Port:
             return
         kernel32 = api.kernel32()
         self._remove_stub()
-        with self._frozen(list(self._thread_handles)):  # so that nothing happens between answer and farewell
+        with self._frozen(list(self._thread_handles)) as frozen:  # so that nothing happens before the farewell
             if self._event is not None:
                 kernel32.ContinueDebugEvent(self.process_id, *self._event)
                 self._event = None
+            with contextlib.suppress(CalltraceError):  # a lost target
+                self._answer_waiting(frozen)
             kernel32.DebugActiveProcessStop(self.process_id)
             self._clear_being_debugged()
         self._end_debugging()
@@ -252,9 +254,12 @@ class Win32Port:
     # Threads
 
     def threads(self) -> list[int]:
-        """The ids of the target's threads."""
+        """The ids of the target's threads; of one that has ended we may still have to hear."""
         self._require_stop()
-        return list(self._thread_handles)
+        wait = api.kernel32().WaitForSingleObject
+        return [
+            thread for thread, handle in self._thread_handles.items() if wait(handle, 0) != api.WAIT_OBJECT_0
+        ]
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
@@ -335,6 +340,18 @@ class Win32Port:
             raise EngineError(f"process {event.dwProcessId} is debugged beside {self.process_id}")
         self._note(event)
         return event
+
+    def _answer_waiting(self, frozen: list[int]) -> None:
+        """Answer the events that threads, all of them frozen now, raised while the target was stopped.
+
+        An exception among them would be taken for handled, and lost, if we left it unanswered. Threads that we
+        hear of only now are frozen, too.
+        """
+        while (event := self._next_event(time.monotonic())) is not None:
+            thread = event.dwThreadId
+            if event.dwDebugEventCode == api.CREATE_THREAD_DEBUG_EVENT and self._freeze(thread):
+                frozen.append(thread)
+            self._answer(event)
 
     def _note(self, event: api.DebugEvent) -> None:
         """Keep the tables of threads and modules, and close what the event hands over."""
@@ -443,18 +460,19 @@ class Win32Port:
             self._thread_handles[thread] = handle
 
     @contextlib.contextmanager
-    def _frozen(self, threads: Sequence[int]) -> Iterator[None]:
-        kernel32 = api.kernel32()
-        frozen = []
-        for thread in threads:
-            if kernel32.SuspendThread(self._thread_handles[thread]) != 0xFFFFFFFF:
-                frozen.append(thread)
+    def _frozen(self, threads: Sequence[int]) -> Iterator[list[int]]:
+        """Suspend threads for a while; those in the list, which may be added to, go on afterwards."""
+        frozen = [thread for thread in threads if self._freeze(thread)]
         try:
-            yield
+            yield frozen
         finally:
             for thread in frozen:
                 if thread in self._thread_handles:
-                    kernel32.ResumeThread(self._thread_handles[thread])
+                    api.kernel32().ResumeThread(self._thread_handles[thread])
+
+    def _freeze(self, thread: int) -> bool:
+        handle = self._thread_handles.get(thread)
+        return handle is not None and api.kernel32().SuspendThread(handle) != 0xFFFFFFFF
 
     def _require_stop(self) -> int:
         if self._event is None:
