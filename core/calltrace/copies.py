@@ -6,7 +6,8 @@ the program; whoever keeps one wastes memory. So everything that is not known co
 
 - Any register of any thread, and any aligned word of its stack from the stack pointer up, that holds an
   address in the code of the copies. That covers return addresses, contexts of exceptions in flight, and
-  whoever set up a jump buffer, since it has called something since.
+  whoever set up a jump buffer, since it has called something since. What the recorder's slow path has left
+  there is no reference: it tells when it has returned.
 - Any aligned word of other writable memory that holds a return address there: stacks of fibers and of other
   coroutines, which no thread stands on just now, and their saved contexts.
 """
@@ -19,13 +20,13 @@ import functools
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from ctypes import POINTER, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_uint32, c_uint64
 
 from calltrace import native
 from calltrace.errors import AccessRefused
 from calltrace.patches import Patch, restore
-from calltrace.ports import Port, TargetModule
-from calltrace.recorder import Code, CodeState, Recorder
+from calltrace.ports import Port, Registers, TargetModule
+from calltrace.recorder import DLL, Code, CodeState, Recorder
 
 PATCH = struct.Struct("<II8s8s")  # struct ct_patch
 
@@ -34,6 +35,7 @@ _PIECE = 1 << 20
 _UNIT_MAX = 8  # bytes of one unit of a trace
 _TEB_STACK, _TEB_ALLOCATION = 0x08, 0x1478  # StackBase, then StackLimit; DeallocationStack
 _JUMP, _SHORT_JUMP = 0xE9, 0xEB
+_SLOW_PATH = 0x400  # in a region: the thunk through which event code calls it (native/planner/compose.c)
 
 
 def pack_patches(patches: Sequence[Patch]) -> bytes:
@@ -76,7 +78,7 @@ def withdraw(port: Port, recorder: Recorder, codes: Iterable[Code], progress: Ca
 def free_unused(port: Port, recorder: Recorder) -> int:
     """Free the copies of stopped recordings that nothing refers to; the number of bytes that stay."""
     left = [code for code in recorder.codes() if code.state in (CodeState.LEFT, CodeState.UNLOADED)]
-    used = _referenced(port, [(code.region, code.region + code.code_size) for code in left])
+    used = _referenced(port, left)
     stay = 0
     for index, code in enumerate(left):
         if index in used:
@@ -95,9 +97,13 @@ def _patches(port: Port, code: Code) -> list[Patch]:
 def _jumps(base: int, patches: Iterable[Patch]) -> Iterator[tuple[int, int]]:
     for rva, _, new in patches:
         if new[0] == _JUMP:
-            yield base + rva, base + rva + 5 + int.from_bytes(new[1:5], "little", signed=True)
+            yield base + rva, base + rva + 5 + _signed(new[1:5])
         elif new[0] == _SHORT_JUMP:
-            yield base + rva, base + rva + 2 + int.from_bytes(new[1:2], "little", signed=True)
+            yield base + rva, base + rva + 2 + _signed(new[1:2])
+
+
+def _signed(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
 
 
 def _is_unit(port: Port, thread: int, cursor: int, value: int) -> bool:
@@ -113,89 +119,114 @@ class _Span(ctypes.LittleEndianStructure):
 @functools.cache
 def _engine() -> ctypes.CDLL:
     library = native.library()
-    library.ct_find_values.argtypes = [c_void_p, c_uint64, POINTER(_Span), c_uint32, c_void_p, c_uint32]
+    library.ct_find_values.argtypes = [c_char_p, c_uint32, POINTER(_Span), c_uint32, POINTER(c_uint32)]
     library.ct_find_values.restype = c_uint32
     return library
 
 
 class _Search:
-    """Which of some ranges of code are referred to."""
+    """Which of some copies are referred to."""
 
-    def __init__(self, port: Port, ranges: Sequence[tuple[int, int]]) -> None:
-        self.used: set[int] = set()  # indexes of ranges
+    def __init__(self, port: Port, codes: Sequence[Code]) -> None:
+        self.used: set[int] = set()  # indexes of codes
         self._port = port
-        self._ranges = sorted((start, end, index) for index, (start, end) in enumerate(ranges))
+        self._ranges = sorted(
+            (code.region, code.region + code.code_size, at) for at, code in enumerate(codes)
+        )
         self._starts = [start for start, _, _ in self._ranges]
-        self._spans = (_Span * len(ranges))(*(_Span(*span) for span in ranges))
-        self._found = (c_uint64 * (_PIECE // 8))()
-        self._code: dict[int, bytes] = {}
+        self._spans = (_Span * len(codes))(*(_Span(start, end) for start, end, _ in self._ranges))
+        self._found = (c_uint32 * (_PIECE // 8))()
+        self._bytes: dict[int, bytes] = {}
+        self._recorder = next(module for module in port.modules() if module.name.lower() == DLL)
 
     @property
     def is_over(self) -> bool:
+        """Whether all are."""
         return len(self.used) == len(self._ranges)
 
-    def value(self, value: int) -> None:
-        """Whatever points into a range refers to it."""
-        index, _ = self._range_of(value)
-        if index is not None:
-            self.used.add(index)
+    def registers(self, registers: Registers) -> None:
+        """Whatever points into copies refers to them."""
+        for value in dataclasses.astuple(registers):
+            self._refer(self._range_of(value))
 
-    def return_address(self, value: int) -> None:
-        """Only what points behind a call does."""
-        index, start = self._range_of(value)
-        if index is None or index in self.used:
-            return
-        code = self._code.get(index)
-        if code is None:
-            end = next(end for _, end, number in self._ranges if number == index)
-            code = self._code[index] = self._port.read(start, end - start)
-        if _is_behind_call(code, value - start):
-            self.used.add(index)
+    def stack(self, start: int, end: int) -> None:
+        """Whatever points into copies refers to them, but for where the slow path has returned already."""
+        below = 0
+        for place, data, found in self._pieces(start, end):
+            words = memoryview(data).cast("Q")
+            for index in found:
+                range_ = self._range_of(words[index])
+                inner = words[index - 1] if index else below
+                if (
+                    place + 8 * index == start
+                    or not self._is_behind_slow_path(range_, words[index])
+                    or (self._recorder.base <= inner < self._recorder.end)
+                ):
+                    self._refer(range_)
+            below = words[-1]
 
-    def memory(self, start: int, end: int, found: Callable[[int], None]) -> None:
-        """Give `found` every aligned word in [start, end) that points into a range."""
-        start = -(-start // 8) * 8
-        for place in range(start, end, _PIECE):
+    def memory(self, start: int, end: int) -> None:
+        """Only what points behind a call in copies refers to them."""
+        for _, data, found in self._pieces(start, end):
+            words = memoryview(data).cast("Q")
+            for index in found:
+                range_ = self._range_of(words[index])
+                if range_ and range_[2] not in self.used:
+                    code = self._code(range_)
+                    if _is_behind_call(code, words[index] - range_[0]):
+                        self._refer(range_)
+
+    def _pieces(self, start: int, end: int) -> Iterator[tuple[int, bytes, Sequence[int]]]:
+        """The aligned words of [start, end): address and bytes of each piece, indexes of those into copies."""
+        for place in range(-(-start // 8) * 8, end & -8, _PIECE):
             if self.is_over:
                 return
-            data = self._port.read(place, min(_PIECE, end - place))
-            count = _engine().ct_find_values(
-                data, len(data) // 8, self._spans, len(self._spans), self._found, len(self._found)
-            )
-            for value in set(self._found[:count]):
-                found(value)
+            data = self._port.read(place, min(_PIECE, (end & -8) - place))
+            count = _engine().ct_find_values(data, len(data) // 8, self._spans, len(self._spans), self._found)
+            yield place, data, self._found[:count]
 
-    def _range_of(self, value: int) -> tuple[int | None, int]:
+    def _range_of(self, value: int) -> tuple[int, int, int] | None:
         at = bisect_right(self._starts, value) - 1
-        if at >= 0:
-            start, end, index = self._ranges[at]
-            if value < end:
-                return index, start
-        return None, 0
+        return self._ranges[at] if at >= 0 and value < self._ranges[at][1] else None
+
+    def _refer(self, range_: tuple[int, int, int] | None) -> None:
+        if range_:
+            self.used.add(range_[2])
+
+    def _code(self, range_: tuple[int, int, int]) -> bytes:
+        start, end, index = range_
+        if index not in self._bytes:
+            self._bytes[index] = self._port.read(start, end - start)
+        return self._bytes[index]
+
+    def _is_behind_slow_path(self, range_: tuple[int, int, int] | None, value: int) -> bool:
+        if not range_:
+            return False
+        code, at = self._code(range_), value - range_[0]
+        return code[at - 5 : at - 4] == b"\xe8" and at + _signed(code[at - 4 : at]) == _SLOW_PATH
 
 
-def _referenced(port: Port, ranges: Sequence[tuple[int, int]]) -> set[int]:
-    """The indexes of those ranges of code that anything in the stopped target may return to."""
-    if not ranges:
+def _referenced(port: Port, codes: Sequence[Code]) -> set[int]:
+    """The indexes of those copies that anything in the stopped target may return to."""
+    if not codes:
         return set()
-    search = _Search(port, ranges)
+    search = _Search(port, codes)
     try:
         stacks = []
         for thread in port.threads():
             registers = port.registers(thread)
-            for value in dataclasses.astuple(registers):
-                search.value(value)
+            search.registers(registers)
             base, limit, allocation = _stack(port, thread)
             if limit <= registers.rsp <= base:
-                search.memory(registers.rsp, base, search.value)
+                search.stack(registers.rsp, base)
                 stacks.append((allocation, base))
         others = list(_without(port.writable(), sorted(stacks)))
         if sum(end - start for start, end in others) > _MOST:
-            return set(range(len(ranges)))
+            return set(range(len(codes)))
         for start, end in others:
-            search.memory(start, end, search.return_address)
+            search.memory(start, end)
     except AccessRefused:
-        return set(range(len(ranges)))
+        return set(range(len(codes)))
     return search.used
 
 

@@ -166,10 +166,11 @@ class Tracing:
             self._loads = LoadSignals.create()
         if self._recorder is None:
             self._recorder = Recorder(self._port)
-        if self._recorder.is_orphaned():
-            self._progress("the calltrace that records this process has died: its recording ends here")
-            self._end_recording(None)
-        copies.free_unused(self._port, self._recorder)
+            if self._recorder.is_orphaned():
+                self._progress("the calltrace that records this process has died: its recording ends here")
+                self._end_recording(None)
+            else:
+                copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
         self._instrument_stopped(program)

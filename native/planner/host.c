@@ -11,9 +11,9 @@ CT_EXPORT uint64_t ct_tsc(void);
 /* Takes `length` bytes at the end of a trace that a target may be appending to; their offset in the file. */
 CT_EXPORT uint64_t ct_reserve(struct ct_file_header *header, uint64_t length);
 
-/* Which of `words` lie in one of the spans: written to `found`, up to `capacity` of them; how many were written. */
-CT_EXPORT uint32_t ct_find_values(const uint64_t *words, uint64_t count, const struct ct_span *spans,
-                                  uint32_t span_count, uint64_t *found, uint32_t capacity);
+/* Which of `words` lie in one of the spans: their indexes go to `found`, which has room for all. How many they are. */
+CT_EXPORT uint32_t ct_find_values(const uint64_t *words, uint32_t count, const struct ct_span *spans,
+                                  uint32_t span_count, uint32_t *found);
 
 uint64_t ct_tsc(void)
 {
@@ -25,8 +25,8 @@ uint64_t ct_reserve(struct ct_file_header *header, uint64_t length)
     return __atomic_fetch_add(&header->append_end, length, __ATOMIC_SEQ_CST);
 }
 
-uint32_t ct_find_values(const uint64_t *words, uint64_t count, const struct ct_span *spans, uint32_t span_count,
-                        uint64_t *found, uint32_t capacity)
+uint32_t ct_find_values(const uint64_t *words, uint32_t count, const struct ct_span *spans, uint32_t span_count,
+                        uint32_t *found)
 {
     uint64_t low = UINT64_MAX, high = 0;
     for (uint32_t i = 0; i < span_count; i++) {
@@ -34,13 +34,13 @@ uint32_t ct_find_values(const uint64_t *words, uint64_t count, const struct ct_s
         high = spans[i].end > high ? spans[i].end : high;
     }
     uint32_t written = 0;
-    for (uint64_t at = 0; at < count && written < capacity; at++) {
+    for (uint32_t at = 0; at < count; at++) {
         if (words[at] - low >= high - low) {
             continue;
         }
         for (uint32_t i = 0; i < span_count; i++) {
             if (words[at] - spans[i].start < spans[i].end - spans[i].start) {
-                found[written++] = words[at];
+                found[written++] = at;
                 break;
             }
         }

@@ -300,7 +300,7 @@ void ct_move_cursor(struct session *s, uint64_t cursor)
 
 void ct_refill(const char *from)
 {
-    uint64_t offset = CT_TLS_OFFSET + ((uint64_t)(from - ct_slow_paths) & ~7ull);
+    uint64_t offset = CT_TLS_OFFSET + (uint64_t)(from - ct_slow_paths) / 16 * 8;
     uint64_t cursor = ct_cursor(offset);
     struct ct_events *block = ct_block_of(cursor);
     if (block == ct_busy_block) {

@@ -289,7 +289,7 @@ static uint32_t start(struct ct_start *request)
 
     request->cursor = s->cursor;
     memcpy(request->scratch, scratch_offsets, sizeof request->scratch);
-    request->slow_path = (uint64_t)(uintptr_t)ct_slow_paths + (s->cursor - CT_TLS_OFFSET);
+    request->slow_path = (uint64_t)(uintptr_t)ct_slow_paths + 2 * (s->cursor - CT_TLS_OFFSET);
     request->coarse_clock = (uint64_t)(uintptr_t)&ct_coarse_clock;
     return CT_RECORDER_OK;
 }

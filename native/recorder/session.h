@@ -189,7 +189,7 @@ void ct_release(struct session *s);
  * so it is for calls of the host and for our own threads. */
 void ct_tidy(void);
 
-/* slow_path.S: where event code enters the recorder: 8 bytes of code for each TLS slot that may hold its cursor. */
+/* slow_path.S: where event code enters the recorder: 16 bytes of code for each TLS slot that may hold its cursor. */
 extern const char ct_slow_paths[];
 #define CT_TLS_OFFSET 0x1480u /* in the TEB, of the first of 64 slots of 8 bytes */
 

@@ -17,13 +17,16 @@
 
     .text
 # One entry for each TLS slot that may hold the cursor. An entry is a leaf to the unwinder: it leaves the stack alone.
+# What stays there below the caller's return address tells whoever looks at the stack whether that is still in use: the
+# address behind the call, or zero.
     .globl ct_slow_paths
     .p2align 4
 ct_slow_paths:
     .rept 64
     call ct_slow_path
+    mov qword ptr [rsp - 8], 0
     ret
-    .p2align 3
+    .p2align 4
     .endr
 
     .def ct_slow_path; .scl 3; .type 32; .endef

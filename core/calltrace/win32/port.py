@@ -21,6 +21,7 @@ from calltrace.win32.exports import export_address
 STOP_SECONDS = 20.0  # from asking for a stop to its breakpoint
 FROZEN_SECONDS = 2.0  # how long a call may take while the other threads are frozen
 CALL_SECONDS = 15.0  # how long a call may take in all
+_BREAK_IN_MS = 1000  # for a break-in thread to end after the target was let go
 _SLICE_MS = 100  # waits are cut into slices, so that Ctrl+C is noticed between them
 
 _ALLOCATION = 0x10000  # the system's allocation granularity, bytes
@@ -69,6 +70,7 @@ class Win32Port:
         self._module_paths: dict[int, str] = {}  # base -> path, in order of loading
         self._event: tuple[int, int] | None = None  # unanswered: thread id, how to answer it
         self._stub = 0  # VA of the call stub, 0 = none
+        self._break_in = 0  # the thread that the system made to stop the target last time: a handle, 0 = none
 
     # Control
 
@@ -78,11 +80,14 @@ class Win32Port:
 
     def stop(self) -> None:
         """Become the target's debugger again and wait for the break-in."""
+        self._await_break_in()
         if not api.kernel32().DebugActiveProcess(self.process_id):
             why = api.error_text(api.last_error())
             raise self._unless_ended(AccessRefused(f"cannot stop process {self.process_id}: {why}"))
         api.kernel32().DebugSetProcessKillOnExit(0)
         self.wait_for_break()
+        assert self._event is not None
+        self._break_in = api.kernel32().OpenThread(api.SYNCHRONIZE, 0, self._event[0]) or 0
 
     def wait_for_break(self) -> None:
         """Wait for the first breakpoint of a process this thread has just begun to debug.
@@ -110,7 +115,9 @@ class Win32Port:
             return
         kernel32 = api.kernel32()
         self._remove_stub()
-        with self._frozen(list(self._thread_handles)) as frozen:  # so that nothing happens before the farewell
+        with self._frozen(
+            list(self._thread_handles)
+        ) as frozen:  # so that nothing happens before the farewell
             if self._event is not None:
                 kernel32.ContinueDebugEvent(self.process_id, *self._event)
                 self._event = None
@@ -123,6 +130,8 @@ class Win32Port:
     def close(self) -> None:
         """Detach, and give up the process handle; the port is of no further use."""
         self.detach()
+        if self._break_in:
+            api.kernel32().CloseHandle(self._break_in)
         api.kernel32().CloseHandle(self._process)
 
     def terminate(self) -> None:
@@ -324,6 +333,13 @@ class Win32Port:
 
     # Debug events
 
+    def _await_break_in(self) -> None:
+        """Wait for the last break-in thread's end: Wine cannot read the registers of one that is leaving."""
+        if self._break_in:
+            api.kernel32().WaitForSingleObject(self._break_in, _BREAK_IN_MS)
+            api.kernel32().CloseHandle(self._break_in)
+            self._break_in = 0
+
     def _next_event(self, deadline: float) -> api.DebugEvent | None:
         """The next debug event, already noted in our tables; None at the deadline. TargetLost at its end."""
         event = api.DebugEvent()
@@ -344,8 +360,8 @@ class Win32Port:
     def _answer_waiting(self, frozen: list[int]) -> None:
         """Answer the events that threads, all of them frozen now, raised while the target was stopped.
 
-        An exception among them would be taken for handled, and lost, if we left it unanswered. Threads that we
-        hear of only now are frozen, too.
+        An exception among them would be taken for handled, and lost, if we left it unanswered. Threads that
+        we hear of only now are frozen, too.
         """
         while (event := self._next_event(time.monotonic())) is not None:
             thread = event.dwThreadId
