@@ -177,7 +177,7 @@ class _Search:
                         self._refer(range_)
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[int, bytes, Sequence[int]]]:
-        """The aligned words of [start, end): address and bytes of each piece, indexes of those into copies."""
+        """The aligned words of [start, end): address and bytes of each piece, indexes of those to copies."""
         for place in range(-(-start // 8) * 8, end & -8, _PIECE):
             if self.is_over:
                 return

@@ -40,6 +40,7 @@ _STATUS_TEXTS = {
     6: "another recording is under way in this process",
     7: "the process has no memory left",
 }
+_BUSY = 8
 _HZ_SECONDS = 0.05  # shortest time over which the counter's frequency is measured
 _RELEASE_SECONDS = 2.0  # for the recorder's threads in the target to end
 
@@ -335,9 +336,15 @@ class Recorder:
         """Forget copies in the stopped target; their memory is the caller's to free."""
         self._call_with("ct_remove_code", code)
 
-    def stop(self) -> None:
-        """Let no thread of the stopped target record any more; copies may go on running."""
-        self._call("ct_stop")
+    def stop(self) -> bool:
+        """Let no thread of the stopped target record any more; copies may go on running.
+
+        False if that was not possible just now. Threads have gone on since, then, and are stopped again.
+        """
+        if self._call("ct_stop") != _BUSY:
+            return True
+        self._call("ct_await")
+        return False
 
     def wait_for_release(self) -> None:
         """Wait until the running target has closed the trace files of recordings that were stopped."""

@@ -251,7 +251,8 @@ class Tracing:
         if answered and answered.region not in {code.region for code in codes}:
             codes.append(answered)
         copies.withdraw(port, recorder, codes, self._progress)
-        recorder.stop()
+        while not recorder.stop():
+            copies.withdraw(port, recorder, codes, self._progress)
         if answered and answered.region not in {code.region for code in recorder.codes()}:
             port.free(answered.region)
         copies.free_unused(port, recorder)

@@ -31,6 +31,7 @@ enum ct_recorder_status {
     CT_RECORDER_NOT_STARTED = 5,
     CT_RECORDER_TWICE = 6,     /* already recording into another file */
     CT_RECORDER_NO_MEMORY = 7, /* also: too many copies are left of earlier recordings */
+    CT_RECORDER_BUSY = 8,      /* a thread that does not run now is in the way: call ct_await, then try again */
 };
 
 enum ct_start_flags { CT_START_NOTIFY_LOADS = 1 /* tell the host of each module load, and wait for its answer */ };
@@ -97,6 +98,9 @@ struct ct_recorder {
  *
  * uint32_t ct_stop(void): record nothing more in any thread; copies may go on running. The host has put the original
  * bytes back, and has set RCX to ct_recorder.nowhere in each thread that stands in event code with a unit's address
- * there: the trace file is unmapped once the DLL's own threads have ended, soon after the target goes on. */
+ * there: the trace file is unmapped once the DLL's own threads have ended, soon after the target goes on. It never
+ * waits, so that no other thread need run meanwhile.
+ *
+ * uint32_t ct_await(void): wait, if need be, for another thread, which must be able to run. */
 
 #endif

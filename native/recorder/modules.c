@@ -97,14 +97,22 @@ bool ct_has_code(uint32_t cursor)
     return false;
 }
 
-void ct_leave_code(struct session *s)
+bool ct_leave_code(struct session *s)
 {
-    ct_lock(&codes_lock);
+    if (!ct_swap32(&codes_lock, 0, 1))
+        return false;
     for (uint32_t i = 0; i < ct_recorder.code_count; i++)
         ct_swap32(&codes[i].state, CT_CODE_ACTIVE, CT_CODE_LEFT);
     ct_store32(&s->header->load_answer, 0); /* the host takes back what the thread has not come to register */
     if (s->given.load_answer)
         NtSetEvent(ct_handle(s->given.load_answer), NULL);
+    ct_unlock(&codes_lock);
+    return true;
+}
+
+void ct_await_code(void)
+{
+    ct_lock(&codes_lock);
     ct_unlock(&codes_lock);
 }
 

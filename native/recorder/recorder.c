@@ -318,9 +318,10 @@ static uint32_t stop(struct session *s)
 {
     if (!s)
         return CT_RECORDER_NOT_STARTED;
+    if (!ct_leave_code(s))
+        return CT_RECORDER_BUSY;
     ct_store32(&s->stopped, 1);
     ct_store32(&s->header->stop, 1);
-    ct_leave_code(s);
     ct_close_all(s);
     s->header->tsc_end = ct_rdtsc();
     ct_swap32(&s->header->state, CT_STATE_RECORDING, CT_STATE_STOPPED);
@@ -334,10 +335,19 @@ static uint32_t stop(struct session *s)
 
 __declspec(dllexport) uint32_t ct_stop(void)
 {
-    ct_lock(&sessions_lock);
+    if (!ct_swap32(&sessions_lock, 0, 1))
+        return CT_RECORDER_BUSY;
     uint32_t status = stop(ct_session);
     ct_unlock(&sessions_lock);
     return status;
+}
+
+__declspec(dllexport) uint32_t ct_await(void)
+{
+    ct_lock(&sessions_lock);
+    ct_unlock(&sessions_lock);
+    ct_await_code();
+    return CT_RECORDER_OK;
 }
 
 /* Every other thread has been terminated, wherever it was. */

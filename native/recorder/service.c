@@ -19,6 +19,7 @@ static DWORD NTAPI writer(void *argument)
     static const LARGE_INTEGER retry = MILLISECONDS(20), pause = MILLISECONDS(100);
     struct session *s = argument;
     HANDLE id;
+    __atomic_fetch_add(&s->running, 1, __ATOMIC_SEQ_CST);
     __asm__ volatile("movq %%gs:0x48, %0" : "=r"(id));
     set_writer(s, id);
     while (ct_recording(s)) {
@@ -47,6 +48,7 @@ static DWORD NTAPI writer(void *argument)
 static DWORD NTAPI coarse_clock(void *argument)
 {
     struct session *s = argument;
+    __atomic_fetch_add(&s->running, 1, __ATOMIC_SEQ_CST);
     while (ct_recording(s)) {
         __atomic_store_n(&ct_coarse_clock, ct_rdtsc() << 24, __ATOMIC_SEQ_CST);
         for (int i = 0; i < 16; i++)
@@ -71,7 +73,11 @@ static bool start_thread(DWORD(NTAPI *entry)(void *), struct session *s)
     uint64_t cursor = ct_units_of(ct_busy_block);
     bool muted = teb && NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, teb + s->cursor, &cursor, sizeof cursor, NULL));
     if (muted) {
+        /* Wine cannot stop a thread that is only being made, and somebody may want to as soon as we are back. */
+        uint32_t before = ct_load32(&s->running);
         NtResumeThread(thread, NULL);
+        for (int looks = 0; looks < 10000 && ct_load32(&s->running) == before; looks++)
+            NtYieldExecution();
     } else {
         NtTerminateThread(thread, 0);
         ct_release(s);

@@ -69,6 +69,7 @@ struct session {
     uint32_t leaving;      /* slots with their leaving mark set; atomic */
     HANDLE writer_id;      /* thread id of the writer while it runs, else NULL; atomic */
     uint32_t writer_idle;  /* it sleeps, or is about to; atomic */
+    uint32_t running;      /* how many threads of our own have begun; atomic */
 };
 
 /* The session being recorded, NULL while there is none; read it by ct_acquire. */
@@ -278,7 +279,11 @@ void ct_unwatch_modules(void);
 /* Are copies left of the recording with this cursor? */
 bool ct_has_code(uint32_t cursor);
 
-/* No jump leads to any copy any more, and no thread waits for the host's answer. */
-void ct_leave_code(struct session *s);
+/* No jump leads to any copy any more, and no thread waits for the host's answer. false: a thread is just changing the
+ * list of copies, and nothing was done. */
+bool ct_leave_code(struct session *s);
+
+/* Waits for that thread. */
+void ct_await_code(void);
 
 #endif

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,38 +69,43 @@ def usage(port: Win32Port) -> dict[str, int]:
     peb = process_environment_block(port._process)
     (bitmap,) = struct.unpack("<Q", port.read(peb + 0x78, 8))
     (bits,) = struct.unpack("<Q", port.read(bitmap + 8, 8))
+    regions, committed = memory(port)
+    own = Win32Port(api.kernel32().GetCurrentProcess(), os.getpid())
+    return {
+        "regions": regions,
+        "committed": committed,
+        "threads": len(port.threads()),
+        "tls": bin(int.from_bytes(port.read(bits, 8), "little")).count("1"),
+        "handles": handles(port.process_id),
+        "our_handles": handles(os.getpid()),
+        "our_memory": memory(own)[1],
+    }
+
+
+def handles(process_id: int) -> int:
+    """How many handles a process has, of the system's list of all (SystemHandleInformation)."""
+    size, needed = 1 << 20, ctypes.c_uint32()
+    while True:
+        store = ctypes.create_string_buffer(size)
+        status = ctypes.WinDLL("ntdll").NtQuerySystemInformation(16, store, size, ctypes.byref(needed))
+        if status & 0xFFFFFFFF != 0xC0000004:  # STATUS_INFO_LENGTH_MISMATCH
+            break
+        size *= 2
+    (count,) = struct.unpack_from("<I", store)
+    assert status == 0
+    assert count
+    return sum(struct.unpack_from("<I", store, 8 + 24 * at)[0] == process_id for at in range(count))
+
+
+def memory(port: Win32Port) -> tuple[int, int]:
+    """Committed memory of a target: how many allocations, how many bytes."""
     regions = committed = address = 0
     while (info := port._query(address)) is not None:
         address = info.BaseAddress + info.RegionSize
         if info.State == api.MEM_COMMIT:
             regions += info.BaseAddress == info.AllocationBase
             committed += info.RegionSize
-    return {
-        "regions": regions,
-        "committed": committed,
-        "threads": len(port.threads()),
-        "tls": bin(int.from_bytes(port.read(bits, 8), "little")).count("1"),
-        "handles": handles(port._process),
-        "our_handles": handles(api.kernel32().GetCurrentProcess()),
-        "our_memory": our_memory(),
-    }
-
-
-def handles(process: int) -> int:
-    count = ctypes.c_uint32()
-    function = ctypes.WinDLL("kernel32").GetProcessHandleCount
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    assert function(process, ctypes.byref(count))
-    return count.value
-
-
-def our_memory() -> int:
-    """Bytes committed in this process."""
-    counters = (ctypes.c_size_t * 10)(80)
-    function = ctypes.WinDLL("kernel32").K32GetProcessMemoryInfo
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
-    assert function(api.kernel32().GetCurrentProcess(), ctypes.byref(counters), 80)
-    return int(counters[9])
+    return regions, committed
 
 
 def cycles(
@@ -112,6 +119,7 @@ def cycles(
     target = Target(program, *plugins)
     port, lines = target.port, []
     tracing = session.Tracing(port, lines.append)
+    at_start = usage(port)
     left, used, seconds, done_with = [], {}, 0.0, []
     orders = {
         turns // 10: "block",
@@ -165,11 +173,48 @@ def cycles(
     return {
         "left": left,
         "used": list(used.values()),
+        "at_start": at_start,
         "at_end": at_end,
         "lines": lines[-3:],
         "milliseconds": seconds * 1000 / (turns / 2),
         "ended": target.end(),
     }
+
+
+def loads(program: str, plugin: str, file: str, times: int) -> dict[str, Any]:
+    """A traced plugin is loaded and unloaded `times` times; what the target holds at every tenth."""
+    child = subprocess.Popen(
+        [program, plugin, str(times)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdout
+    assert child.stdin
+    child.stdout.readline()
+    port = launch.attach(child.pid)
+    held: list[tuple[int, int, int]] = []
+    loaded = 0
+
+    def tell(line: str) -> None:
+        nonlocal loaded
+        if line.startswith(Path(plugin).name) and "instrumented" in line:
+            loaded += 1
+            if loaded % 10 == 0:
+                assert tracing._recorder
+                held.append((len(tracing._recorder.codes()), *memory(port)))
+
+    tracing = session.Tracing(port, tell)
+    trace = session.TraceOptions(modules=[Path(plugin).name])
+    tracing.start(trace, session.create_file(trace, Path(file), {}))
+    port.detach()
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    with ThreadPoolExecutor() as pool:
+        output = pool.submit(child.stdout.read)
+        tracing.wait_for_end()
+    tracing.finish(State.KILLED, port.exit_code())
+    return {"loaded": loaded, "held": held, "output": output.result().decode(), "exit_code": child.wait()}
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
  * answers. cycles [DLL]...: an exported plugin_work of each DLL is called, too.
  *
  * It says its process id, then obeys a line of input each: "block" lets a thread enter a function and wait there for
- * "unblock"; "fiber" lets one leave a fiber suspended inside a function, to be returned to at "resume"; "quit" ends it.
- * Each is answered by a line, after it has happened. The last line says how many answers were wrong: none.
+ * "unblock"; "fiber" lets one leave a fiber suspended inside a function, to be returned to at "resume"; "wash" lets
+ * every thread overwrite what earlier calls have left below its stack pointer; "quit" ends it. Each is answered by a
+ * line, after it has happened. The last line says how many answers were wrong: none.
  */
 #include <cstdio>
 #include <cstdlib>
@@ -12,7 +13,9 @@
 
 #include <windows.h>
 
-static volatile LONG ends, wrong;
+enum { THREADS = 10 };
+
+static volatile LONG begun, ends, wrong, washes, washed;
 static volatile LONG64 rounds;
 
 static void check(bool right)
@@ -79,6 +82,15 @@ __attribute__((noinline, noclone)) bool sorts(unsigned seed)
     return true;
 }
 
+__attribute__((noinline, noclone)) void wash()
+{
+    volatile char bytes[0x20000];
+    for (volatile char &byte : bytes) {
+        byte = 0;
+    }
+    InterlockedIncrement(&washed);
+}
+
 /* A deep stack, which sleeps at its end now and then. */
 __attribute__((noinline, noclone)) unsigned deep(unsigned n, bool sleeps)
 {
@@ -111,9 +123,19 @@ __attribute__((noinline, noclone)) void switch_inside(void *other)
 static unsigned (*plugins[8])(unsigned);
 static unsigned plugin_count;
 
+static void wash_if_told(LONG *seen)
+{
+    if (*seen != washes) {
+        *seen = washes;
+        wash();
+    }
+}
+
 static DWORD WINAPI work(void *argument)
 {
+    LONG seen = 0;
     unsigned kind = static_cast<unsigned>(reinterpret_cast<size_t>(argument));
+    InterlockedIncrement(&begun);
     for (unsigned n = 0; !ends; n++) {
         switch (kind % 4) {
         case 0:
@@ -131,6 +153,7 @@ static DWORD WINAPI work(void *argument)
         default:
             check(deep(300 + n % 50, n % 4 == 0) == 300 + n % 50);
         }
+        wash_if_told(&seen);
         if (InterlockedIncrement64(&rounds) % 16 == 0) {
             Sleep(1);
         }
@@ -141,8 +164,11 @@ static DWORD WINAPI work(void *argument)
 /* Threads that begin and end all the while. */
 static DWORD WINAPI breed(void *)
 {
+    LONG seen = 0;
+    InterlockedIncrement(&begun);
     while (!ends) {
         DWORD answer = 0;
+        wash_if_told(&seen);
         HANDLE thread = CreateThread(nullptr, 0x10000, short_life, reinterpret_cast<void *>(10), 0, nullptr);
         WaitForSingleObject(thread, INFINITE);
         GetExitCodeThread(thread, &answer);
@@ -194,6 +220,13 @@ static bool obey(const char *order)
     } else if (!std::strcmp(order, "unblock\n") || !std::strcmp(order, "resume\n")) {
         SetEvent(*order == 'u' ? gate : resumes);
         WaitForSingleObject(done, INFINITE);
+    } else if (!std::strcmp(order, "wash\n")) {
+        washed = 0;
+        InterlockedIncrement(&washes);
+        while (washed < THREADS) {
+            Sleep(1);
+        }
+        wash();
     } else {
         return false;
     }
@@ -204,7 +237,6 @@ static bool obey(const char *order)
 
 int main(int argc, char **argv)
 {
-    enum { THREADS = 10 };
     HANDLE threads[THREADS];
     for (int i = 1; i < argc; i++) {
         HMODULE plugin = LoadLibraryA(argv[i]);
@@ -217,6 +249,9 @@ int main(int argc, char **argv)
     resumes = CreateEventA(nullptr, FALSE, FALSE, nullptr);
     for (size_t i = 0; i < THREADS; i++) {
         threads[i] = CreateThread(nullptr, 0, i < THREADS - 1 ? work : breed, reinterpret_cast<void *>(i), 0, nullptr);
+    }
+    while (begun < THREADS) { // what is begun later would stay in a copy to its end
+        Sleep(1);
     }
     std::printf("process %lu\n", GetCurrentProcessId());
     std::fflush(stdout);

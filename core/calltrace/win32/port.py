@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +20,10 @@ from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 
 STOP_SECONDS = 20.0  # from asking for a stop to its breakpoint
-FROZEN_SECONDS = 2.0  # how long a call may take while the other threads are frozen
+FROZEN_SECONDS = 0.5  # how long a call may take while the other threads are frozen
 CALL_SECONDS = 15.0  # how long a call may take in all
+_STOP_ATTEMPTS = 5
+_ANSWER_SECONDS = 1.0  # for the registers of all threads
 _BREAK_IN_MS = 1000  # for a break-in thread to end after the target was let go
 _SLICE_MS = 100  # waits are cut into slices, so that Ctrl+C is noticed between them
 
@@ -69,7 +72,10 @@ class Win32Port:
         self._thread_handles: dict[int, int] = {}
         self._module_paths: dict[int, str] = {}  # base -> path, in order of loading
         self._event: tuple[int, int] | None = None  # unanswered: thread id, how to answer it
+        self._event_threads: list[tuple[int, int]] = []  # handles that came with events, and thread ids
+        self._event_processes: list[int] = []  # the same of the process
         self._stub = 0  # VA of the call stub, 0 = none
+        self._ntdll_functions: dict[str, int] = {}  # name -> VA
         self._break_in = 0  # the thread that the system made to stop the target last time: a handle, 0 = none
 
     # Control
@@ -80,6 +86,14 @@ class Win32Port:
 
     def stop(self) -> None:
         """Become the target's debugger again and wait for the break-in."""
+        for _ in range(_STOP_ATTEMPTS):
+            self._stop()
+            if self._threads_answer():
+                return
+            self.detach()
+        raise EngineError(f"process {self.process_id} has a thread that does not stop: try again")
+
+    def _stop(self) -> None:
         self._await_break_in()
         if not api.kernel32().DebugActiveProcess(self.process_id):
             why = api.error_text(api.last_error())
@@ -333,6 +347,23 @@ class Win32Port:
 
     # Debug events
 
+    def _threads_answer(self) -> bool:
+        """Whether the registers of all threads can be read.
+
+        Under Wine a thread that was stopped while it was being made never answers, and whoever asks waits for
+        ever: so it is somebody else who asks, who goes when the target goes on.
+        """
+        handles = list(self._thread_handles.values())
+
+        def ask() -> None:
+            for handle in handles:
+                api.kernel32().GetThreadContext(handle, ctypes.byref(api.new_context()))
+
+        asker = threading.Thread(target=ask, daemon=True)
+        asker.start()
+        asker.join(_ANSWER_SECONDS)
+        return not asker.is_alive()
+
     def _await_break_in(self) -> None:
         """Wait for the last break-in thread's end: Wine cannot read the registers of one that is leaving."""
         if self._break_in:
@@ -375,6 +406,8 @@ class Win32Port:
         if code == api.CREATE_PROCESS_DEBUG_EVENT:
             info = event.u.CreateProcessInfo
             self._module_paths = {info.lpBaseOfImage: self._module_path(info.lpBaseOfImage, info.hFile)}
+            self._event_processes.append(info.hProcess)
+            self._event_threads.append((info.hThread, event.dwThreadId))
             self._open_thread(event.dwThreadId)
         elif code == api.LOAD_DLL_DEBUG_EVENT:
             dll = event.u.LoadDll
@@ -382,6 +415,7 @@ class Win32Port:
         elif code == api.UNLOAD_DLL_DEBUG_EVENT:
             self._module_paths.pop(event.u.UnloadedDll, None)
         elif code == api.CREATE_THREAD_DEBUG_EVENT:
+            self._event_threads.append((event.u.CreateThread.hThread, event.dwThreadId))
             self._open_thread(event.dwThreadId)
         elif code == api.EXIT_THREAD_DEBUG_EVENT:
             handle = self._thread_handles.pop(event.dwThreadId, 0)
@@ -456,9 +490,18 @@ class Win32Port:
     def _end_debugging(self) -> None:
         self._debugging = False
         self._stub = 0
+        kernel32 = api.kernel32()
         for handle in self._thread_handles.values():
-            api.kernel32().CloseHandle(handle)
+            kernel32.CloseHandle(handle)
         self._thread_handles = {}
+        # The system closes what came with events; Wine leaves that to us.
+        for handle, thread in self._event_threads:
+            if kernel32.GetThreadId(handle) == thread:
+                kernel32.CloseHandle(handle)
+        for handle in self._event_processes:
+            if kernel32.GetProcessId(handle) == self.process_id:
+                kernel32.CloseHandle(handle)
+        self._event_threads, self._event_processes = [], []
 
     def _clear_being_debugged(self) -> None:
         """PEB.BeingDebugged is the system's to clear; where it forgets to, we do."""
@@ -471,6 +514,8 @@ class Win32Port:
 
     def _open_thread(self, thread: int) -> None:
         # The event's own handle is closed by the system on detaching, before we let the threads go on.
+        if thread in self._thread_handles:  # told of twice, as it began just when we came
+            return
         handle = api.kernel32().OpenThread(api.THREAD_RIGHTS, 0, thread)
         if handle:
             self._thread_handles[thread] = handle
@@ -515,19 +560,25 @@ class Win32Port:
 
     def _call_stub(self) -> int:
         if not self._stub:
-            code, exit_thread = bytearray(_STUB), export_address(self, "ntdll.dll", "RtlExitUserThread")
+            code, exit_thread = bytearray(_STUB), self._ntdll("RtlExitUserThread")
             code[_STUB_EXIT_THREAD : _STUB_EXIT_THREAD + 8] = exit_thread.to_bytes(8, "little")
             stub = self.allocate(_PAGE)
             self.write(stub, bytes(code))
             self.protect(stub, _PAGE, Protection.EXECUTE_READ)
             self._stub = stub
-            self.call(export_address(self, "ntdll.dll", "RtlAddFunctionTable"), stub + _STUB_TABLE, 1, stub)
+            self.call(self._ntdll("RtlAddFunctionTable"), stub + _STUB_TABLE, 1, stub)
         return self._stub
+
+    def _ntdll(self, function: str) -> int:
+        """The VA of a function of ntdll, which stays where it is."""
+        if function not in self._ntdll_functions:
+            self._ntdll_functions[function] = export_address(self, "ntdll.dll", function)
+        return self._ntdll_functions[function]
 
     def _remove_stub(self) -> None:
         if self._stub and self._event is not None:
             with contextlib.suppress(CalltraceError):  # what cannot be removed does no harm
-                forget = export_address(self, "ntdll.dll", "RtlDeleteFunctionTable")
+                forget = self._ntdll("RtlDeleteFunctionTable")
                 self.call(forget, self._stub + _STUB_TABLE)
                 self.free(self._stub)
             self._stub = 0
