@@ -182,6 +182,7 @@ class ModulePlan:
         started = time.perf_counter()
         self.image = image
         self._layout = _Layout()
+        self._laid_out: tuple[object, ...] = ()
         self._detail = ""
         self._imports = sorted(image.imports)
         self._described = _describe(image, self._imports)
@@ -194,6 +195,18 @@ class ModulePlan:
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
             _engine().ct_plan_close(self._handle)
+
+    def is_of(self, read: Callable[[int, int], bytes]) -> bool:
+        """Whether the code in a process is still what was planned. Raises what `read` raises."""
+        image = self.image
+        return all(
+            read(image.base + begin, end - begin) == image.data[begin:end] for begin, end in image.executable
+        )
+
+    @property
+    def most_patches(self) -> int:
+        """No more patches than this will be made; after `lay_out`."""
+        return 2 * int(self._layout.instrumented)
 
     @property
     def functions(self) -> Sequence[Function]:
@@ -253,6 +266,11 @@ class ModulePlan:
         refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
         into a trace.
         """
+        wanted = (slots.cursor, *slots.scratch, slots.slow_path, slots.coarse_clock)
+        wanted += (events, clock, first_function_id, first_site_id)
+        if wanted == self._laid_out:
+            return int(self._layout.region_size)
+        self._laid_out = ()
         started = time.perf_counter()
         codegen = stubs.assemble(slots, clock)
         codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
@@ -265,6 +283,7 @@ class ModulePlan:
                 "narrow them down with --include or --exclude, or use --events functions"
             )
         self._seconds += time.perf_counter() - started
+        self._laid_out = wanted
         return int(self._layout.region_size)
 
     def compose(self, region: int, index: int) -> Composition:

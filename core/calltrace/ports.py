@@ -9,7 +9,7 @@ method names besides.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,13 +51,25 @@ class TargetModule:
 
 @dataclass(frozen=True)
 class Registers:
-    """Where a stopped thread stands, and what it has in the registers of results and first arguments."""
+    """A stopped thread's instruction pointer and integer registers."""
 
     rip: int
     rsp: int
     rax: int = 0
     rcx: int = 0
     rdx: int = 0
+    rbx: int = 0
+    rbp: int = 0
+    rsi: int = 0
+    rdi: int = 0
+    r8: int = 0
+    r9: int = 0
+    r10: int = 0
+    r11: int = 0
+    r12: int = 0
+    r13: int = 0
+    r14: int = 0
+    r15: int = 0
 
 
 class DebugEventKind(enum.Enum):
@@ -111,7 +123,14 @@ class Memory(Protocol):
         ...
 
     def free(self, address: int) -> None:
-        """Give back a whole range that `allocate` returned."""
+        """Give back a whole range that `allocate` returned, to whichever port of this target."""
+        ...
+
+    def writable(self) -> Iterator[tuple[int, int]]:
+        """Start and end of each range that is committed, writable, and not shared: heaps, stacks, modules'.
+
+        In ascending order; ranges may touch.
+        """
         ...
 
 
@@ -127,15 +146,19 @@ class Threads(Protocol):
     """The threads of a stopped target. Each method raises EngineError while it runs."""
 
     def threads(self) -> list[int]:
-        """The ids of all threads."""
+        """The ids of all threads that have not ended."""
         ...
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands. AccessRefused if it cannot be asked."""
         ...
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        """Let `thread` go on at VA `rip`. AccessRefused if it cannot be set."""
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        """Let `thread` go on with these. AccessRefused if they cannot be set."""
+        ...
+
+    def teb(self, thread: int) -> int:
+        """The VA of the thread environment block of `thread`. AccessRefused if it cannot be asked."""
         ...
 
     def call(self, function: int, *arguments: int) -> int:

@@ -9,6 +9,7 @@ comes from and where its stack pointer stands. Shared with the fast tracer are f
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from array import array
 from collections.abc import Callable, Sequence
@@ -470,7 +471,8 @@ class ReferenceTracing:
 
         The way by the debugger is another one, which in Wine 8 loses registers when exceptions are nested.
         """
-        self._port.set_rip(thread.id, registers.rip + len(_ASKS_FOR_DEBUGGER) + 1)
+        behind = registers.rip + len(_ASKS_FOR_DEBUGGER) + 1
+        self._port.set_registers(thread.id, dataclasses.replace(registers, rip=behind))
 
     def _lands(self, thread: _Thread, rip: int) -> None:
         thread.consolidating = False

@@ -122,7 +122,7 @@ struct ct_file_header {
     /* Module loads: the DLL fills these, signals the host, and waits for its answer (one at a time). */
     uint64_t load_base;
     uint32_t load_size;
-    uint32_t load_answer;
+    uint32_t load_answer; /* 1: load_path holds a struct ct_code that the DLL is to register; 0: it has, or need not */
     uint16_t load_path[512]; /* UTF-16, zero-terminated */
 };
 

@@ -11,6 +11,7 @@
 #ifndef CALLTRACE_PLAN_H
 #define CALLTRACE_PLAN_H
 
+#include "../include/recorder.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -153,13 +154,6 @@ struct ct_codegen {
     uint32_t first_site;
     uint32_t whole;       /* units can say that a function was entered and left at once (CT_WHOLE) */
     uint32_t breakpoints; /* a function without room for a jump may start with an int3 that the recorder catches */
-};
-
-struct ct_patch {
-    uint32_t rva;
-    uint32_t size;
-    uint8_t original[8];
-    uint8_t bytes[8];
 };
 
 struct ct_layout {

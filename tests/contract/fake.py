@@ -5,7 +5,8 @@ Its threads stand still, but for those that come to the few machine instructions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from calltrace.errors import AccessRefused, EngineError, OutOfSpace, TargetLost
@@ -30,6 +31,7 @@ BREAKPOINT_CODE, ILLEGAL_CODE = 0x80000003, 0xC000001D
 class _Range:
     base: int
     data: bytearray
+    writable: bool = True
 
 
 class FakePort:
@@ -40,6 +42,7 @@ class FakePort:
     def __init__(self) -> None:
         self.functions: dict[int, Callable[..., int]] = {}
         self.threads_at: dict[int, Registers] = {}
+        self.tebs: dict[int, int] = {}
         self.stopped = True
         self.ended = False
         self._modules: list[TargetModule] = []
@@ -51,7 +54,7 @@ class FakePort:
 
     def map(self, module: TargetModule, data: bytes) -> None:
         self._modules.append(module)
-        self._ranges.append(_Range(module.base, bytearray(data.ljust(module.size, b"\0"))))
+        self._ranges.append(_Range(module.base, bytearray(data.ljust(module.size, b"\0")), writable=False))
 
     def supports(self, capability: Capability) -> bool:
         return capability in (Capability.STOP, Capability.DEBUG)
@@ -89,10 +92,25 @@ class FakePort:
         return start
 
     def protect(self, address: int, size: int, protection: Protection) -> None:
-        self._find(address, size)
+        place, _ = self._find(address, size)
+        place.writable = protection == Protection.READ_WRITE  # of all of it: all that tests need
 
     def free(self, address: int) -> None:
         self._ranges.remove(self._find(address, 1)[0])
+
+    def writable(self) -> Iterator[tuple[int, int]]:
+        self._alive()
+        for place in sorted(self._ranges, key=lambda place: place.base):
+            if place.writable:
+                yield place.base, place.base + len(place.data)
+
+    def add_thread(self, thread: int, registers: Registers, stack: int, size: int) -> None:
+        """A thread whose stack is an allocated range."""
+        self.threads_at[thread] = registers
+        teb = self.tebs[thread] = self.allocate(0x2000)
+        self.write(teb + 8, struct.pack("<QQ", stack + size, stack))
+        self.write(teb + 0x30, struct.pack("<Q", teb))
+        self.write(teb + 0x1478, struct.pack("<Q", stack))
 
     def modules(self) -> list[TargetModule]:
         return list(self._modules)
@@ -107,8 +125,13 @@ class FakePort:
             raise AccessRefused(f"there is no thread {thread}")
         return self.threads_at[thread]
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        self.threads_at[thread] = replace(self.registers(thread), rip=rip)
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        self.registers(thread)
+        self.threads_at[thread] = registers
+
+    def teb(self, thread: int) -> int:
+        self.registers(thread)
+        return self.tebs[thread]
 
     def call(self, function: int, *arguments: int) -> int:
         self._need_stop()

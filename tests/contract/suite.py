@@ -7,11 +7,13 @@ debugger or in Windows Python.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, OutOfSpace, TargetLost
-from calltrace.ports import Capability, DebugEvent, DebugEventKind, Port, Protection
+from calltrace.ports import Capability, DebugEvent, DebugEventKind, Port, Protection, Registers
 
 PAGE = 0x1000
 GIGABYTE = 1 << 30
@@ -176,11 +178,35 @@ def a_thread_can_be_moved(subject: Subject) -> None:
     port = subject.port
     thread = port.call(subject.thread_id_function)
     before = port.registers(thread)
-    port.set_rip(thread, subject.process_id_function)
-    assert port.registers(thread).rip == subject.process_id_function
-    assert port.registers(thread).rsp == before.rsp
-    port.set_rip(thread, before.rip)
+    elsewhere = dataclasses.replace(before, rip=subject.process_id_function, rcx=0x123456789ABCDEF0, r15=15)
+    port.set_registers(thread, elsewhere)
+    assert port.registers(thread) == elsewhere
+    port.set_registers(thread, before)
     assert port.registers(thread) == before
+
+
+@check
+def every_thread_stands_on_the_stack_that_its_teb_names(subject: Subject) -> None:
+    port = subject.port
+    for thread in port.threads():
+        teb = port.teb(thread)
+        base, limit = struct.unpack("<QQ", port.read(teb + 8, 16))
+        assert limit <= port.registers(thread).rsp < base, thread
+        assert struct.unpack("<Q", port.read(teb + 0x30, 8)) == (teb,)
+        assert any(start <= base - 1 < end for start, end in port.writable()), thread
+
+
+@check
+def writable_memory_is_what_can_be_written(subject: Subject) -> None:
+    port = subject.port
+    address = port.allocate(3 * PAGE)
+    assert any(start <= address and address + 3 * PAGE <= end for start, end in port.writable())
+    port.protect(address, 3 * PAGE, Protection.EXECUTE_READ)
+    assert not any(start < address + 3 * PAGE and address < end for start, end in port.writable())
+    ranges = list(port.writable())
+    assert ranges == sorted(ranges)
+    code = port.modules()[0].base
+    assert not any(start <= code < end for start, end in ranges)
 
 
 @check
@@ -189,7 +215,9 @@ def a_thread_that_does_not_exist_is_refused(subject: Subject) -> None:
     with raises(AccessRefused, str(unknown)):
         subject.port.registers(unknown)
     with raises(AccessRefused, str(unknown)):
-        subject.port.set_rip(unknown, 0)
+        subject.port.set_registers(unknown, Registers(0, 0))
+    with raises(AccessRefused, str(unknown)):
+        subject.port.teb(unknown)
 
 
 @check
@@ -249,7 +277,7 @@ def debugged(subject: Subject, code: bytes) -> tuple[int, int]:
     address = port.allocate(PAGE)
     port.write(address, code)
     port.protect(address, PAGE, Protection.EXECUTE_READ)
-    port.set_rip(thread, address)
+    port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=address))
     return thread, address
 
 

@@ -24,6 +24,7 @@ LAYERS = (
         "calltree",
         "tracefile",
         "plan",
+        "copies",
         "preflight",
         "survey",
         "pe",
