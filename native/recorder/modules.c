@@ -68,6 +68,11 @@ static enum ct_recorder_status add_code(const struct ct_code *code, uint32_t cur
         return CT_RECORDER_NO_MEMORY;
     if (!register_table(code))
         return CT_RECORDER_NO_TABLE;
+    if (!ct_add_breakpoints(code)) {
+        ct_remove_breakpoints(code);
+        forget_table(code);
+        return CT_RECORDER_NO_MEMORY;
+    }
     /* Wine looks into the first registered table whose range, from the module's base to the last entry's end, holds
      * the address, and no further: of nested ranges the inner one must come first. A table is registered anew before
      * it is deleted, which takes the earlier registration away, so that it is never missing. */
@@ -146,11 +151,7 @@ __declspec(dllexport) uint32_t ct_add_code(const struct ct_code *code)
     if (!s)
         return CT_RECORDER_NOT_STARTED;
     ct_lock(&codes_lock);
-    uint32_t status = add_code(code, s->cursor);
-    if (status == CT_RECORDER_OK && !ct_add_breakpoints(code)) {
-        remove_code(code->region);
-        status = CT_RECORDER_NO_MEMORY;
-    }
+    enum ct_recorder_status status = add_code(code, s->cursor);
     ct_unlock(&codes_lock);
     ct_release(s);
     return status;

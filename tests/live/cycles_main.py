@@ -50,7 +50,7 @@ class Target:
         for module in self.modules:
             address = module.base
             while address < module.end:
-                info = self.port._query(address)
+                info = self.port.query(address)
                 assert info
                 if info.Protect & (api.PAGE_EXECUTE_READ | api.PAGE_EXECUTE_READWRITE):
                     found.append(self.port.read(info.BaseAddress, info.RegionSize))
@@ -100,7 +100,7 @@ def handles(process_id: int) -> int:
 def memory(port: Win32Port) -> tuple[int, int]:
     """Committed memory of a target: how many allocations, how many bytes."""
     regions = committed = address = 0
-    while (info := port._query(address)) is not None:
+    while (info := port.query(address)) is not None:
         address = info.BaseAddress + info.RegionSize
         if info.State == api.MEM_COMMIT:
             regions += info.BaseAddress == info.AllocationBase

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from calltrace.calltree import Summary, summarize
-from calltrace.errors import EngineError, UsageError
+from calltrace.errors import NotTraceable, UsageError
 from calltrace.model import Cause, State
 from calltrace.tracefile import TraceFile
 from rig import targets, windows
@@ -195,14 +195,13 @@ def attached(running: Running, file: Path, **trace: Any) -> subprocess.Popen[byt
 
 def test_a_trace_that_is_being_recorded_is_not_overwritten(file: Path, running: Running) -> None:
     process = attached(running, file)
-    trace = {"output": windows.path(file)}
-    done = session("attach", trace, process_id=running.process_id, seconds=0.1)
+    done = run("exit_code", output=windows.path(file))
     assert done.returncode == 77
     assert b"a program is being recorded into it" in done.stderr
     other = {"output": windows.path(file.with_suffix(".other"))}
     done = session("attach", other, process_id=running.process_id, seconds=0.1)
-    assert done.returncode == EngineError.exit_code
-    assert b"another recording is under way" in done.stderr
+    assert done.returncode == NotTraceable.exit_code
+    assert b"is being recorded already" in done.stderr
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=30)
     with TraceFile(file) as made:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from calltrace.errors import AccessRefused, EngineError, TargetLost
 from calltrace.ports import Capability, DebugEvent, DebugEventKind, Registers
 from calltrace.win32 import api
-from calltrace.win32.port import STOP_SECONDS, Win32Port
+from calltrace.win32.port import STOP_SECONDS, Win32Port, registers_of
 
 _INT3 = 0xCC
 _PUSHF = b"\x9c"
@@ -136,8 +136,7 @@ class DebuggingPort(Win32Port):
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
-        context = self._standing(thread)
-        return Registers(context.Rip, context.Rsp, context.Rax, context.Rcx, context.Rdx)
+        return registers_of(self._standing(thread))
 
     # Breakpoints, inside
 

@@ -289,8 +289,7 @@ class Win32Port:
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
-        context = self._context(thread)
-        return Registers(**{name: getattr(context, name.capitalize()) for name in _REGISTERS})
+        return registers_of(self._context(thread))
 
     def set_registers(self, thread: int, registers: Registers) -> None:
         """Let `thread` go on with these."""
@@ -661,6 +660,11 @@ class Win32Port:
         if api.kernel32().WaitForSingleObject(self._process, 0) == api.WAIT_OBJECT_0:
             return TargetLost(f"process {self.process_id} has ended (exit code {self.exit_code()})")
         return error
+
+
+def registers_of(context: api.Context) -> Registers:
+    """The registers of a thread's context."""
+    return Registers(**{name: getattr(context, name.capitalize()) for name in _REGISTERS})
 
 
 def process_environment_block(process: int) -> int:
