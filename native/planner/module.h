@@ -27,7 +27,7 @@ struct ct_part {
     struct ct_unwind unwind; /* version 0: leaf, without RUNTIME_FUNCTION */
     enum ct_handler handler;
     bool settled;                  /* a leaf whose end is known */
-    bool returns;                  /* has a ret or an indirect jump */
+    bool returns;                  /* has a ret, an indirect jump, or a jump to code in no part */
     bool runs_out;                 /* goes on behind its end */
     bool dirty;                    /* runs into something that is no instruction */
     uint32_t copy_begin, copy_end; /* offsets in the region */
@@ -71,9 +71,8 @@ struct ct_plan {
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */
     VEC(struct ct_cross) leas;
-    VEC(uint32_t) accessed;          /* addresses in the code that are read or written, ascending once sorted */
-    VEC(struct ct_range) gap_leaves; /* what ct_read_gaps found last, ascending */
-    VEC(uint32_t) jumps; /* targets in no known function of direct jumps, and of calls by what may be data */
+    VEC(uint32_t) accessed; /* addresses in the code that are read or written, ascending once sorted */
+    VEC(uint32_t) jumps;    /* targets in no known function of direct jumps, and of calls by what may be data */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
     uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
@@ -152,17 +151,18 @@ void ct_sort_accesses(struct ct_plan *plan);
 bool ct_is_accessed(const struct ct_plan *plan, uint32_t rva, uint32_t size);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
-/* discover.c: decodes one instruction of the kinds that fill the room between functions; false: there is none. */
-bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn);
 /* discover.c: where the padding ends that begins at `at`; at most `end`. */
 uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end);
 /* discover.c: does the instruction before `at` jump to `to`? Padding between them then parts two functions. */
 bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to);
-/* gaps.c: leaf functions that nothing names, or only a jump, into plan->gap_leaves and plan->seeds, which are sorted.
- * false: there are none. */
+/* gaps.c: leaf functions that nothing names, or only a jump, into plan->seeds, which are sorted. false: none. */
 bool ct_read_gaps(struct ct_plan *plan);
 /* known.c: marks calls of functions that return twice or switch stacks. */
 void ct_mark_known(struct ct_plan *plan);
+/* gaps.c: where the leaf function ends that starts at `begin`; `end` if it is not seen to be one. */
+uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end);
+/* gaps.c: does what stands at rva begin as code does that is called? */
+bool ct_may_be_entered(struct ct_plan *plan, uint32_t rva, uint32_t end);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
 /* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */
