@@ -151,9 +151,9 @@ static bool visit_scope(const struct ct_image *image, uint32_t data, uint64_t *b
             return false;
         }
         if (target) { /* __except: goes on there; the handler is a filter, which runs before anything is unwound */
-            visit(context, CT_EH_LAND, target);
+            visit(context, CT_EH_LAND, target, CT_NONE);
         } else { /* __finally */
-            visit(context, CT_EH_FUNCLET, handler);
+            visit(context, CT_EH_FUNCLET, handler, CT_NONE);
         }
     }
     return !cursor.bad;
@@ -197,7 +197,7 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
         ct_get_u32(&unwind);
         uint32_t action = ct_get_u32(&unwind);
         if (action) {
-            visit(context, CT_EH_FUNCLET, action);
+            visit(context, CT_EH_FUNCLET, action, i);
         }
     }
     struct ct_cursor tries = {image, info.try_map, unwind.bad};
@@ -205,7 +205,8 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
         if (!spend(budget, &tries)) {
             return false;
         }
-        tries.at += 12; /* tryLow, tryHigh, catchHigh */
+        uint32_t low = ct_get_u32(&tries);
+        tries.at += 8; /* tryHigh, catchHigh */
         uint32_t count = ct_get_u32(&tries);
         struct ct_cursor catches = {image, ct_get_u32(&tries), tries.bad};
         for (uint32_t k = 0; k < count; k++) {
@@ -213,12 +214,54 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
                 return false;
             }
             catches.at += 12; /* adjectives, type, object */
-            visit(context, CT_EH_FUNCLET, ct_get_u32(&catches));
+            visit(context, CT_EH_FUNCLET, ct_get_u32(&catches), low);
             ct_get_u32(&catches); /* frame */
         }
         tries.bad |= catches.bad;
     }
     return !tries.bad;
+}
+
+/* The innermost try block whose handlers run in `state`, or CT_NONE. */
+static uint32_t handling_try(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state)
+{
+    uint32_t found = CT_NONE, narrowest = UINT32_MAX;
+    for (uint32_t i = 0; i < info->try_count; i++) {
+        uint32_t high = ct_u32(image, info->try_map + 20 * i + 4);
+        uint32_t catch_high = ct_u32(image, info->try_map + 20 * i + 8);
+        if (high < state && state <= catch_high && catch_high - high < narrowest) {
+            narrowest = catch_high - high;
+            found = i;
+        }
+    }
+    return found;
+}
+
+/* Is `outer` left when everything is unwound from `state` on? Leaving a state leads to a lower one. */
+static bool is_within(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint32_t outer)
+{
+    while (state > outer && state < info->unwind_count) {
+        uint32_t next = ct_u32(image, info->unwind_map + 8 * state);
+        if (next >= state) {
+            return false;
+        }
+        state = next;
+    }
+    return state == outer;
+}
+
+uint32_t ct_fh3_handler_code(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint64_t *budget)
+{
+    uint32_t block = handling_try(image, info, state);
+    for (uint32_t i = 0; block != CT_NONE && i < info->ip_count; i++) {
+        uint64_t cost = (uint64_t)info->try_count + 1;
+        *budget -= cost < *budget ? cost : *budget;
+        uint32_t at = ct_u32(image, info->ip_map + 8 * i + 4);
+        if (*budget && is_within(image, info, at, state) && handling_try(image, info, at) == block) {
+            return ct_u32(image, info->ip_map + 8 * i);
+        }
+    }
+    return 0;
 }
 
 /* ---- __CxxFrameHandler4 ---- */
@@ -278,7 +321,7 @@ static bool visit_fh4_unwind(const struct ct_image *image, uint32_t map, uint64_
             ct_get_compressed(&cursor);
             break;
         case 3:
-            visit(context, CT_EH_FUNCLET, ct_get_u32(&cursor));
+            visit(context, CT_EH_FUNCLET, ct_get_u32(&cursor), CT_NONE);
             break;
         default:
             break;
@@ -307,9 +350,9 @@ static bool visit_fh4_tries(const struct ct_image *image, uint32_t map, uint32_t
             }
             struct ct_fh4_catch one;
             ct_get_fh4_catch(&catches, begin, &one);
-            visit(context, CT_EH_FUNCLET, one.handler);
+            visit(context, CT_EH_FUNCLET, one.handler, CT_NONE);
             for (uint32_t n = 0; n < one.continuation_count; n++) {
-                visit(context, CT_EH_LAND, one.continuation[n]);
+                visit(context, CT_EH_LAND, one.continuation[n], CT_NONE);
             }
         }
         tries.bad |= catches.bad;
@@ -493,7 +536,7 @@ static bool visit_lsda(const struct ct_image *image, uint32_t data, uint32_t beg
             return false;
         }
         if (call.pad) {
-            visit(context, CT_EH_LAND, call.pad);
+            visit(context, CT_EH_LAND, call.pad, CT_NONE);
         }
     }
     struct ct_lsda_reach ignored;
@@ -523,11 +566,12 @@ bool ct_handler_visit(const struct ct_image *image, enum ct_handler kind, uint32
     return false;
 }
 
-static void ignore(void *context, enum ct_eh_what what, uint32_t rva)
+static void ignore(void *context, enum ct_eh_what what, uint32_t rva, uint32_t state)
 {
     (void)context;
     (void)what;
     (void)rva;
+    (void)state;
 }
 
 bool ct_handler_fits(const struct ct_image *image, enum ct_handler kind, uint32_t data, uint32_t begin, uint32_t end,

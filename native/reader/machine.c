@@ -266,13 +266,14 @@ static bool above(const struct ct_machine *machine, uint64_t a, uint64_t b)
     return (int64_t)(a - b) > 0;
 }
 
-/* Goes on in the topmost frame of `function` that lies above the stack pointer. */
+/* Goes on in the topmost frame of `function` that does not lie below the stack pointer. That of a catch funclet is its
+ * parent's establisher frame, as is what a funclet nested in it is entered with. */
 static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 {
     uint32_t at = top_of(machine, CT_NODE_FUNCTION, function);
     while (at) {
         const struct ct_frame *frame = &machine->frames[at - 1];
-        if (frame->has_sp && above(machine, frame->sp, sp)) {
+        if (frame->has_sp && !above(machine, sp, frame->sp)) {
             close_to(machine, at, CT_CAUSE_EXCEPTION, CT_CAUSE_EXCEPTION);
             return true;
         }
