@@ -127,8 +127,7 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     ),
     "a long prolog": (
         Status.PROLOG_TOO_LONG,
-        "function f\n .space 240, 0x90\n jmp a\na:\n jmp b\nb:\n jmp c\nc:\n jmp d\nd:\n push rbx\n"
-        " %push rbx\n pop rbx\n ret\n",
+        "function f\n .space 240, 0x90\n jrcxz a\na:\n jrcxz b\nb:\n push rbx\n %push rbx\n pop rbx\n ret\n",
         "",
         unchanged,
         "f.unwind",
