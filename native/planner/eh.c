@@ -1,5 +1,7 @@
 #include "eh.h"
 
+enum { HEADERS_END = 0x1000 }; /* no section lies lower */
+
 /* ---- UNWIND_INFO ---- */
 
 bool ct_read_unwind(const struct ct_image *image, uint32_t rva, struct ct_unwind *out)
@@ -384,7 +386,7 @@ static bool visit_fh4(const struct ct_image *image, uint32_t data, uint32_t begi
 {
     struct ct_fh4 info;
     uint32_t rva = ct_u32(image, data);
-    if (!ct_has(image, rva, 8) || ct_exec(image, rva) || !ct_read_fh4(image, rva, &info)) {
+    if (rva < HEADERS_END || !ct_has(image, rva, 8) || ct_exec(image, rva) || !ct_read_fh4(image, rva, &info)) {
         return false;
     }
     if (info.header & CT_FH4_SEPARATED) {
@@ -550,6 +552,7 @@ bool ct_handler_visit(const struct ct_image *image, enum ct_handler kind, uint32
 {
     switch (kind) {
     case CT_HANDLER_NONE:
+    case CT_HANDLER_LABELS:
     case CT_HANDLER_GS:
         return true;
     case CT_HANDLER_SCOPE:
@@ -577,12 +580,14 @@ static void ignore(void *context, enum ct_eh_what what, uint32_t rva, uint32_t s
 bool ct_handler_fits(const struct ct_image *image, enum ct_handler kind, uint32_t data, uint32_t begin, uint32_t end,
                      uint64_t *budget)
 {
+    uint32_t first = ct_u32(image, data);
+    if (kind == CT_HANDLER_LABELS) {
+        return ct_exec(image, first);
+    }
     if (kind == CT_HANDLER_GS) {
-        /* GSHandlerData: a frame offset with three flag bits below it. A handler of hand-written assembly has addresses
-         * of its function there, which it compares with RIP: so no copy would do. */
-        uint32_t cookie = ct_u32(image, data);
-        return ct_has(image, data, 4) && (int32_t)cookie > -0x100000 && (int32_t)cookie < 0x100000 &&
-               !(begin <= cookie && cookie < end);
+        /* GSHandlerData: a frame offset with three flag bits below it */
+        return ct_has(image, data, 4) && (int32_t)first > -0x100000 && (int32_t)first < 0x100000 &&
+               !(begin <= first && first < end);
     }
     return ct_handler_visit(image, kind, data, begin, end, budget, ignore, NULL);
 }

@@ -28,12 +28,13 @@ struct ct_unwind {
 
 enum ct_handler {
     CT_HANDLER_NONE,
-    CT_HANDLER_SCOPE, /* __C_specific_handler and its GS form: C scope table */
-    CT_HANDLER_FH3,   /* __CxxFrameHandler3 and its GS form: FuncInfo */
-    CT_HANDLER_FH4,   /* __CxxFrameHandler4 and its GS form: FuncInfo4 */
-    CT_HANDLER_LSDA,  /* gcc personality routines: language-specific data area */
-    CT_HANDLER_GS,    /* __GSHandlerCheck: nothing in it depends on code addresses */
-    CT_HANDLER_OTHER, /* of no known kind */
+    CT_HANDLER_SCOPE,  /* __C_specific_handler and its GS form: C scope table */
+    CT_HANDLER_FH3,    /* __CxxFrameHandler3 and its GS form: FuncInfo */
+    CT_HANDLER_FH4,    /* __CxxFrameHandler4 and its GS form: FuncInfo4 */
+    CT_HANDLER_LSDA,   /* gcc personality routines: language-specific data area */
+    CT_HANDLER_LABELS, /* of hand-written assembly: labels of the function, and numbers */
+    CT_HANDLER_GS,     /* __GSHandlerCheck: nothing in it depends on code addresses */
+    CT_HANDLER_OTHER,  /* of no known kind */
 };
 
 enum ct_eh_what {

@@ -174,6 +174,8 @@ class Clones:
             return handlers.fh3(read, data, pc)
         if kind == "fh4":
             return handlers.fh4(read, data, pc, function)
+        if kind == "labels":
+            return handlers.labels(read, data, pc)
         return handlers.lsda(read, data, pc, function, self.image.base)
 
 
@@ -194,6 +196,12 @@ def test_landing_pads_of_gcc_are_found_for_the_same_calls() -> None:
     clones = Clones(from_file(targets.build("throws")))
     clones.check()
     assert clones.checked["lsda"] > 100
+
+
+def test_labels_in_the_data_of_handlers_in_assembly() -> None:
+    clones = Clones(from_file(targets.build("seh_labels")))
+    clones.check()
+    assert clones.checked["labels"] > 30
 
 
 def test_scope_that_reaches_into_chained_parts() -> None:
