@@ -245,7 +245,7 @@ static void put_conditional(struct composer *composer, const struct ct_insn *ins
 
 /* Unwind codes count from the start of their function in one byte, and compilers stretch prologs, with branches and
  * calls in them, to the last of it. So a short branch of a prolog stays one where it is sure to reach its target: if it
- * does when all other branches between them become long. */
+ * does when all branches and rets between them become long. */
 static bool stays_short(const struct ct_plan *plan, const struct ct_part *part, uint32_t index)
 {
     const struct ct_insn *insn = &plan->insns.items[index];
@@ -258,12 +258,12 @@ static bool stays_short(const struct ct_plan *plan, const struct ct_part *part, 
     for (uint32_t i = first; i <= last; i++) {
         const struct ct_insn *each = &plan->insns.items[i];
         bool plain = each->flow == CT_FLOW_NEXT || (ct_is_call(each) && !(each->flags & CT_INSN_TWICE));
-        bool branch = each->flow == CT_FLOW_JMP || each->flow == CT_FLOW_JCC;
-        if ((!plain && !branch) || plan->marks[each->rva] & CT_MARK_LAND ||
+        bool grows = each->flow == CT_FLOW_JMP || each->flow == CT_FLOW_JCC || each->flow == CT_FLOW_RET;
+        if ((!plain && !grows) || plan->marks[each->rva] & CT_MARK_LAND ||
             (i < last && each[1].rva != each->rva + each->length)) {
             return false;
         }
-        distance += i == to && to > index ? 0 : each->length + (branch && i != index ? 4u : 0);
+        distance += i == to && to > index ? 0 : each->length + (grows && i != index ? 4u : 0);
     }
     return distance <= 127;
 }

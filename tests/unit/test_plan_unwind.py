@@ -272,8 +272,12 @@ function h
     add rsp, 8
     ret
 """,
-    "a prolog of 250 bytes with branches and calls in it": """
+    "a prolog of 245 bytes with branches, calls and a ret in it": """
 function f
+    test rsp, rsp
+    jne goes_on
+    ret
+goes_on:
     sub rsp, 0x48
     %alloc 0x48
     mov qword ptr [rsp + 0x50], rbx
@@ -291,7 +295,7 @@ both:
     inc ebx
     cmp ebx, 2
     jb again
-    .space 135, 0x90
+    .space 124, 0x90
     mov qword ptr [rsp + 0x58], rsi
     %save rsi 0x58
     xor esi, esi
