@@ -225,12 +225,14 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
 }
 
 /* The innermost try block whose handlers run in `state`, or CT_NONE. */
-static uint32_t handling_try(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state)
+static uint32_t handling_try(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint64_t *budget)
 {
+    struct ct_cursor tries = {image, info->try_map, false};
     uint32_t found = CT_NONE, narrowest = UINT32_MAX;
-    for (uint32_t i = 0; i < info->try_count; i++) {
-        uint32_t high = ct_u32(image, info->try_map + 20 * i + 4);
-        uint32_t catch_high = ct_u32(image, info->try_map + 20 * i + 8);
+    for (uint32_t i = 0; i < info->try_count && spend(budget, &tries); i++) {
+        tries.at += 4; /* tryLow */
+        uint32_t high = ct_get_u32(&tries), catch_high = ct_get_u32(&tries);
+        tries.at += 8; /* the handlers */
         if (high < state && state <= catch_high && catch_high - high < narrowest) {
             narrowest = catch_high - high;
             found = i;
@@ -240,10 +242,13 @@ static uint32_t handling_try(const struct ct_image *image, const struct ct_fh3 *
 }
 
 /* Is `outer` left when everything is unwound from `state` on? Leaving a state leads to a lower one. */
-static bool is_within(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint32_t outer)
+static bool is_within(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint32_t outer,
+                      uint64_t *budget)
 {
-    while (state > outer && state < info->unwind_count) {
-        uint32_t next = ct_u32(image, info->unwind_map + 8 * state);
+    struct ct_cursor states = {image, info->unwind_map, false};
+    while (state > outer && state < info->unwind_count && spend(budget, &states)) {
+        states.at = info->unwind_map + 8 * state;
+        uint32_t next = ct_get_u32(&states);
         if (next >= state) {
             return false;
         }
@@ -254,13 +259,12 @@ static bool is_within(const struct ct_image *image, const struct ct_fh3 *info, u
 
 uint32_t ct_fh3_handler_code(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint64_t *budget)
 {
-    uint32_t block = handling_try(image, info, state);
-    for (uint32_t i = 0; block != CT_NONE && i < info->ip_count; i++) {
-        uint64_t cost = (uint64_t)info->try_count + 1;
-        *budget -= cost < *budget ? cost : *budget;
-        uint32_t at = ct_u32(image, info->ip_map + 8 * i + 4);
-        if (*budget && is_within(image, info, at, state) && handling_try(image, info, at) == block) {
-            return ct_u32(image, info->ip_map + 8 * i);
+    uint32_t block = handling_try(image, info, state, budget);
+    struct ct_cursor ips = {image, info->ip_map, false};
+    for (uint32_t i = 0; block != CT_NONE && i < info->ip_count && spend(budget, &ips); i++) {
+        uint32_t ip = ct_get_u32(&ips), at = ct_get_u32(&ips);
+        if (is_within(image, info, at, state, budget) && handling_try(image, info, at, budget) == block) {
+            return ip;
         }
     }
     return 0;

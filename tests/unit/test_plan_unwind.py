@@ -272,7 +272,7 @@ function h
     add rsp, 8
     ret
 """,
-    "a prolog of 245 bytes with branches, calls and a ret in it": """
+    "a prolog of 249 bytes with branches, calls and a ret in it": """
 function f
     test rsp, rsp
     jne goes_on
@@ -295,7 +295,7 @@ both:
     inc ebx
     cmp ebx, 2
     jb again
-    .space 124, 0x90
+    .space 128, 0x90
     mov qword ptr [rsp + 0x58], rsi
     %save rsi 0x58
     xor esi, esi
