@@ -185,7 +185,8 @@ enum ct_source { /* bits: who named this function */
 
 enum ct_function_flags {
     CT_FUNCTION_FUNCLET = 1,  /* catch or cleanup funclet of `parent`: its ENTER's FRAME is the parent's establisher
-                                 frame: everything above the parent's frame is unwound */
+                                 frame, or the same as the parent's if that is a funclet: everything above the
+                                 parent's frame is unwound */
     CT_FUNCTION_THUNK = 2,    /* a single jmp through a pointer */
     CT_FUNCTION_FILTERED = 4, /* left alone because the user's patterns leave it out */
 };

@@ -199,7 +199,21 @@ static bool is_import_thunk(const struct ct_plan *plan, uint32_t rva)
            ct_import_at(plan, rva + 6 + ct_u32(&plan->image, rva + 2)) != CT_NONE;
 }
 
-static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
+/* The function whose frame a funclet of `part` works on: that part's, or, if the data is one for the function and all
+ * of its funclets, the catch funclet that it is nested in. */
+static uint32_t parent_of(struct ct_plan *plan, const struct ct_part *part, uint32_t state)
+{
+    struct ct_fh3 info;
+    if (state == CT_NONE || !ct_read_fh3(&plan->image, ct_u32(&plan->image, part->unwind.data), &info)) {
+        return part->group;
+    }
+    const struct ct_part *code = ct_part_at(plan, ct_fh3_handler_code(&plan->image, &info, state, &plan->budget));
+    bool nested = code && code->group != CT_NONE &&
+                  ct_marked(plan, plan->groups.items[code->group].function.rva, CT_MARK_FUNCLET);
+    return nested ? code->group : part->group;
+}
+
+static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva, uint32_t state)
 {
     const struct eh_context *context = opaque;
     struct ct_plan *plan = context->plan;
@@ -218,6 +232,8 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
         struct ct_group *funclet = ct_group_starting(plan, rva);
         group->landed_in = true;
         if (funclet && funclet != group && funclet->parent == CT_NONE) {
+            index = parent_of(plan, &plan->parts.items[context->part], state);
+            plan->groups.items[index].landed_in = true;
             funclet->parent = index;
             if (is_import_thunk(plan, plan->parts.items[context->part].unwind.handler)) {
                 funclet->function.flags |= CT_FUNCTION_FUNCLET;

@@ -26,6 +26,7 @@ struct ct_part {
     uint32_t first, count;   /* its instructions in ct_plan.insns */
     struct ct_unwind unwind; /* version 0: leaf, without RUNTIME_FUNCTION */
     enum ct_handler handler;
+    uint8_t handler_words;         /* of CT_HANDLER_LABELS: words in its data */
     bool settled;                  /* a leaf whose end is known */
     bool returns;                  /* has a ret, an indirect jump, or a jump to code in no part */
     bool runs_out;                 /* goes on behind its end */
@@ -136,6 +137,12 @@ struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva);
 
 /* pdata.c: parts into ascending order. */
 void ct_sort_parts(struct ct_plan *plan);
+/* handler_code.c: what a handler's instructions show. */
+struct ct_handler_code {
+    bool names_code; /* takes addresses of code, or could not be read */
+    uint8_t words;   /* 32-bit words that it reads of its data, as far as that is seen */
+};
+struct ct_handler_code ct_read_handler_code(struct ct_plan *plan, uint32_t handler);
 /* pdata.c: fills parts and groups from the exception directory. */
 void ct_read_pdata(struct ct_plan *plan);
 /* What a run of instructions has in its registers: addresses of code that a lea took. */

@@ -266,13 +266,20 @@ static bool above(const struct ct_machine *machine, uint64_t a, uint64_t b)
     return (int64_t)(a - b) > 0;
 }
 
-/* Goes on in the topmost frame of `function` that lies above the stack pointer. */
+static bool is_funclet(const struct ct_machine *machine, uint32_t function)
+{
+    return function < machine->reader->id_count && machine->reader->parents[function] != CT_NONE;
+}
+
+/* Goes on in the topmost frame of `function` that lies above the stack pointer. A funclet's is the establisher frame of
+ * the function it belongs to: a funclet nested in it is entered with the same. */
 static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 {
     uint32_t at = top_of(machine, CT_NODE_FUNCTION, function);
+    bool may_be_equal = is_funclet(machine, function);
     while (at) {
         const struct ct_frame *frame = &machine->frames[at - 1];
-        if (frame->has_sp && above(machine, frame->sp, sp)) {
+        if (frame->has_sp && (may_be_equal ? !above(machine, sp, frame->sp) : above(machine, frame->sp, sp))) {
             close_to(machine, at, CT_CAUSE_EXCEPTION, CT_CAUSE_EXCEPTION);
             return true;
         }
@@ -283,10 +290,9 @@ static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 
 static void enter(struct ct_machine *machine, uint32_t function)
 {
-    const struct ct_reader *reader = machine->reader;
     pend_open(machine, CT_NODE_FUNCTION, function, 0);
-    if (machine->has_sp && function < reader->id_count && reader->parents[function] != CT_NONE)
-        land(machine, reader->parents[function], machine->sp);
+    if (machine->has_sp && is_funclet(machine, function))
+        land(machine, machine->reader->parents[function], machine->sp);
 }
 
 /* The topmost open frame of the function that holds a call site, plus 1; 0 = none. */

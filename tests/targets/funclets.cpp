@@ -2,9 +2,6 @@
 /* C++ exceptions as Microsoft's compilers have them: __CxxFrameHandler3 calls catch blocks and destructors as functions
  * of their own, funclets, on top of what was thrown through.
  *
- * A try inside a catch block ("nested"): its handler shows beside that catch block instead of inside, and what comes
- * behind it is not recorded.
- *
  * clang names them ?catch$N@?0?NAME@4HA and ?dtor$N@?0?NAME@4HA.
  *
  * exit: 42
@@ -57,7 +54,7 @@
  *                     ?catch$3@?0?choose@4HA
  *                         add
  *         section
- *             nested  end not recorded
+ *             nested
  *                 replace  unwound by exception
  *                     rethrow  unwound by exception
  *                         throw_out  unwound by exception
@@ -69,11 +66,11 @@
  *                             ?catch$2@?0?handle_below@4HA
  *                                 add
  *                         throw_out  unwound by exception
- *                 ?catch$3@?0?nested@4HA  unwound by exception
+ *                 ?catch$3@?0?nested@4HA
  *                     add
  *                     throw_out  unwound by exception
- *                 ?catch$2@?0?nested@4HA
- *                     add
+ *                     ?catch$2@?0?nested@4HA
+ *                         add
  *         section
  *             destructors
  *                 two_holders  unwound by exception
@@ -121,15 +118,7 @@
 extern "C" int printf(const char *format, ...);
 extern "C" int fflush(void *file);
 
-/* What mingw's import libraries lack of the C++ runtime: a vtable that only its address is taken of, and an end. */
-extern const void *const type_info_vtable __asm__("??_7type_info@@6B@");
-const void *const type_info_vtable = nullptr;
-extern "C" [[noreturn]] void __std_terminate()
-{
-    __builtin_trap();
-}
-
-#define OWN extern "C" __attribute__((noinline))
+#include "visual_cpp.h"
 
 static volatile long sum;
 

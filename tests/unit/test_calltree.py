@@ -52,9 +52,9 @@ def read(tmp_path: Path) -> Iterator[Read]:
 
 
 def trace_of(units: Units, **fields: int) -> TraceWriter:
-    """A trace of one thread, whose functions 0 to 7 can be named, 6 being a funclet of 5."""
+    """A trace of one thread, whose functions 0 to 7 can be named, 6 being a funclet of 5 and 7 one of 6."""
     writer = TraceWriter(units.unit_size, **fields)
-    functions = [(0x1000 * (at + 1), 16, 1, at == 6, 0, 5 if at == 6 else NONE) for at in range(8)]
+    functions = [(0x1000 * (at + 1), 16, 1, at >= 6, 0, at - 1 if at >= 6 else NONE) for at in range(8)]
     names = [[0x1000 * (at + 1), name] for at, name in enumerate("abcdefgh")]
     writer.module(
         {"name": "m.exe", "names": names}, functions, [(0x100 + at, at, 0, NONE) for at in range(4)]
@@ -493,6 +493,32 @@ def test_a_funclet_unwinds_to_its_parent_and_opens_under_it(read: Read) -> None:
             (5, Cause.RETURN),
         ]
         assert shape(trace)[-1] == (1, "g", 1)
+
+
+def test_a_funclet_nested_in_another_has_the_same_frame(read: Read) -> None:
+    units = Units()
+    units.frame(0x2000)
+    units.event(tracewriter.ENTER, 5)
+    units.frame(0x1F00)
+    units.event(tracewriter.ENTER, 6)
+    calls(units, "a")
+    units.frame(0x1F00)
+    units.event(tracewriter.ENTER, 7)
+    units.event(tracewriter.LEAVE, 7)
+    units.frame(0x1E00)
+    units.event(tracewriter.LAND, 6)
+    calls(units, "bB")
+    units.event(tracewriter.LEAVE, 6)
+    units.event(tracewriter.LEAVE, 5)
+    with read(trace_of(units)) as trace:
+        assert closes(trace) == [
+            (0, Cause.EXCEPTION),
+            (7, Cause.RETURN),
+            (1, Cause.RETURN),
+            (6, Cause.RETURN),
+            (5, Cause.RETURN),
+        ]
+        assert summarize(trace).orphans == 0
 
 
 def test_a_stack_pointer_and_its_enter_may_lie_in_two_blocks(read: Read) -> None:
