@@ -54,7 +54,7 @@ class Summary:
     @property
     def unclosed(self) -> dict[Cause, int]:
         """Frames without a recorded end, by why; only causes that occurred."""
-        return {cause: count for cause, count in self.causes.items() if count and cause >= Cause.EXCEPTION}
+        return {cause: count for cause, count in self.causes.items() if count and cause >= Cause.UNWOUND}
 
 
 @dataclass(frozen=True)

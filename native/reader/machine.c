@@ -273,7 +273,7 @@ static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
     while (at) {
         const struct ct_frame *frame = &machine->frames[at - 1];
         if (frame->has_sp && above(machine, frame->sp, sp)) {
-            close_to(machine, at, CT_CAUSE_EXCEPTION, CT_CAUSE_EXCEPTION);
+            close_to(machine, at, CT_CAUSE_UNWOUND, CT_CAUSE_UNWOUND);
             return true;
         }
         at = frame->below;
@@ -311,7 +311,7 @@ static void returned(struct ct_machine *machine, uint32_t site)
 {
     uint32_t holder = holder_of(machine, site);
     if (holder && !top_of(machine, CT_NODE_CALL, site)) {
-        close_to(machine, holder, CT_CAUSE_EXCEPTION, CT_CAUSE_EXCEPTION);
+        close_to(machine, holder, CT_CAUSE_UNWOUND, CT_CAUSE_UNWOUND);
         pend(machine, CT_STEP_LAND, CT_NODE_FUNCTION, machine->reader->holders[site], 0);
     } else {
         close_frame(machine, CT_NODE_CALL, site, CT_CAUSE_RETURN, CT_RETURN);

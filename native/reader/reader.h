@@ -42,12 +42,12 @@ enum ct_node_kind {
     CT_NODE_KINDS = 4,
 };
 
-/* How a frame was closed. From CT_CAUSE_EXCEPTION on: without an event of its own. */
+/* How a frame was closed. From CT_CAUSE_UNWOUND on: without an event of its own. */
 enum ct_cause {
     CT_CAUSE_NONE = 0, /* not closed (yet) */
     CT_CAUSE_RETURN = 1,
     CT_CAUSE_TAIL = 2,        /* by a jump; the next frame at this depth may be where to */
-    CT_CAUSE_EXCEPTION = 3,   /* unwound: a frame below it goes on after an exception or longjmp */
+    CT_CAUSE_UNWOUND = 3,     /* a frame below it goes on after an exception or longjmp */
     CT_CAUSE_INFERRED = 4,    /* a frame below it closed; its own end was not recorded */
     CT_CAUSE_THREAD_EXIT = 5, /* open when its thread ended */
     CT_CAUSE_PROCESS_END = 6, /* open when the process ended */
