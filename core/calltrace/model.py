@@ -188,6 +188,7 @@ class LineType(enum.IntEnum):
     GAP = 5
 
 
+NOBODY = 4  # CT_NODE_NOBODY: in place of a NodeKind where no recorded frame has called
 STEP_TAIL_CALLEE = 1
 STEP_OUTERMOST = 2
 STEP_RESUMED = 4

@@ -36,6 +36,7 @@ void ct_machine_free(struct ct_machine *machine)
     forget_suspended(machine);
     free(machine->suspended);
     free(machine->frames);
+    free(machine->block);
     for (int kind = 0; kind < CT_NODE_KINDS; kind++)
         free(machine->tops[kind].of);
 }
@@ -551,6 +552,28 @@ static uint8_t end_cause(const struct ct_machine *machine)
     }
 }
 
+/* The file's oldest blocks may be overwritten while they are read: reads a copy. False: the piece is lost. */
+static bool open_piece(struct ct_machine *machine, const struct ct_piece *piece)
+{
+    const struct ct_reader *reader = machine->reader;
+    machine->unit = piece->units_at;
+    if (reader->snapshot && reader->header.policy == CT_POLICY_DROP_OLDEST && !piece->copied) {
+        const uint8_t *block = piece->units_at - sizeof(struct ct_events);
+        if (!machine->block)
+            machine->block = malloc(CT_BLOCK);
+        machine->no_memory = !machine->block;
+        if (machine->no_memory || reader->index.file_size - (uint64_t)(block - reader->file) < CT_BLOCK ||
+            !ct_copy_block(block, machine->block))
+            return false;
+        const struct ct_events *copy = (const void *)machine->block;
+        if (copy->thread_index != piece->thread_index || copy->first_unit != piece->first_unit)
+            return false;
+        machine->unit = (const uint8_t *)(copy + 1);
+    }
+    machine->unit_end = machine->unit + (size_t)piece->units * reader->header.unit_size;
+    return true;
+}
+
 /* To the next piece or thread. False: there is none. */
 static bool advance(struct ct_machine *machine)
 {
@@ -581,8 +604,13 @@ static bool advance(struct ct_machine *machine)
             return true;
         }
         machine->piece++;
-        machine->unit = reader->file + piece->units_at;
-        machine->unit_end = machine->unit + (size_t)piece->units * reader->header.unit_size;
+        if (!open_piece(machine, piece)) {
+            machine->unit = machine->unit_end;
+            machine->told_position = machine->position;
+            machine->position += piece->units;
+            lose(machine, piece->units);
+            return !machine->no_memory;
+        }
         if (reader->header.unit_size == 8) {
             machine->piece_close_tsc = piece->close_tsc;
             if (piece->open_tsc > machine->time)
