@@ -16,8 +16,6 @@ from calltrace.calltree import MORE, NO_MEMORY, no_memory, thread_range
 from calltrace.model import NONE_ID, Cause, Module, NodeKind, SiteRecord, Thread, module_stem
 from calltrace.tracefile import STACK, STACK_FRAME, TraceFile, reader_library
 
-_BATCH = 4096
-
 
 class StackFrame(NamedTuple):
     """One frame. Addresses are VAs, None where they are not known."""
@@ -32,18 +30,23 @@ class StackFrame(NamedTuple):
 
 @dataclass
 class Stack:
-    """A thread's stack; `frames` can be read once, before the next stack is asked for."""
+    """A thread's stack."""
 
+    trace: TraceFile
     thread: Thread
     time: int  # of the last thing it recorded; ticks or position
     cause: Cause  # why the frames are open; NONE if none is
     incomplete: bool  # events were lost: there may be further frames below the outermost
-    frames: Iterator[StackFrame]  # innermost first
+    raw_frames: bytes  # struct ct_stack_frame each
 
     @property
     def events(self) -> int:
         """How much the thread had recorded by then: units, lost ones counted."""
         return self.thread.units + self.thread.lost
+
+    def frames(self) -> Iterator[StackFrame]:
+        """Each frame, innermost first, as long as the trace is open."""
+        return _frames(self.trace, STACK_FRAME.iter_unpack(self.raw_frames))
 
 
 def stacks(trace: TraceFile, thread: int | None = None) -> Generator[Stack, None, None]:
@@ -62,22 +65,15 @@ def stacks(trace: TraceFile, thread: int | None = None) -> Generator[Stack, None
     try:
         while pull.value == MORE:
             if library.ct_reader_stacks_next(handle, raw, ctypes.byref(pull)):
-                time, position, _, cause, incomplete = STACK.unpack(raw)
-                frames = _frames(trace, _raw_frames(library, handle, raw))
-                yield Stack(trace.threads[position], time, Cause(cause), bool(incomplete), frames)
+                time, position, depth, cause, incomplete = STACK.unpack(raw)
+                frames = (c_char * (depth * STACK_FRAME.size))()
+                library.ct_reader_stacks_frames(handle, raw, frames)
+                thread_told = trace.threads[position]
+                yield Stack(trace, thread_told, time, Cause(cause), bool(incomplete), frames.raw)
     finally:
         library.ct_reader_stacks_close(handle)
     if pull.value == NO_MEMORY:
         raise no_memory(trace)
-
-
-def _raw_frames(library: ctypes.CDLL, handle: int, stack: ctypes.Array[c_char]) -> Iterator[tuple[int, ...]]:
-    batch = (c_char * (_BATCH * STACK_FRAME.size))()
-    skip, got = 0, 1
-    while got:
-        got = library.ct_reader_stacks_frames(handle, stack, skip, batch, _BATCH)
-        skip += got
-        yield from STACK_FRAME.iter_unpack(memoryview(batch).cast("B")[: got * STACK_FRAME.size])
 
 
 def _frames(trace: TraceFile, raw: Iterator[tuple[int, ...]]) -> Iterator[StackFrame]:

@@ -265,7 +265,7 @@ def reader_library() -> ctypes.CDLL:
         "summary_close": (None, [c_void_p]),
         "stacks_open": (c_void_p, [c_void_p, u32, u32]),
         "stacks_next": (u32, [c_void_p, c_void_p, pull]),
-        "stacks_frames": (u32, [c_void_p, c_void_p, u32, c_void_p, u32]),
+        "stacks_frames": (None, [c_void_p, c_void_p, c_void_p]),
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),

@@ -297,9 +297,9 @@ CT_READER_EXPORT struct ct_stacks *ct_reader_stacks_open(struct ct_reader *reade
                                                          uint32_t thread_count);
 /* Reads on for a while. 1: `out` has the next thread's stack; `pull` gets enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_stacks_next(struct ct_stacks *stacks, struct ct_stack *out, uint32_t *pull);
-/* Frames of the stack that was given last, innermost first, from `skip` on; how many were written. */
-CT_READER_EXPORT uint32_t ct_reader_stacks_frames(const struct ct_stacks *stacks, const struct ct_stack *stack,
-                                                  uint32_t skip, struct ct_stack_frame *out, uint32_t capacity);
+/* The stack->depth frames of the stack that was given last, innermost first. */
+CT_READER_EXPORT void ct_reader_stacks_frames(const struct ct_stacks *stacks, const struct ct_stack *stack,
+                                              struct ct_stack_frame *out);
 CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
 
 CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);

@@ -106,14 +106,11 @@ uint32_t ct_reader_stacks_next(struct ct_stacks *stacks, struct ct_stack *out, u
     return 0;
 }
 
-uint32_t ct_reader_stacks_frames(const struct ct_stacks *stacks, const struct ct_stack *stack, uint32_t skip,
-                                 struct ct_stack_frame *out, uint32_t capacity)
+void ct_reader_stacks_frames(const struct ct_stacks *stacks, const struct ct_stack *stack, struct ct_stack_frame *out)
 {
-    uint32_t count = 0;
     /* Closed frames lie where they were until another one is opened. */
-    for (; count < capacity && skip + count < stack->depth; count++) {
-        const struct ct_frame *frame = &stacks->machine.frames[stack->depth - 1 - skip - count];
-        out[count] = (struct ct_stack_frame){.begin = frame->begin, .id = frame->id, .kind = frame->kind};
+    for (uint32_t at = 0; at < stack->depth; at++) {
+        const struct ct_frame *frame = &stacks->machine.frames[stack->depth - 1 - at];
+        out[at] = (struct ct_stack_frame){.begin = frame->begin, .id = frame->id, .kind = frame->kind};
     }
-    return count;
 }

@@ -54,13 +54,13 @@ def write_stacks(trace: TraceFile, stacks: Iterator[Stack], limit: int, out: Tex
             end = "so far, or where the trace is cut"
         thread = stack.thread
         out.write(f"thread {thread.index} (id {thread.id}), {end}, as of its event {stack.events:,}\n")
-        rows = itertools.islice(stack.frames, limit) if limit else stack.frames
+        frames = stack.frames()
         number = -1
-        for number, frame in enumerate(rows):
+        for number, frame in enumerate(itertools.islice(frames, limit or None)):
             out.write(f"  {number:02}  {'  '.join(_parts(trace, stack, frame))}\n")
         if number < 0:
             out.write("  no open frame\n")
-        if next(stack.frames, None):
+        if next(frames, None):
             out.write("  further frames: --limit 0 shows all\n")
         elif stack.incomplete:
             out.write("  perhaps further frames: events of this thread were lost\n")
@@ -87,8 +87,7 @@ def write_stacks_json(trace: TraceFile, stacks: Iterator[Stack], limit: int, out
             "incomplete": stack.incomplete,
         }
         out.write((",\n" if number else "\n") + json.dumps(thread)[:-1] + ', "frames": [')
-        rows = itertools.islice(stack.frames, limit) if limit else stack.frames
-        for at, frame in enumerate(rows):
+        for at, frame in enumerate(itertools.islice(stack.frames(), limit or None)):
             told = json.dumps(_frame(trace, stack, frame), ensure_ascii=False)
             out.write((",\n" if at else "\n") + told)
         out.write("]}")
