@@ -211,7 +211,7 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
     CHECK(pull == CT_PULL_END);
     const struct ct_edge *edge = ct_reader_edges_of(edges, &count);
     for (uint32_t at = 0; at < count; at++)
-        CHECK((edge[at].parent < at || edge[at].parent == CT_NONE) && edge[at].self <= UINT64_MAX / 2);
+        CHECK((edge[at].parent < at || edge[at].parent == CT_NONE) && edge[at].kind <= CT_NODE_NOBODY);
     ct_reader_edges_close(edges);
 }
 
