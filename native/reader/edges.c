@@ -24,7 +24,8 @@ struct place { /* on the path */
     uint32_t depth; /* of its frame */
     uint8_t kind;
     bool tail;    /* replaced the place below by a jump */
-    bool told;    /* has its nodes */
+    bool told;    /* its nodes are known */
+    bool counts;  /* it has any */
     bool through; /* a call site, whose callee stands for it */
 };
 
@@ -39,7 +40,7 @@ struct ct_edges {
     struct place *path;
     uint64_t path_room;
     uint32_t path_count;
-    uint32_t *nodes; /* (depth + 1) of each place */
+    uint32_t *nodes; /* (depth + 1) of each place that counts */
     uint64_t nodes_room;
 
     struct ct_edge *edges;
@@ -249,11 +250,9 @@ static bool tell_callers(struct ct_edges *edges, uint32_t at)
 }
 
 /* Levels 1 and up of any place: as callee of what its caller counts for. */
-static bool tell_callees(struct ct_edges *edges, uint32_t at)
+static bool tell_callees(struct ct_edges *edges, uint32_t at, uint32_t caller)
 {
-    uint32_t *nodes = nodes_at(edges, at), caller = caller_of(edges, at);
-    if (caller == at)
-        return true;
+    uint32_t *nodes = nodes_at(edges, at);
     const struct place *place = &edges->path[at];
     const uint32_t *above = nodes_at(edges, caller);
     for (uint32_t level = 1; level <= edges->options.depth; level++) {
@@ -262,6 +261,7 @@ static bool tell_callees(struct ct_edges *edges, uint32_t at)
         nodes[level] = node_of(edges, above[level - 1], place->kind, place->id, place->tail);
         if (nodes[level] == NO_NODE)
             return false;
+        edges->path[at].counts = true;
     }
     return true;
 }
@@ -270,15 +270,19 @@ static bool tell_callees(struct ct_edges *edges, uint32_t at)
 static bool tell(struct ct_edges *edges, uint32_t at)
 {
     struct place *place = &edges->path[at];
-    uint32_t *nodes = nodes_at(edges, at);
-    bool is_chosen = chosen(edges, place);
+    uint32_t *nodes = nodes_at(edges, at), caller = caller_of(edges, at);
+    bool is_callee = edges->options.callees && caller != at && edges->path[caller].counts;
     place->told = true;
-    if (is_chosen) {
+    place->counts = chosen(edges, place);
+    if (!place->counts && !is_callee)
+        return true;
+    memset(nodes, 0xFF, (edges->options.depth + 1) * sizeof *nodes);
+    if (place->counts) {
         nodes[0] = node_of(edges, NO_NODE, place->kind, place->id, false);
         if (nodes[0] == NO_NODE)
             return false;
     }
-    if (edges->options.callees ? !tell_callees(edges, at) : is_chosen && !tell_callers(edges, at))
+    if (edges->options.callees ? is_callee && !tell_callees(edges, at, caller) : !tell_callers(edges, at))
         return false;
     for (uint32_t level = 0; level <= edges->options.depth; level++)
         if (nodes[level] != NO_NODE)
@@ -342,7 +346,6 @@ static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
         return false;
     edges->path[at] = place;
     edges->path_count++;
-    memset(nodes_at(edges, at), 0xFF, row * sizeof *edges->nodes);
     return callee_of(edges, &place) != CT_NONE || tell(edges, at);
 }
 
@@ -355,7 +358,7 @@ static bool close_frame(struct ct_edges *edges, const struct ct_step *step)
     if (!edges->path[at].told && !edges->path[at].through && !tell(edges, at))
         return false;
     const uint32_t *nodes = nodes_at(edges, at);
-    for (uint32_t level = 0; level <= edges->options.depth && edges->path[at].told; level++) {
+    for (uint32_t level = 0; level <= edges->options.depth && edges->path[at].counts; level++) {
         if (nodes[level] == NO_NODE)
             continue;
         struct ct_edge *edge = &edges->edges[nodes[level]];

@@ -42,7 +42,7 @@ def recorded(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The waiting program, all its threads where they should be, while it is recorded; and the trace."""
     trace = tmp_path / "waiting.calltrace"
-    options = getattr(request, "param", ["--max-size", "160M"])
+    options = getattr(request, "param", ["--max-size", "64M"])
     command = [tracing.CALLTRACE, "run", "--quiet", "-o", trace, *options, "--", targets.build("waiting")]
     windows.keep_wine_running()
     process = subprocess.Popen(
