@@ -1,4 +1,4 @@
-"""How fast a large trace is read, and with how much memory: times info, top, tree, stacks, callers and callees.
+"""How fast a large trace is read, and with how much memory: times what is said of all of it.
 
 Writes a trace of 100 million events for it, or of as many millions as the first argument says.
 
