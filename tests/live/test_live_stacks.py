@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,11 @@ WAITING = sorted(
 STARTUP = {"__tmainCRTStartup", "mainCRTStartup", "WinMainCRTStartup"}
 
 
-def reads_input(path: Path) -> bool:
-    with TraceFile(path) as trace, closing(stacks(trace)) as found:
-        return "msvcrt.dll!getchar" in names(next(found))
+def is_settled(path: Path) -> bool:
+    """Has each thread come to where it waits? It says so a moment before."""
+    with TraceFile(path) as trace:
+        found = [names(stack) for stack in stacks(trace)]
+    return found[0][:1] == ["msvcrt.dll!getchar"] and len(waiting(found)) == len(WAITING)
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def recorded(
     assert process.stdin
     assert process.stdout.readline().split()[0] == b"process"
     deadline = time.monotonic() + SECONDS
-    while not reads_input(trace):
-        assert time.monotonic() < deadline, "main does not come to read its input"
+    while not is_settled(trace):
+        assert time.monotonic() < deadline, "not all threads come to wait"
     yield process, trace
     process.stdin.close()
     # Of what waits for room for its events, the end of calltrace is the end of waiting.

@@ -3,7 +3,7 @@
  *
  * Three wait below 1, 2 and 3 levels of descend, called by keep_waiting. One waits in a fiber: inside, called by
  * fiber_body, while its first fiber is in to_fiber, called by with_fiber. Two run churn, which calls itself 8 levels
- * deep and returns, for ever. Prints "process ID" once all wait.
+ * deep and returns, for ever. Prints "process ID" when all are about to wait.
  */
 #include <stdio.h>
 #include <windows.h>
