@@ -6,16 +6,19 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, wine
+from calltrace import calltree, edges, wine
 from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
 from calltrace.export import FORMATS, report
+from calltrace.export.edges import write_edges, write_edges_json
+from calltrace.export.stacks import write_stacks, write_stacks_json
 from calltrace.export.text import TreeText
 from calltrace.patterns import Pattern
+from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 _SIZE = re.compile(r"(\d+)([KMG]?)\Z", re.IGNORECASE)
 _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
+_DEFAULT_EDGES_LIMIT = 100
+_DEFAULT_STACK_LIMIT = 200
 
 
 @dataclass(frozen=True)
@@ -297,8 +302,42 @@ def _tree(request: Request, console: Console) -> int:
 
 
 def _top(request: Request, console: Console) -> int:
-    with TraceFile(request.options.file) as trace:
-        report.write_top(trace, calltree.summarize(trace), request.options.limit, console.out)
+    options = request.options
+    order = report.Order(options.sort) if options.sort else None
+    with TraceFile(options.file) as trace:
+        summary = calltree.summarize(trace, options.thread)
+        write = report.write_top_json if options.json else report.write_top
+        write(trace, summary, options.limit, console.out, order)
+    return 0
+
+
+def _stacks(request: Request, console: Console) -> int:
+    options = request.options
+    with TraceFile(options.file) as trace, closing(stacks(trace, options.thread)) as found:
+        write = write_stacks_json if options.json else write_stacks
+        write(trace, found, options.limit, console.out)
+    return 0
+
+
+def _callers(request: Request, console: Console) -> int:
+    return _edges(request, console, callees=False)
+
+
+def _callees(request: Request, console: Console) -> int:
+    return _edges(request, console, callees=True)
+
+
+def _edges(request: Request, console: Console, *, callees: bool) -> int:
+    options = request.options
+    pattern = Pattern.parse(options.function)
+    with TraceFile(options.file) as trace:
+        found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=options.thread)
+        if options.json:
+            write_edges_json(trace, found, callees, console.out)
+        elif found:
+            write_edges(trace, found, callees, options.limit, console.out)
+        else:
+            console.out.write(f"no call of {pattern.text} was recorded\n")
     return 0
 
 
@@ -412,6 +451,32 @@ _SINGLE_STEP = Option(
     switch=True,
 )
 
+_THREAD = Option(("--thread",), "one thread: its index or system id", metavar="N", convert=number)
+_EDGES = (
+    _FILE,
+    Option(
+        ("function",),
+        "a function or import: module!function with *, 0xVA, module+0xRVA",
+        metavar="FUNCTION",
+    ),
+    Option(
+        ("--depth",),
+        f"levels to tell apart, 1 (default) to {edges.LEVELS}",
+        metavar="N",
+        convert=number,
+        default=1,
+    ),
+    _THREAD,
+    Option(
+        ("--limit",),
+        f"lines to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
+        metavar="N",
+        convert=number,
+        default=_DEFAULT_EDGES_LIMIT,
+    ),
+    Option(("--json",), "as JSON, complete", switch=True),
+)
+
 COMMANDS: Sequence[Command] = (
     Command(
         "run",
@@ -498,7 +563,7 @@ COMMANDS: Sequence[Command] = (
         "calltrace tree demo.calltrace --function demo!parse* --depth 3",
         (
             _FILE,
-            Option(("--thread",), "one thread: its index or system id", metavar="N", convert=number),
+            _THREAD,
             Option(
                 ("--function",),
                 "only these, with all they call: module!function with *, 0xVA, module+0xRVA",
@@ -522,6 +587,12 @@ COMMANDS: Sequence[Command] = (
         "calltrace top demo.calltrace --limit 10",
         (
             _FILE,
+            _THREAD,
+            Option(
+                ("--sort",),
+                "by calls, self time, or total time; default: self, without a clock calls",
+                choices=tuple(order.value for order in report.Order),
+            ),
             Option(
                 ("--limit",),
                 f"lines to show; 0: all; default: {_DEFAULT_TOP_LIMIT}",
@@ -529,8 +600,41 @@ COMMANDS: Sequence[Command] = (
                 convert=number,
                 default=_DEFAULT_TOP_LIMIT,
             ),
+            Option(("--json",), "as JSON, with times in ticks", switch=True),
         ),
         _top,
+    ),
+    Command(
+        "callers",
+        "Tell who called a function or an import, how often, and how long that took.",
+        "calltrace callers demo.calltrace demo!parse_number --depth 3",
+        _EDGES,
+        _callers,
+    ),
+    Command(
+        "callees",
+        "Tell what a function called, how often, and how long that took.",
+        "calltrace callees demo.calltrace demo!main",
+        _EDGES,
+        _callees,
+    ),
+    Command(
+        "stacks",
+        "Show the call stack of each thread where its recording ended; now, while it is being recorded.",
+        "calltrace stacks demo.calltrace --thread 0",
+        (
+            _FILE,
+            _THREAD,
+            Option(
+                ("--limit",),
+                f"frames of each thread to show; 0: all; default: {_DEFAULT_STACK_LIMIT}",
+                metavar="N",
+                convert=number,
+                default=_DEFAULT_STACK_LIMIT,
+            ),
+            Option(("--json",), "as JSON, with addresses", switch=True),
+        ),
+        _stacks,
     ),
     Command(
         "export",

@@ -12,6 +12,9 @@
  * the file as an EVENTS chunk and the slot is used again, so a slot holds what its thread recorded last. That
  * makes the file complete up to the last event whatever ends the process.
  *
+ * Who reads while it is written relies on this order (reader/snapshot.c): a thread has closed its block before it opens
+ * the next one; a block's kind comes into its slot last and goes first; it goes when the block is whole in the file.
+ *
  * EVENTS payload: units of header.unit_size bytes (4 without a clock, 8 with one). A unit is
  *
  *   4 bytes:  bits 0..23 code, bit 24 CT_WHOLE, bits 25..31 zero

@@ -17,13 +17,13 @@
  *     main
  *         section
  *             three_deep
- *                 throw_long  unwound by exception
+ *                 throw_long  unwound
  *                 ?catch$5@?0?three_deep@4HA
  *                     add
- *                     throw_long  unwound by exception
+ *                     throw_long  unwound
  *                     ?catch$3@?0?three_deep@4HA
  *                         add
- *                         throw_long  unwound by exception
+ *                         throw_long  unwound
  *                         ?catch$2@?0?three_deep@4HA
  *                             add
  *                         add
@@ -32,58 +32,58 @@
  *         section
  *             leave
  *                 thrown_on
- *                     throw_long  unwound by exception
- *                     ?catch$2@?0?thrown_on@4HA  unwound by exception
- *                         throw_char  unwound by exception
- *                         ?catch$4@?0?thrown_on@4HA  unwound by exception
+ *                     throw_long  unwound
+ *                     ?catch$2@?0?thrown_on@4HA  unwound
+ *                         throw_char  unwound
+ *                         ?catch$4@?0?thrown_on@4HA  unwound
  *                             add
  *                     ?catch$6@?0?thrown_on@4HA
  *                         add
  *                     add
  *                 thrown_anew
- *                     throw_long  unwound by exception
- *                     ?catch$4@?0?thrown_anew@4HA  unwound by exception
- *                         throw_long  unwound by exception
- *                         ?catch$2@?0?thrown_anew@4HA  unwound by exception
- *                             throw_char  unwound by exception
+ *                     throw_long  unwound
+ *                     ?catch$4@?0?thrown_anew@4HA  unwound
+ *                         throw_long  unwound
+ *                         ?catch$2@?0?thrown_anew@4HA  unwound
+ *                             throw_char  unwound
  *                     ?catch$6@?0?thrown_anew@4HA
  *                         add
  *                     add
  *                 returned
- *                     throw_long  unwound by exception
+ *                     throw_long  unwound
  *                     ?catch$2@?0?returned@4HA
- *                         throw_long  unwound by exception
+ *                         throw_long  unwound
  *                         ?catch$1@?0?returned@4HA
  *                             add
  *                 add
  *         section
  *             looped
- *                 throw_long  unwound by exception
+ *                 throw_long  unwound
  *                 ?catch$8@?0?looped@4HA
- *                     throw_long  unwound by exception
+ *                     throw_long  unwound
  *                     ?catch$5@?0?looped@4HA
  *                         add
  *                     add
  *                 add
- *                 throw_char  unwound by exception
+ *                 throw_char  unwound
  *                 ?catch$4@?0?looped@4HA
  *                     add
- *                 throw_long  unwound by exception
+ *                 throw_long  unwound
  *                 ?catch$8@?0?looped@4HA
- *                     throw_long  unwound by exception
+ *                     throw_long  unwound
  *                     ?catch$5@?0?looped@4HA
  *                         add
  *                 add
  *         section
  *             with_objects
  *                 ??0Holder@@QEAA@J@Z  x2
- *                 throw_long  unwound by exception
+ *                 throw_long  unwound
  *                 ?dtor$3@?0?with_objects@4HA
  *                     ??1Holder@@QEAA@XZ
  *                         add
  *                 ?catch$4@?0?with_objects@4HA
  *                     ??0Holder@@QEAA@J@Z  x2
- *                     throw_long  unwound by exception
+ *                     throw_long  unwound
  *                     ?dtor$7@?0?with_objects@4HA
  *                         ??1Holder@@QEAA@XZ
  *                             add
@@ -100,13 +100,13 @@
  *                     add
  *         section
  *             objects_thrown_through
- *                 throw_long  unwound by exception
- *                 ?catch$4@?0?objects_thrown_through@4HA  unwound by exception
+ *                 throw_long  unwound
+ *                 ?catch$4@?0?objects_thrown_through@4HA  unwound
  *                     ??0Holder@@QEAA@J@Z
- *                     throw_long  unwound by exception
- *                     ?catch$2@?0?objects_thrown_through@4HA  unwound by exception
+ *                     throw_long  unwound
+ *                     ?catch$2@?0?objects_thrown_through@4HA  unwound
  *                         ??0Holder@@QEAA@J@Z
- *                         throw_char  unwound by exception
+ *                         throw_char  unwound
  *                         ?dtor$6@?0?objects_thrown_through@4HA
  *                             ??1Holder@@QEAA@XZ
  *                                 add
@@ -119,14 +119,14 @@
  *         section
  *             recursion
  *                 again
- *                     throw_long  unwound by exception
+ *                     throw_long  unwound
  *                     ?catch$5@?0?again@4HA
- *                         throw_long  unwound by exception
+ *                         throw_long  unwound
  *                         ?catch$2@?0?again@4HA
  *                             again
- *                                 throw_long  unwound by exception
+ *                                 throw_long  unwound
  *                                 ?catch$5@?0?again@4HA
- *                                     throw_long  unwound by exception
+ *                                     throw_long  unwound
  *                                     ?catch$2@?0?again@4HA
  *                                         add
  *                                     add

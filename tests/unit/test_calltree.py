@@ -432,9 +432,9 @@ def test_setjmp_that_returns_again_unwinds_to_its_caller(read: Read) -> None:
     with read(trace_of(units)) as trace:
         assert [cause for _, cause in closes(trace)] == [
             Cause.RETURN,
-            Cause.EXCEPTION,
-            Cause.EXCEPTION,
-            Cause.EXCEPTION,
+            Cause.UNWOUND,
+            Cause.UNWOUND,
+            Cause.UNWOUND,
             Cause.RETURN,
         ]
         assert summarize(trace).orphans == 0
@@ -449,7 +449,7 @@ def test_landing_goes_on_in_the_topmost_frame_above_the_stack_pointer(read: Read
     units.frame(0x1800)
     units.event(tracewriter.LAND, 5)
     with read(trace_of(units)) as trace:
-        assert closes(trace)[:2] == [(0, Cause.EXCEPTION), (5, Cause.EXCEPTION)]
+        assert closes(trace)[:2] == [(0, Cause.UNWOUND), (5, Cause.UNWOUND)]
         assert closes(trace)[2:] == [(5, Cause.PROCESS_END)] * 2
 
 
@@ -473,7 +473,7 @@ def test_small_units_compare_stack_pointers_across_4_gigabytes(read: Read) -> No
     units.frame(0xFFFF_FFF8)
     units.event(tracewriter.LAND, 5)
     with read(trace_of(units)) as trace:
-        assert closes(trace)[0] == (0, Cause.EXCEPTION)
+        assert closes(trace)[0] == (0, Cause.UNWOUND)
         assert summarize(trace).orphans == 0
 
 
@@ -487,8 +487,8 @@ def test_a_funclet_unwinds_to_its_parent_and_opens_under_it(read: Read) -> None:
     calls(units, "GF")
     with read(trace_of(units)) as trace:
         assert closes(trace) == [
-            (1, Cause.EXCEPTION),
-            (0, Cause.EXCEPTION),
+            (1, Cause.UNWOUND),
+            (0, Cause.UNWOUND),
             (6, Cause.RETURN),
             (5, Cause.RETURN),
         ]
@@ -512,7 +512,7 @@ def test_a_funclet_nested_in_another_has_the_same_frame(read: Read) -> None:
     units.event(tracewriter.LEAVE, 5)
     with read(trace_of(units)) as trace:
         assert closes(trace) == [
-            (0, Cause.EXCEPTION),
+            (0, Cause.UNWOUND),
             (7, Cause.RETURN),
             (1, Cause.RETURN),
             (6, Cause.RETURN),
@@ -531,7 +531,7 @@ def test_a_stack_pointer_and_its_enter_may_lie_in_two_blocks(read: Read) -> None
     writer = trace_of(Units())
     writer.thread(units, block_units=2)
     with read(writer) as trace:
-        assert closes(trace)[0] == (1, Cause.EXCEPTION)
+        assert closes(trace)[0] == (1, Cause.UNWOUND)
         assert summarize(trace).gaps == 0
 
 

@@ -33,6 +33,9 @@ def test_the_verbs_are_those_promised() -> None:
         "info",
         "tree",
         "top",
+        "callers",
+        "callees",
+        "stacks",
         "export",
         "help",
     ]

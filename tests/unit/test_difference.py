@@ -109,7 +109,7 @@ def test_a_missing_frame_is_shown_where_it_is_missing(compare: Compare) -> None:
     [
         ([(TAIL, INNER), (LEAVE, MIDDLE), (LEAVE, OUTER)], "end of program!inner: tail"),
         ([(LEAVE, MIDDLE), (LEAVE, OUTER)], "end of program!inner: end not recorded"),
-        ([(LAND, OUTER), (LEAVE, OUTER)], "end of program!inner: unwound by exception"),
+        ([(LAND, OUTER), (LEAVE, OUTER)], "end of program!inner: unwound"),
     ],
 )
 def test_how_a_frame_ended_is_a_difference(

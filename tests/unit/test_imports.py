@@ -22,6 +22,8 @@ LAYERS = (
     (
         "export",
         "calltree",
+        "edges",
+        "stacks",
         "tracefile",
         "plan",
         "copies",
