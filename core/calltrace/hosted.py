@@ -66,7 +66,8 @@ def run(line: str, debugger: Debugger) -> None:
             failure = "interrupted"
         except BaseException as error:
             failure = _unexpected(error)
-    # What came before an error is shown before it.
+    if failure:
+        out.end_line()
     out.flush()
     if failure:
         debugger.show_error(f"calltrace: {failure}")
@@ -101,6 +102,7 @@ class _Output(io.StringIO):
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
         self._show = show
+        self._last = "\n"  # what was shown last
 
     def write(self, text: str) -> int:
         super().write(text)
@@ -108,11 +110,18 @@ class _Output(io.StringIO):
             self.flush()
         return len(text)
 
+    def end_line(self) -> None:
+        """Begin a new line, unless one begins already: an interrupt may have come in the middle."""
+        text = self.getvalue() or self._last
+        if not text.endswith("\n"):
+            self.write("\n")
+
     def flush(self) -> None:
         text = self.getvalue()
         self.seek(0)
         self.truncate()
         if text:
+            self._last = text[-1]
             self._show(text)
 
 

@@ -152,7 +152,7 @@ def test_an_interrupt_ends_a_command(verb: Callable[[Callable[[Console], Any]], 
     debugger = Fake()
 
     def do(console: Console) -> None:
-        console.out.write("begun\n")
+        console.out.write("begun")
         debugger.interrupt.set()
         while True:
             pass

@@ -4,10 +4,10 @@
  *     debugger LOG SCRIPT -p PID              attaches to a process
  *
  * Each line of SCRIPT is a command as a user types it; where one lets the target run, the next follows when it has
- * stopped again. The prompt, the command and all that the engine and its extensions print go to LOG, as UTF-8: the
- * standard output belongs to the target. Two commands are ours: `!break MILLISECONDS` presses Ctrl+Break after that
- * time, `!break-on TEXT` when such a text is printed in one piece. With SHOW_DML in the environment the log has DML as
- * it is; whether it is preferred is the engine's option, as ever (`.prefer_dml 1`).
+ * stopped again or is gone. The prompt, the command and all that the engine and its extensions print go to LOG, as
+ * UTF-8: the standard output belongs to the target. Two commands are ours: `!break MILLISECONDS` presses Ctrl+Break
+ * after that time, `!break-on TEXT` when such a text is printed in one piece. With SHOW_DML in the environment the log
+ * has DML as it is; whether it is preferred is the engine's option, as ever (`.prefer_dml 1`).
  */
 #include <windows.h>
 
@@ -134,19 +134,14 @@ static DWORD WINAPI interrupt(void *milliseconds)
     return 0;
 }
 
-/* FALSE: there is no target any more. */
-static BOOL wait(void)
+/* Until the target stops or is gone. */
+static void wait(void)
 {
-    for (;;) {
-        ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
+    ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
+    control->lpVtbl->GetExecutionStatus(control, &status);
+    while (status != DEBUG_STATUS_NO_DEBUGGEE && status != DEBUG_STATUS_BREAK &&
+           SUCCEEDED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
         control->lpVtbl->GetExecutionStatus(control, &status);
-        if (status == DEBUG_STATUS_NO_DEBUGGEE)
-            return FALSE;
-        if (status == DEBUG_STATUS_BREAK)
-            return TRUE;
-        if (FAILED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
-            return FALSE;
-    }
 }
 
 static void run(char *line)
@@ -203,9 +198,10 @@ int main(int argc, char **argv)
     if (FAILED(result))
         fail("no first event", result);
     char line[4096];
-    while (wait() && fgets(line, sizeof line, script)) {
+    while (fgets(line, sizeof line, script)) {
         line[strcspn(line, "\r\n")] = 0;
         run(line);
+        wait();
     }
     ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
     control->lpVtbl->GetExecutionStatus(control, &status);
