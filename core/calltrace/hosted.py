@@ -117,12 +117,13 @@ class _Output(io.StringIO):
             self.write("\n")
 
     def flush(self) -> None:
-        text = self.getvalue()
-        self.seek(0)
-        self.truncate()
-        if text:
-            self._last = text[-1]
-            self._show(text)
+        with interrupts_held():  # what was begun is shown whole
+            text = self.getvalue()
+            self.seek(0)
+            self.truncate()
+            if text:
+                self._last = text[-1]
+                self._show(text)
 
 
 class _Interrupts:
