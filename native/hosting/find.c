@@ -245,6 +245,8 @@ static bool base_of(const wchar_t *environment, wchar_t *base)
 static bool try_folder(search *search, const wchar_t *source, const wchar_t *folder, bool quiet)
 {
     wchar_t path[CT_PATH], environment[CT_PATH], base[CT_PATH];
+    if (wcslen(folder) >= CT_PATH)
+        return false;
     if (library_in(folder, path))
         return try_library(search, source, path, L"");
     wcscpy(environment, folder);
@@ -297,12 +299,14 @@ static bool try_loaded(search *search)
     return false;
 }
 
-/* The Python whose site-packages the plugin lies in, or one that was put into a folder above it. */
+/* The Python that the plugin is part of: beside it, or up to its home, as in HOME\Lib\site-packages\calltrace\_native.
+ */
 static bool try_around(search *search, HMODULE plugin)
 {
+    enum { LEVELS = 5 };
     wchar_t folder[CT_PATH], path[CT_PATH];
     GetModuleFileNameW(plugin, folder, CT_PATH);
-    while (to_parent(folder))
+    for (int level = 0; level < LEVELS && to_parent(folder); ++level)
         if (library_in(folder, path) || exists(folder, L"pyvenv.cfg"))
             return try_folder(search, L"around the extension", folder, false);
     return false;

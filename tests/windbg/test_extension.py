@@ -189,20 +189,23 @@ def test_names_of_any_alphabet_reach_the_window(tmp_path: Path) -> None:
         assert f"m!{name} " in shown.commands[at][1]
 
 
-def test_it_can_be_unloaded_and_loaded_again(tmp_path: Path) -> None:
-    # The module that answers counts: Python and what it holds are there once, and stay.
-    count = (
-        "count = 0\ndef run(library, line):\n    global count\n    count += 1\n    print_to(library, count)\n"
-    )
-    code = (
+def counting(folder: Path) -> dict[str, str]:
+    """An environment in which `!calltrace` tells how often it was called in this Python."""
+    return answering(
+        folder,
         "import ctypes\n"
-        + count
-        + "def print_to(library, text):\n    "
-        + ("ctypes.CDLL('x', handle=library).ct_print(1, ctypes.c_wchar_p(f'{text}\\n'), 0)\n")
+        "count = 0\n"
+        "def run(library, line):\n"
+        "    global count\n"
+        "    count += 1\n"
+        "    ctypes.CDLL('x', handle=library).ct_print(1, ctypes.c_wchar_p(f'{count}\\n'), 0)\n",
     )
+
+
+def test_it_can_be_unloaded_and_loaded_again(tmp_path: Path) -> None:
     unload = f".unload {windows.path(windbg.EXTENSION)}"
     cycle = [windbg.LOAD, "!calltrace", unload, "!calltrace"]
-    shown = windbg.run([*cycle, *cycle, *cycle], env=answering(tmp_path, code))
+    shown = windbg.run([*cycle, *cycle, *cycle], env=counting(tmp_path))
     for number in range(3):
         loaded, answer, unloaded, unknown = (text for _, text in shown.commands[4 * number : 4 * number + 4])
         assert "rror" not in loaded.replace("*** ERROR: Symbol file", "")
@@ -210,6 +213,26 @@ def test_it_can_be_unloaded_and_loaded_again(tmp_path: Path) -> None:
         assert "Unloading" in unloaded
         assert "No export calltrace found" in unknown
     assert shown.has_target
+
+
+def test_a_python_that_runs_already_is_shared(tmp_path: Path) -> None:
+    home = windows.path(wine.windows_python().parent)
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "pyvenv.cfg").write_text(f"home = {home}\n")
+    env = {"CALLTRACE_PYTHON": "", "VIRTUAL_ENV": windows.path(tmp_path / "venv")}
+    # To the second extension the first is a stranger who has started Python.
+    second = tmp_path / "second.dll"
+    shutil.copy(windbg.EXTENSION, second)
+    load = f".load {windows.path(second)}"
+    script = [
+        windbg.LOAD,
+        "!calltrace_windbg.calltrace",
+        load,
+        "!second.calltrace",
+        "!calltrace_windbg.calltrace",
+    ]
+    shown = windbg.run(script, env={**counting(tmp_path), **env})
+    assert [shown.commands[at][1] for at in (1, 3, 4)] == ["1\n", "2\n", "3\n"]
 
 
 def test_one_command_may_follow_another_on_the_same_line() -> None:
