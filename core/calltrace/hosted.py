@@ -55,7 +55,7 @@ def run(line: str, debugger: Debugger) -> None:
         _link if debugger.has_links() else lambda text, _: text,
         shell=False,
     )
-    failure = ""
+    failure, outer = "", _Interrupts.current
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             with _Interrupts(debugger.interrupted):
@@ -66,6 +66,7 @@ def run(line: str, debugger: Debugger) -> None:
             failure = "interrupted"
         except BaseException as error:
             failure = _unexpected(error)
+    _Interrupts.current = outer  # here, where no interrupt can come any more
     if failure:
         out.end_line()
     out.flush()
@@ -139,10 +140,9 @@ class _Interrupts:
         self._came = False
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="calltrace interrupts", daemon=True)
-        self._outer: _Interrupts | None = None
 
     def __enter__(self) -> None:
-        self._outer, _Interrupts.current = _Interrupts.current, self
+        _Interrupts.current = self
         self._asked()  # an old one is not for this command
         self._watcher.start()
 
@@ -153,7 +153,6 @@ class _Interrupts:
             self._over.set()
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, None)  # if it was not raised yet
         self._watcher.join()
-        _Interrupts.current = self._outer
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
