@@ -15,7 +15,7 @@ PACKAGE = CORE / "calltrace"
 # From the top down; a module imports from lower layers, or from its own where they are parts side by side.
 LAYERS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
     ("session", "wine"),
@@ -85,6 +85,11 @@ def test_imports_point_down(path: Path) -> None:
         assert layer_of(other) > layer_of(here) or (sideways_allowed and layer_of(other) == PARTS), (
             f"{path.relative_to(CORE)} must not import calltrace.{other}"
         )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_core_knows_no_debugger(path: Path) -> None:
+    assert "calltrace_windbg" not in path.read_text(encoding="utf-8")
 
 
 def test_reading_a_trace_needs_nothing_of_windows() -> None:
