@@ -291,16 +291,17 @@ static bool is_odd(const cs_insn *insn)
 static bool forgets(const cs_insn *insn)
 {
     const cs_x86_op *operands = insn->detail->x86.operands;
-    if (insn->detail->x86.op_count != 2 || operands[0].type != X86_OP_REG) {
+    if (insn->detail->x86.op_count != 2 || operands[0].type != X86_OP_REG || operands[0].size - 1u > 7) {
         return false;
     }
+    uint64_t ones = ~(uint64_t)0 >> (64 - 8 * operands[0].size);
     switch (insn->id) {
     case X86_INS_XOR:
     case X86_INS_SUB:
     case X86_INS_SBB:
         return operands[1].type == X86_OP_REG && operands[0].reg == operands[1].reg;
     case X86_INS_OR:
-        return operands[1].type == X86_OP_IMM && operands[1].imm == -1;
+        return operands[1].type == X86_OP_IMM && ((uint64_t)operands[1].imm & ones) == ones;
     case X86_INS_AND:
         return operands[1].type == X86_OP_IMM && operands[1].imm == 0;
     default:

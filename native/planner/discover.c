@@ -79,8 +79,10 @@ static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, 
 /* A direct jump of `from`. */
 static void jump(struct ct_plan *plan, uint32_t from, const struct ct_insn *insn)
 {
-    bool tail = plan->parts.items[from].unwind.version == 0 && ct_is_tail_jump(insn);
+    struct ct_part *part = &plan->parts.items[from];
+    bool tail = part->unwind.version == 0 && ct_is_tail_jump(insn);
     if (tail || !ct_part_at(plan, insn->target)) {
+        part->returns = true;
         vec_push(&plan->jumps, &plan->oom, insn->target);
     }
     if (tail) {

@@ -27,7 +27,7 @@ struct ct_part {
     struct ct_unwind unwind; /* version 0: leaf, without RUNTIME_FUNCTION */
     enum ct_handler handler;
     bool settled;                  /* a leaf whose end is known */
-    bool returns;                  /* has a ret or an indirect jump */
+    bool returns;                  /* has a ret, an indirect jump, or a jump to code in no part */
     bool runs_out;                 /* goes on behind its end */
     bool dirty;                    /* runs into something that is no instruction */
     uint32_t copy_begin, copy_end; /* offsets in the region */
