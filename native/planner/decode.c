@@ -274,7 +274,7 @@ static bool is_odd(const cs_insn *insn)
         return !is_int(insn, 0x29);
     case X86_INS_RET:
         return insn->bytes[insn->size - 1] != 0xC3; /* callees do not remove arguments */
-    case X86_INS_MOVABS: /* of memory at a whole address, not of a constant */
+    case X86_INS_MOVABS:                            /* of memory at a whole address, not of a constant */
         return (insn->detail->x86.opcode[0] & 0xFC) == 0xA0;
     default:
         break;

@@ -276,7 +276,8 @@ static void follow_lea_tables(struct ct_plan *plan)
             if (plan->groups.items[plan->parts.items[lea.from].group].unresolved) {
                 read_lea_table(plan, lea.from, lea.to, 4);
                 read_lea_table(plan, lea.from, lea.to, 8);
-                if (!ct_marked(plan, lea.to, CT_MARK_BODY) && in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
+                if (!ct_marked(plan, lea.to, CT_MARK_BODY) &&
+                    in_group(plan, lea.to, plan->parts.items[lea.from].group)) {
                     lead(plan, lea.from, lea.to); /* no table: a label */
                 }
                 decode_work(plan);
@@ -561,7 +562,7 @@ static void settle_leaves(struct ct_plan *plan, uint32_t first)
             }
         } else {
             for (uint32_t k = 0; k < insn.length; k++) {
-                plan->marks[insn.rva + k] &= (uint8_t)~(CT_MARK_START | CT_MARK_BODY);
+                plan->marks[insn.rva + k] &= (uint8_t) ~(CT_MARK_START | CT_MARK_BODY);
             }
         }
     }

@@ -6,23 +6,22 @@
  *
  * It may be data just as well, and patching data would break the program. So this is as strict as the calling
  * convention allows (Microsoft, "x64 software conventions"; "x64 exception handling" for what needs no
- * RUNTIME_FUNCTION): code without a RUNTIME_FUNCTION makes no calls, leaves RSP and the nonvolatile registers alone, and
- * is entered with values in the argument registers only. Every path through it must stay that, decode, and leave by a
- * ret, or by a jump to a function's start; nothing else may refer to any byte of it.
+ * RUNTIME_FUNCTION): code without a RUNTIME_FUNCTION makes no calls, leaves RSP and the nonvolatile registers alone,
+ * and is entered with values in the argument registers only. Every path through it must stay that, decode, and leave by
+ * a ret, or by a jump to a function's start; nothing else may refer to any byte of it.
  */
 #include <stdlib.h>
 
 #include "module.h"
 
 enum {
-    ARGUMENTS = 1 << 1 | 1 << 2 | 1 << 8 | 1 << 9,                   /* rcx, rdx, r8, r9 */
-    AT_ENTRY = ARGUMENTS | 1 << 4 | 1 << 10,                         /* rsp; r10: a nested function's frame */
+    ARGUMENTS = 1 << 1 | 1 << 2 | 1 << 8 | 1 << 9,                     /* rcx, rdx, r8, r9 */
+    AT_ENTRY = ARGUMENTS | 1 << 4 | 1 << 10,                           /* rsp; r10: a nested function's frame */
     NONVOLATILE = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 0xF000, /* rbx, rsp, rbp, rsi, rdi, r12 to r15 */
     INSIDE = 0x80,     /* in reader.seen: not the first byte of an instruction */
     INSN_COST = 16,    /* of the work budget */
     LONGEST = 1 << 16, /* bytes of one leaf function */
     MOST_CASES = 1024, /* of one switch */
-    ALIGNMENT = 16,    /* what code that follows data is aligned to */
 };
 
 struct reader {
@@ -30,12 +29,12 @@ struct reader {
     uint32_t begin, end; /* the gap */
     uint8_t *seen;       /* per byte of the gap: length of the instruction that starts there, or INSIDE */
     VEC(uint32_t) work;
-    VEC(uint32_t) read; /* instructions of the function that is being read */
+    VEC(uint32_t) read;          /* instructions of the function that is being read */
     VEC(struct ct_range) tables; /* and its jump tables */
-    uint32_t from;      /* where that function starts */
-    uint32_t written;   /* registers that hold a value, as long as `entering` */
-    bool entering;      /* on the path that leads straight on from its start */
-    bool leaves;        /* by a ret or by a jump */
+    uint32_t from;               /* where that function starts */
+    uint32_t written;            /* registers that hold a value, as long as `entering` */
+    bool entering;               /* on the path that leads straight on from its start */
+    bool leaves;                 /* by a ret or by a jump */
 };
 
 /* What a run of instructions has done that a jump table needs. */
@@ -256,24 +255,6 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
     return end;
 }
 
-/* Behind what is no leaf function: where a jump leads, or where code that padding precedes would begin. */
-static uint32_t resume(const struct reader *reader, uint32_t at)
-{
-    const struct ct_plan *plan = reader->plan;
-    uint32_t next = first_from(plan->jumps.items, plan->jumps.count, at + 1);
-    uint32_t limit = next < plan->jumps.count && plan->jumps.items[next] < reader->end ? plan->jumps.items[next]
-                                                                                     : reader->end;
-    for (uint32_t aligned = (at / ALIGNMENT + 1) * ALIGNMENT; aligned < limit; aligned += ALIGNMENT) {
-        for (uint32_t length = 1; length <= 15 && aligned - length > at; length++) {
-            struct ct_insn insn;
-            if (ct_decode_padding(plan, aligned - length, aligned, &insn) && insn.length == length) {
-                return aligned;
-            }
-        }
-    }
-    return limit;
-}
-
 static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
 {
     struct reader reader = {.plan = plan, .begin = begin, .end = end};
@@ -291,14 +272,12 @@ static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
         bool jumped = is_jumped_to(plan, at);
         bool data = ct_marked(plan, at, CT_MARK_TARGET) && !jumped && !is_seed(plan, at);
         uint32_t leaf_end = data ? 0 : read_leaf(&reader, at);
-        if (leaf_end) {
-            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){at, jumped ? CT_SOURCE_JUMP : CT_SOURCE_GAP});
-            vec_push(&plan->gap_leaves, &plan->oom, (struct ct_range){at, leaf_end});
-            at = leaf_end;
-        } else {
-            at = resume(&reader, at);
+        if (!leaf_end) {
+            break;
         }
-        at = ct_skip_padding(plan, at, end);
+        vec_push(&plan->seeds, &plan->oom, (struct ct_seed){at, jumped ? CT_SOURCE_JUMP : CT_SOURCE_GAP});
+        vec_push(&plan->gap_leaves, &plan->oom, (struct ct_range){at, leaf_end});
+        at = ct_skip_padding(plan, leaf_end, end);
     }
     free(reader.seen);
     vec_free(&reader.work);
