@@ -572,7 +572,7 @@ static void settle_leaves(struct ct_plan *plan, uint32_t first)
 static bool add_leaves(struct ct_plan *plan)
 {
     uint32_t known = plan->parts.count;
-    uint32_t next_part = 0, next_gap = 0;
+    uint32_t next_part = 0;
     for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
         struct ct_seed seed = plan->seeds.items[i];
         const struct ct_range *section = ct_exec(&plan->image, seed.rva);
@@ -600,17 +600,11 @@ static bool add_leaves(struct ct_plan *plan)
                 end = plan->seeds.items[k].rva;
             }
         }
-        while (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin < seed.rva) {
-            next_gap++;
-        }
-        if (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin == seed.rva &&
-            plan->gap_leaves.items[next_gap].end < end) {
-            end = plan->gap_leaves.items[next_gap].end;
-        }
         struct ct_group group = {
             .function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE},
             .parent = CT_NONE,
         };
+        end = ct_leaf_end(plan, seed.rva, end);
         struct ct_part part = {.begin = seed.rva, .end = end, .group = plan->groups.count};
         vec_push(&plan->groups, &plan->oom, group);
         vec_push(&plan->parts, &plan->oom, part);

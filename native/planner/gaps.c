@@ -224,10 +224,24 @@ static uint32_t end_of_read(const struct reader *reader)
     }
 }
 
+static bool open_reader(struct reader *reader, struct ct_plan *plan, uint32_t begin, uint32_t end)
+{
+    *reader = (struct reader){.plan = plan, .begin = begin, .end = end, .seen = calloc(end - begin, 1)};
+    plan->oom |= !reader->seen;
+    return reader->seen;
+}
+
+static void close_reader(struct reader *reader)
+{
+    free(reader->seen);
+    vec_free(&reader->work);
+    vec_free(&reader->read);
+    vec_free(&reader->tables);
+}
+
 /* The end of the leaf function at `from`; 0 = there is none. */
 static uint32_t read_leaf(struct reader *reader, uint32_t from)
 {
-    const struct ct_plan *plan = reader->plan;
     reader->from = from;
     reader->written = AT_ENTRY;
     reader->entering = true;
@@ -239,15 +253,6 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
         good = read_run(reader, reader->work.items[--reader->work.count]);
     }
     uint32_t end = good && reader->leaves ? end_of_read(reader) : 0;
-    for (uint32_t at = from + 1; at < end; at++) {
-        if (ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY)) {
-            end = 0;
-        }
-    }
-    for (uint32_t i = 0; end && i < reader->tables.count; i++) {
-        struct ct_range table = reader->tables.items[i];
-        ct_mark(reader->plan, table.begin, table.end - table.begin, CT_MARK_BODY);
-    }
     for (uint32_t i = 0; i < reader->read.count; i++) {
         uint8_t *seen = reader->seen + (reader->read.items[i] - reader->begin);
         memset(seen, 0, *seen);
@@ -255,15 +260,33 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
     return end;
 }
 
+uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end)
+{
+    struct reader reader;
+    uint32_t leaf_end = open_reader(&reader, plan, begin, end) ? read_leaf(&reader, begin) : 0;
+    close_reader(&reader);
+    return leaf_end ? leaf_end : end;
+}
+
+/* Does something else refer to what lies behind the first byte? */
+static bool is_referred_to(const struct ct_plan *plan, uint32_t begin, uint32_t end)
+{
+    for (uint32_t at = begin + 1; at < end; at++) {
+        if (ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Only as far as it can be understood: behind that may lie the middle of something. */
 static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
 {
-    struct reader reader = {.plan = plan, .begin = begin, .end = end};
+    struct reader reader;
     uint32_t at = ct_skip_padding(plan, begin, end);
-    if (at == end) {
+    if (at == end || !open_reader(&reader, plan, begin, end)) {
         return;
     }
-    reader.seen = calloc(end - begin, 1);
-    plan->oom |= !reader.seen;
     while (at < end && !plan->oom) {
         if (ct_marked(plan, at, CT_MARK_BODY)) { /* a jump table */
             at = ct_skip_padding(plan, at + 1, end);
@@ -272,23 +295,22 @@ static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
         bool jumped = is_jumped_to(plan, at);
         bool data = ct_marked(plan, at, CT_MARK_TARGET) && !jumped && !is_seed(plan, at);
         uint32_t leaf_end = data ? 0 : read_leaf(&reader, at);
-        if (!leaf_end) {
+        if (!leaf_end || is_referred_to(plan, at, leaf_end)) {
             break;
         }
+        for (uint32_t i = 0; i < reader.tables.count; i++) {
+            struct ct_range table = reader.tables.items[i];
+            ct_mark(plan, table.begin, table.end - table.begin, CT_MARK_BODY);
+        }
         vec_push(&plan->seeds, &plan->oom, (struct ct_seed){at, jumped ? CT_SOURCE_JUMP : CT_SOURCE_GAP});
-        vec_push(&plan->gap_leaves, &plan->oom, (struct ct_range){at, leaf_end});
         at = ct_skip_padding(plan, leaf_end, end);
     }
-    free(reader.seen);
-    vec_free(&reader.work);
-    vec_free(&reader.read);
-    vec_free(&reader.tables);
+    close_reader(&reader);
 }
 
 bool ct_read_gaps(struct ct_plan *plan)
 {
-    uint32_t next = 0;
-    plan->gap_leaves.count = 0;
+    uint32_t next = 0, known = plan->seeds.count;
     if (plan->jumps.count) {
         qsort(plan->jumps.items, plan->jumps.count, sizeof *plan->jumps.items, by_address);
     }
@@ -306,5 +328,5 @@ bool ct_read_gaps(struct ct_plan *plan)
             at = part && end == part->begin ? part->end : end;
         }
     }
-    return plan->gap_leaves.count > 0;
+    return plan->seeds.count > known;
 }

@@ -69,7 +69,6 @@ struct ct_plan {
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */
     VEC(struct ct_cross) leas;
-    VEC(struct ct_range) gap_leaves; /* what ct_read_gaps found last, ascending */
     VEC(uint32_t) jumps; /* targets in no known function of direct jumps, and of calls by what may be data */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
@@ -130,9 +129,10 @@ bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, st
 uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end);
 /* discover.c: does the instruction before `at` jump to `to`? Padding between them then parts two functions. */
 bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to);
-/* gaps.c: leaf functions that nothing names, or only a jump, into plan->gap_leaves and plan->seeds, which are sorted.
- * false: there are none. */
+/* gaps.c: leaf functions that nothing names, or only a jump, into plan->seeds, which are sorted. false: none. */
 bool ct_read_gaps(struct ct_plan *plan);
+/* gaps.c: where the leaf function ends that starts at `begin`; `end` if it is not seen to be one. */
+uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
 /* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */

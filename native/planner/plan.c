@@ -111,7 +111,6 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->insns);
     vec_free(&plan->crossings);
     vec_free(&plan->leas);
-    vec_free(&plan->gap_leaves);
     vec_free(&plan->jumps);
     vec_free(&plan->work);
     vec_free(&plan->seeds);
