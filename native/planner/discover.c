@@ -439,31 +439,47 @@ static void mark_entries(struct ct_plan *plan)
     }
 }
 
-static bool is_padding(const struct ct_insn *insn, const struct ct_image *image)
+/* Bytes of the memory operand that a ModRM byte begins, and of that byte. */
+static uint32_t operand_length(uint8_t modrm, uint8_t sib)
 {
-    uint8_t first = ct_u8(image, insn->rva);
-    if (first == 0xCC || (first == 0x90 && insn->length == 1)) {
-        return true;
+    bool has_sib = modrm >> 6 != 3 && (modrm & 7) == 4;
+    switch (modrm >> 6) {
+    case 0:
+        return 1 + has_sib + ((modrm & 7) == 5 || (has_sib && (sib & 7) == 5) ? 4 : 0);
+    case 1:
+        return 1 + has_sib + 1;
+    case 2:
+        return 1 + has_sib + 4;
+    default:
+        return 1;
     }
-    /* nop r/m (0F 1F) and 66h-prefixed nops, as compilers align with */
-    uint32_t at = insn->rva;
-    while (at < insn->rva + insn->length && (ct_u8(image, at) == 0x66 || ct_u8(image, at) == 0x2E)) {
-        at++;
-    }
-    return (ct_u8(image, at) == 0x0F && ct_u8(image, at + 1) == 0x1F) ||
-           (ct_u8(image, at) == 0x90 && at + 1 == insn->rva + insn->length);
 }
 
-bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn)
+/* The length of one instruction that compilers align with, else 0: int3; nop; nop r/m (0F 1F); either nop with 66h and
+ * 2Eh prefixes. */
+static uint32_t padding_at(const struct ct_image *image, uint32_t rva)
 {
-    return ct_decode(plan->decoder, &plan->image, at, end, insn) && is_padding(insn, &plan->image);
+    if (ct_u8(image, rva) == 0xCC) {
+        return 1;
+    }
+    uint32_t at = rva;
+    while (at - rva < 14 && (ct_u8(image, at) == 0x66 || ct_u8(image, at) == 0x2E)) {
+        at++;
+    }
+    if (ct_u8(image, at) == 0x90) {
+        at++;
+    } else if (ct_u8(image, at) == 0x0F && ct_u8(image, at + 1) == 0x1F) {
+        at += 2 + operand_length(ct_u8(image, at + 2), ct_u8(image, at + 3));
+    } else {
+        return 0;
+    }
+    return at - rva <= 15 ? at - rva : 0;
 }
 
 uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end)
 {
-    struct ct_insn insn;
-    while (at < end && ct_decode_padding(plan, at, end, &insn)) {
-        at += insn.length;
+    for (uint32_t length; at < end && (length = padding_at(&plan->image, at)) && length <= end - at;) {
+        at += length;
     }
     return at;
 }
@@ -481,7 +497,7 @@ static bool plausible_start(struct ct_plan *plan, uint32_t rva)
     uint32_t before = rva - 1;
     struct ct_insn insn;
     if (rva == 0 || ct_u16(&plan->image, rva) == 0 ||
-        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || is_padding(&insn, &plan->image)) {
+        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || padding_at(&plan->image, rva)) {
         return false;
     }
     const struct ct_part *part = ct_part_at(plan, before);
@@ -774,11 +790,10 @@ static void mark_padding(struct ct_plan *plan)
         if (i + 1 < plan->parts.count && plan->parts.items[i + 1].begin < end) {
             end = plan->parts.items[i + 1].begin;
         }
-        struct ct_insn insn;
-        while (at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
-               ct_decode(plan->decoder, &plan->image, at, end, &insn) && is_padding(&insn, &plan->image)) {
-            ct_mark(plan, at, insn.length, CT_MARK_PAD);
-            at += insn.length;
+        for (uint32_t length; at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
+                              (length = padding_at(&plan->image, at)) && length <= end - at;) {
+            ct_mark(plan, at, length, CT_MARK_PAD);
+            at += length;
         }
     }
 }

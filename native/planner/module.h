@@ -123,8 +123,6 @@ void ct_sort_parts(struct ct_plan *plan);
 void ct_read_pdata(struct ct_plan *plan);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
-/* discover.c: decodes one instruction of the kinds that fill the room between functions; false: there is none. */
-bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn);
 /* discover.c: where the padding ends that begins at `at`; at most `end`. */
 uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end);
 /* discover.c: does the instruction before `at` jump to `to`? Padding between them then parts two functions. */
