@@ -32,13 +32,21 @@ static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
     }
 }
 
+/* Could a jump table of `group` hold rva? Behind a table's end, chance may give addresses in its function: as likely as
+ * not in the middle of an instruction. */
+static bool is_case(const struct ct_plan *plan, uint64_t rva, uint32_t group)
+{
+    return rva < plan->image.size && in_group(plan, (uint32_t)rva, group) &&
+           (ct_marked(plan, (uint32_t)rva, CT_MARK_START) || !ct_marked(plan, (uint32_t)rva, CT_MARK_BODY));
+}
+
 /* MSVC's and clang-cl's jump tables hold RVAs and are addressed as [image base + index*4 + table's RVA]. */
 static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
 {
     uint32_t group = plan->parts.items[from].group;
     for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
         uint32_t rva = ct_u32(&plan->image, table + 4 * i);
-        if (!ct_spend(plan, 1) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+        if (!ct_spend(plan, 1) || !ct_has(&plan->image, table + 4 * i, 4) || !is_case(plan, rva, group)) {
             return;
         }
         lead(plan, from, rva);
@@ -61,7 +69,7 @@ static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, 
     while (count < TABLE_LIMIT && ct_spend(plan, 1) && ct_has(&plan->image, table + size * count, size)) {
         uint64_t rva = lea_table_entry(plan, table, size, count);
         bool another = count && ct_marked(plan, table + size * count, CT_MARK_TARGET);
-        if (another || rva >= plan->image.size || !in_group(plan, (uint32_t)rva, group)) {
+        if (another || !is_case(plan, rva, group)) {
             break;
         }
         count++;
