@@ -178,8 +178,8 @@ enum ct_source { /* bits: who named this function */
                  CT_SOURCE_GUARD = 32,   /* Guard CF function table */
                  CT_SOURCE_POINTER = 64, /* relocated pointer, or lea of a code address */
                  CT_SOURCE_SYMBOL = 128,
-                 CT_SOURCE_JUMP = 256, /* jumped to from another function, or called by what may be data */
-                 CT_SOURCE_GAP = 512,  /* nothing: code between functions that can only be a leaf function */
+                 CT_SOURCE_JUMP = 256,     /* jumped to from another function, or called by what may be data */
+                 CT_SOURCE_GAP = 512,      /* nothing: code between functions that can only be a leaf function */
                  CT_SOURCE_HANDLER = 1024, /* exception data names it as a funclet; if .pdata does not name it too */
 };
 

@@ -55,35 +55,6 @@ static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
     }
 }
 
-/* gcc's and clang's hold distances from the table, whose address a lea gives; older code holds whole addresses. */
-static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint32_t size, uint32_t i)
-{
-    return size == 4 ? table + ct_u32(&plan->image, table + 4 * i)
-                     : ct_u64(&plan->image, table + 8 * i) - plan->image.base;
-}
-
-/* It ends where something else begins that code refers to. */
-static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
-{
-    uint32_t group = plan->parts.items[from].group, count = 0;
-    while (count < TABLE_LIMIT && ct_spend(plan, 1) && ct_has(&plan->image, table + size * count, size)) {
-        uint64_t rva = lea_table_entry(plan, table, size, count);
-        bool another = count && ct_marked(plan, table + size * count, CT_MARK_TARGET);
-        if (another || !is_case(plan, rva, group)) {
-            break;
-        }
-        count++;
-    }
-    if (count < 2) { /* one may be chance: the lea is of something else */
-        return;
-    }
-    plan->groups.items[group].tables = true;
-    ct_mark(plan, table, size * count, CT_MARK_BODY);
-    for (uint32_t i = 0; i < count; i++) {
-        lead(plan, from, (uint32_t)lea_table_entry(plan, table, size, i));
-    }
-}
-
 /* A direct jump of `from`. */
 static void jump(struct ct_plan *plan, uint32_t from, const struct ct_insn *insn)
 {
@@ -171,6 +142,38 @@ static void decode_work(struct ct_plan *plan)
 {
     while (plan->work.count && !plan->oom) {
         decode_run(plan, plan->work.items[--plan->work.count]);
+    }
+}
+
+/* gcc's and clang's hold distances from the table, whose address a lea gives; older code holds whole addresses. */
+static uint64_t lea_table_entry(const struct ct_plan *plan, uint32_t table, uint32_t size, uint32_t i)
+{
+    return size == 4 ? table + ct_u32(&plan->image, table + 4 * i)
+                     : ct_u64(&plan->image, table + 8 * i) - plan->image.base;
+}
+
+/* Not at a table's end, which is where something else begins that code refers to. */
+static bool has_lea_table_entry(const struct ct_plan *plan, uint32_t table, uint32_t size, uint32_t i, uint32_t group)
+{
+    uint32_t at = table + size * i;
+    return ct_has(&plan->image, at, size) && !(i && ct_marked(plan, at, CT_MARK_TARGET)) &&
+           is_case(plan, lea_table_entry(plan, table, size, i), group);
+}
+
+static void read_lea_table(struct ct_plan *plan, uint32_t from, uint32_t table, uint32_t size)
+{
+    uint32_t group = plan->parts.items[from].group;
+    if (!has_lea_table_entry(plan, table, size, 1, group)) { /* one may be chance: the lea is of something else */
+        return;
+    }
+    for (uint32_t i = 0; i < TABLE_LIMIT && ct_spend(plan, 1); i++) {
+        if (!has_lea_table_entry(plan, table, size, i, group)) {
+            return;
+        }
+        plan->groups.items[group].tables = true;
+        ct_mark(plan, table + size * i, size, CT_MARK_BODY);
+        lead(plan, from, (uint32_t)lea_table_entry(plan, table, size, i));
+        decode_work(plan); /* which may refer to the next table */
     }
 }
 

@@ -1,7 +1,7 @@
-"""How well functions are found, by the symbols of programs that have them: recall, precision, and what is missed.
+"""How well functions are found, by the symbols of programs that have them: recall, precision, what is missed.
 
-The symbols are the compiler's and are withheld from discovery; rig.measured says what counts. With --all every
-program by each compiler at each level.
+The symbols are the compiler's and are withheld from discovery; rig.measured says what counts. With --all
+every program by each compiler at each level.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """Real programs built from source with symbols, and how well discovery finds their functions without these.
 
-What counts as a function is what the compiler said is one: a COFF symbol of function type, a procedure record of a
-PDB, or a public of a PDB that is marked as a function. Besides these:
+What counts as a function is what the compiler said is one: a COFF symbol of function type, a procedure record
+of a PDB, or a public of a PDB that is marked as a function. Besides these:
 
-- A piece that gcc moved out of a function ("f.cold") has a symbol of function type but is no function: nothing calls
-  it. Discovery is to join it to its function; reporting it on its own is a false find.
+- A piece that gcc moved out of a function ("f.cold") has a symbol of function type but is no function:
+  nothing calls it. Discovery is to join it to its function; reporting it on its own is a false find.
 - A name without a type is a label: of assembly code whose author did not say what it is, a function as
-  ___chkstk_ms or data as __CTOR_LIST__. It can neither be demanded nor be held against discovery, unless it stands
-  at a jump through the import address table: that is an import thunk, and demanded.
-- Code whose static functions have no names is not judged for false finds; what it exports is demanded all the same.
-  That is the code of archives from which the distribution stripped local symbols, and in a PDB, which describes
-  what was compiled with -gcodeview, all else.
+  ___chkstk_ms or data as __CTOR_LIST__. It can neither be demanded nor be held against discovery, unless it
+  stands at a jump through the import address table: that is an import thunk, and demanded.
+- Code whose static functions have no names is not judged for false finds; what it exports is demanded all the
+  same. That is the code of archives from which the distribution stripped local symbols, and in a PDB, which
+  describes what was compiled with -gcodeview, all else.
 
-gcc gives leaf functions a RUNTIME_FUNCTION; MSVC and clang do not, nor need they: without one a function is unwound
-as by one without unwind codes (Microsoft, "x64 exception handling"). So each program of gcc's is measured a second
-time with those entries withheld that have no codes and no handler.
+gcc gives leaf functions a RUNTIME_FUNCTION; MSVC and clang do not, nor need they: without one a function is
+unwound as by one without unwind codes (Microsoft, "x64 exception handling"). So each program of gcc's is
+measured a second time with those entries withheld that have no codes and no handler.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import pefile
 
 from calltrace import wine
 from calltrace.model import Source
-from calltrace.pe.image import Image, from_file
+from calltrace.pe.image import Image
 from calltrace.plan import ModulePlan
 from rig import pdb
 
@@ -119,7 +119,7 @@ MORE_BUILDS = tuple(
 )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,13 @@ def _command(build: Build, folder: Path, made: Path) -> list[str]:
         # the assembler takes names that begin with L for labels of the compiler's own, and drops them
         return [gcc, "-static", "-Wa,--keep-locals", *common, f"-Wl,-Map={made / 'program.map'}"]
     libraries = Path(_output(gcc, "-print-libgcc-file-name").strip()).parent
-    command = [_CLANG.replace("clang", "clang++") if cpp else _CLANG, "--target=x86_64-w64-mingw32", "-g", "-gcodeview", *common]
+    command = [
+        _CLANG.replace("clang", "clang++") if cpp else _CLANG,
+        "--target=x86_64-w64-mingw32",
+        "-g",
+        "-gcodeview",
+        *common,
+    ]
     if cpp:
         # the library as a DLL: lld loses the unwind data of the archive's stripped objects
         include = libraries / "include" / "c++"
@@ -219,10 +225,12 @@ class Score:
 
 
 def truth_of(program: Path, image: Image) -> Truth:
-    """The functions of a program by its PDB if there is one beside it, else by its COFF symbols and its map."""
+    """The functions of a program: by the PDB beside it if there is one, else by its COFF symbols and map."""
     sections = [section.VirtualAddress for section in pefile.PE(str(program), fast_load=True).sections]
     database = program.with_suffix(".pdb")
-    truth = _by_pdb(database, image, sections) if database.is_file() else _by_symbols(program, image, sections)
+    truth = (
+        _by_pdb(database, image, sections) if database.is_file() else _by_symbols(program, image, sections)
+    )
     for label in {label for label in truth.labels if _is_import_jump(image, label)}:
         truth.functions.setdefault(label, "import thunk")
     truth.labels -= truth.functions.keys()
@@ -256,7 +264,7 @@ def _symbols(file: str) -> str:
 
 
 def _named_code(linker_map: str, base: int) -> list[tuple[int, int]]:
-    """The code of object files that have their local symbols: those of a stripped archive have lost .file first."""
+    """The code of object files that have their local symbols: stripping an archive takes .file away too."""
     ranges = []
     for begin, size, file in _MAPPED.findall(linker_map):
         archive = file.partition("(")[0]
