@@ -505,15 +505,14 @@ bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to)
 /* A pointer alone is weak evidence of a function: it may be a label, or data between functions. */
 static bool plausible_start(struct ct_plan *plan, uint32_t rva)
 {
-    uint32_t before = rva - 1;
-    struct ct_insn insn;
-    if (rva == 0 || ct_u16(&plan->image, rva) == 0 ||
-        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || padding_at(&plan->image, rva)) {
+    if (rva == 0 || padding_at(&plan->image, rva)) {
         return false;
     }
+    uint32_t before = rva - 1;
     const struct ct_part *part = ct_part_at(plan, before);
     uint8_t byte = ct_u8(&plan->image, before);
-    return (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
+    bool begins = (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
+    return begins && ct_may_be_entered(plan, rva, plan->image.size);
 }
 
 /* It is no function, and is not looked at again. */

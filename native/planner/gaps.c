@@ -18,10 +18,11 @@ enum {
     ARGUMENTS = 1 << 1 | 1 << 2 | 1 << 8 | 1 << 9,                     /* rcx, rdx, r8, r9 */
     AT_ENTRY = ARGUMENTS | 1 << 4 | 1 << 10,                           /* rsp; r10: a nested function's frame */
     NONVOLATILE = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 0xF000, /* rbx, rsp, rbp, rsi, rdi, r12 to r15 */
-    INSIDE = 0x80,     /* in reader.seen: not the first byte of an instruction */
-    INSN_COST = 16,    /* of the work budget */
-    LONGEST = 1 << 16, /* bytes of one leaf function */
-    MOST_CASES = 1024, /* of one switch */
+    INSIDE = 0x80,      /* in reader.seen: not the first byte of an instruction */
+    INSN_COST = 16,     /* of the work budget */
+    LONGEST = 1 << 16,  /* bytes of one leaf function */
+    LONGEST_ENTRY = 64, /* bytes that ct_may_be_entered looks at */
+    MOST_CASES = 1024,  /* of one switch */
 };
 
 struct reader {
@@ -306,6 +307,28 @@ static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
         at = ct_skip_padding(plan, leaf_end, end);
     }
     close_reader(&reader);
+}
+
+bool ct_may_be_entered(struct ct_plan *plan, uint32_t rva, uint32_t end)
+{
+    uint32_t written = AT_ENTRY | NONVOLATILE;
+    struct ct_insn insn;
+    for (uint32_t at = rva; at < end && at - rva < LONGEST_ENTRY; at += insn.length) {
+        if (!ct_decode(plan->decoder, &plan->image, at, end, &insn)) {
+            return false;
+        }
+        struct ct_effects effects = ct_effects(plan->decoder);
+        bool direct = ct_is_jump(&insn) || insn.flow == CT_FLOW_CALL;
+        if (effects.odd || effects.reads & ~written || (direct && !ct_exec(&plan->image, insn.target)) ||
+            (insn.flags & CT_INSN_RIP && !ct_has(&plan->image, insn.target, 1))) {
+            return false;
+        }
+        if (insn.flow != CT_FLOW_NEXT) {
+            return true;
+        }
+        written |= effects.writes;
+    }
+    return true;
 }
 
 bool ct_read_gaps(struct ct_plan *plan)

@@ -131,6 +131,8 @@ bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to);
 bool ct_read_gaps(struct ct_plan *plan);
 /* gaps.c: where the leaf function ends that starts at `begin`; `end` if it is not seen to be one. */
 uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end);
+/* gaps.c: does what stands at rva begin as code does that is called? */
+bool ct_may_be_entered(struct ct_plan *plan, uint32_t rva, uint32_t end);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
 /* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */

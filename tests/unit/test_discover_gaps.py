@@ -58,6 +58,8 @@ LEAVES = {
     "jump through a register": "leaf g\n mov rax, [rcx]\n jmp [rax + 8]\n",
     "jump over nothing to the next": "leaf g\n inc ecx\n .byte 0xe9, 0, 0, 0, 0\n",
     "fast fail on one path": "leaf g\n test ecx, ecx\n jne good\n int 0x29\ngood:\n ret\n",
+    "flags of a test in memory": "leaf g\n test byte ptr [rcx], dl\n setne al\n ret\n",
+    "no arguments removed": "leaf g\n mov eax, ecx\n .byte 0xc2, 0, 0\n",
     "nested function": "leaf g\n mov eax, [r10]\n ret\n",
 }
 
@@ -135,6 +137,14 @@ def test_what_no_leaf_function_does_is_left_alone(case: str) -> None:
 def test_data_that_looks_like_a_leaf_function_is_left_alone(reference: str) -> None:
     code = f"function f\n {reference}\n ret\nend\n{INT3}leaf g\n mov eax, ecx\n inc eax\n ret\nend\n"
     found, _ = functions_of(code)
+    assert set(found) == {"f"}
+
+
+@pytest.mark.parametrize("constants", [0x428A2F98, 0x5A827999, 0x01010101, 0x50A7F451, 0x5451F4A7])
+def test_table_of_constants_among_code_is_no_function_for_its_address_being_taken(constants: int) -> None:
+    """Those of SHA and AES, which libraries keep beside the code; some decode as instructions up to a branch."""
+    table = " .balign 16, 0xcc\ntable:\n" + f" .long {constants}\n" * 16
+    found, _ = functions_of(f"function f\n lea rax, [rip + table]\n ret\nend\n{table}")
     assert set(found) == {"f"}
 
 
