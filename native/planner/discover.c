@@ -502,17 +502,22 @@ bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to)
            (at >= 5 && ct_u8(&plan->image, at - 5) == 0xE9 && at + ct_u32(&plan->image, at - 4) == to);
 }
 
-/* A pointer alone is weak evidence of a function: it may be a label, or data between functions. */
-static bool plausible_start(struct ct_plan *plan, uint32_t rva)
+/* A pointer alone is weak evidence of a function: it may be a label, or data between functions, and is then no seed. */
+static bool is_plausible(struct ct_plan *plan, struct ct_seed *seed)
 {
-    if (rva == 0 || padding_at(&plan->image, rva)) {
-        return false;
+    if (seed->source != CT_SOURCE_POINTER) {
+        return seed->source != 0;
     }
-    uint32_t before = rva - 1;
+    uint32_t before = seed->rva - 1;
     const struct ct_part *part = ct_part_at(plan, before);
     uint8_t byte = ct_u8(&plan->image, before);
-    bool begins = (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
-    return begins && ct_may_be_entered(plan, rva, plan->image.size);
+    if (!(part && part->end == seed->rva) && byte != 0xCC && byte != 0x90 && byte != 0xC3 && seed->rva % 16) {
+        return false;
+    }
+    if (padding_at(&plan->image, seed->rva) || !ct_may_be_entered(plan, seed->rva, plan->image.size)) {
+        seed->source = 0;
+    }
+    return seed->source;
 }
 
 /* It is no function, and is not looked at again. */
@@ -617,12 +622,11 @@ static bool add_leaves(struct ct_plan *plan)
             }
             end = part->begin < end ? part->begin : end;
         }
-        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) ||
-            (seed.source == CT_SOURCE_POINTER && !plausible_start(plan, seed.rva))) {
+        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) || !is_plausible(plan, &plan->seeds.items[i])) {
             continue;
         }
         for (uint32_t k = i + 1; k < plan->seeds.count && plan->seeds.items[k].rva < end; k++) {
-            if (plan->seeds.items[k].source != CT_SOURCE_POINTER || plausible_start(plan, plan->seeds.items[k].rva)) {
+            if (is_plausible(plan, &plan->seeds.items[k])) {
                 end = plan->seeds.items[k].rva;
             }
         }

@@ -83,7 +83,7 @@ static bool is_seed(const struct ct_plan *plan, uint32_t rva)
             high = middle;
         }
     }
-    return low < plan->seeds.count && plan->seeds.items[low].rva == rva;
+    return low < plan->seeds.count && plan->seeds.items[low].rva == rva && plan->seeds.items[low].source;
 }
 
 /* A direct jump: on in the gap, or out of the function to what may be the start of one. */
