@@ -119,7 +119,6 @@ MORE_BUILDS = tuple(
 )
 
 
-@functools.cache
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -245,7 +244,8 @@ def _is_import_jump(image: Image, rva: int) -> bool:
 
 def _by_symbols(program: Path, image: Image, sections: list[int]) -> Truth:
     truth = Truth({}, set(), _named_code(program.with_suffix(".map").read_text(), image.base))
-    for section, kind, storage, value, name in _SYMBOL.findall(_symbols(str(program))):
+    shown = _output("x86_64-w64-mingw32-objdump", "-t", str(program))
+    for section, kind, storage, value, name in _SYMBOL.findall(shown):
         if not 0 < int(section) <= len(sections):
             continue
         rva = sections[int(section) - 1] + int(value, 16)
@@ -259,16 +259,18 @@ def _by_symbols(program: Path, image: Image, sections: list[int]) -> Truth:
     return truth
 
 
-def _symbols(file: str) -> str:
-    return _output("x86_64-w64-mingw32-objdump", "-t", file)
+@functools.cache
+def _has_local_symbols(archive: str) -> bool:
+    """Has it the symbol called .file, which stripping takes away with the local ones?"""
+    return b".file\0\0\0" in Path(archive).read_bytes()
 
 
 def _named_code(linker_map: str, base: int) -> list[tuple[int, int]]:
-    """The code of object files that have their local symbols: stripping an archive takes .file away too."""
+    """The code of object files that have their local symbols."""
     ranges = []
     for begin, size, file in _MAPPED.findall(linker_map):
         archive = file.partition("(")[0]
-        if int(size, 16) and (not archive.endswith(".a") or "(scl 103)" in _symbols(archive)):
+        if int(size, 16) and (not archive.endswith(".a") or _has_local_symbols(archive)):
             ranges.append((int(begin, 16) - base, int(begin, 16) - base + int(size, 16)))
     return sorted(ranges)
 
