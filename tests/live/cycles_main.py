@@ -121,6 +121,9 @@ def cycles(
     tracing = session.Tracing(port, lines.append)
     at_start = usage(port)
     left, used, seconds, done_with = [], {}, 0.0, []
+    held: dict[str, set[int]] = {}  # regions that have stayed since a thread, or a fiber, was left in one
+    held_before: dict[str, set[int]] = {}
+    was_held: dict[str, bool] = {}
     orders = {
         turns // 10: "block",
         turns // 8: "fiber",
@@ -143,6 +146,15 @@ def cycles(
         codes = tracing._recorder.codes()
         assert {code.state for code in codes} <= {CodeState.LEFT}
         left.append(len(codes))
+        regions = {code.region for code in codes}
+        for word in held:
+            held[word] &= regions  # without a break: an address that comes back is another region
+        if orders.get(turn) in ("unblock", "resume"):
+            word = {"unblock": "block", "resume": "fiber"}[orders[turn]]
+            was_held[word] = bool(held_before[word])
+        if orders.get(turn) in ("block", "fiber"):
+            held[orders[turn]] = regions
+        held_before = {word: set(found) for word, found in held.items()}
         if turn % 2:
             port.detach()
             tracing.wait_for_release()
@@ -156,13 +168,11 @@ def cycles(
             port.stop()
             if turn in (turns // 20 * 2 + 1, turns - 1):
                 used[turn] = usage(port)
-    for _ in range(
-        40
-    ):  # what stood in a dead thread's stack, or in freed memory, goes when that is used again
+    for _ in range(20):  # what a dead thread's stack still holds goes with the next dead thread's
         if not left[-1]:
             break
         port.detach()
-        time.sleep(0.02)
+        target.order("wash")
         port.stop()
         copies.free_unused(port, tracing._recorder)
         left.append(len(tracing._recorder.codes()))
@@ -172,6 +182,10 @@ def cycles(
     at_end = usage(port)
     return {
         "left": left,
+        "was_held": was_held,
+        "is_held": {
+            word: len(held[word] & {code.region for code in tracing._recorder.codes()}) for word in held
+        },
         "used": list(used.values()),
         "at_start": at_start,
         "at_end": at_end,

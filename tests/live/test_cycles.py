@@ -56,12 +56,12 @@ def test_a_busy_program_is_recorded_a_thousand_times(folder: Path) -> None:
     )
     assert seen["ended"] == ["rounds some, wrong 0, debugged 0", 6]
 
-    # A thread blocked in a copy, and a fiber left in one, kept them; when both had returned, nothing did.
-    left = seen["left"]
-    blocked = left[TURNS // 10 : TURNS // 2]
-    assert min(blocked) >= 1
-    assert max(left) < 30
-    assert left[-1] == 0
+    # A thread blocked in a copy, and a fiber left in one, kept them. When they had returned, and every thread
+    # had overwritten what it had left of addresses, only what freed memory still holds of them did.
+    assert seen["was_held"] == {"block": True, "fiber": True}
+    assert seen["is_held"] == {"block": 0, "fiber": 0}
+    assert max(seen["left"]) < 30
+    assert seen["left"][-1] <= 2
 
     early, late = seen["used"]
     end = seen["at_end"]
@@ -69,7 +69,8 @@ def test_a_busy_program_is_recorded_a_thousand_times(folder: Path) -> None:
         assert late[what] <= early[what] + 20, what  # some are held for now, but not one a turn
     assert late["committed"] < early["committed"] + (8 << 20)
     assert late["our_memory"] < early["our_memory"] + (16 << 20)
-    assert end["tls"] <= seen["at_start"]["tls"]
+    if seen["left"][-1] == 0:  # then the recorder has given everything back but its memory
+        assert end["tls"] == seen["at_start"]["tls"]
 
     names = {0: [], 1: ["first"], 2: ["second"], 3: ["first", "second"], 4: []}
     for turn in range(0, TURNS, KEPT):

@@ -71,7 +71,7 @@ def test_writing_over_a_whole_module_leaves_its_protections_as_they_were() -> No
 def test_a_call_that_needs_a_frozen_threads_lock_succeeds_after_the_thaw() -> None:
     found, _ = play("call_that_waits", targets.build("port_locks"), "2500")
     assert found["result"] == 42
-    assert found["seconds"] >= 2
+    assert found["seconds"] >= 0.5
     assert found["output"].strip() == "ended in order"
     assert found["exit_code"] == 6
 

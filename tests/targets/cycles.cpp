@@ -4,8 +4,8 @@
  *
  * It says its process id, then obeys a line of input each: "block" lets a thread enter a function and wait there for
  * "unblock"; "fiber" lets one leave a fiber suspended inside a function, to be returned to at "resume"; "wash" lets
- * every thread overwrite what earlier calls have left below its stack pointer; "quit" ends it. Each is answered by a
- * line, after it has happened. The last line says how many answers were wrong: none.
+ * every thread overwrite what earlier calls have left below its stack pointer and in freed memory; "quit" ends it. Each
+ * is answered by a line, after it has happened. The last line says how many answers were wrong: none.
  */
 #include <cstdio>
 #include <cstdlib>
@@ -87,6 +87,13 @@ __attribute__((noinline, noclone)) void wash()
     volatile char bytes[0x20000];
     for (volatile char &byte : bytes) {
         byte = 0;
+    }
+    void *blocks[200];
+    for (size_t i = 0; i < 200; i++) {
+        blocks[i] = std::calloc(1, 16 + 4 * i);
+    }
+    for (void *block : blocks) {
+        std::free(block);
     }
     InterlockedIncrement(&washed);
 }
