@@ -33,6 +33,7 @@ def play(scene: str, timeout: float = 300, **words: Any) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(900)
 def test_a_busy_program_is_recorded_a_thousand_times(folder: Path) -> None:
     plugins = []
     for name in ("first.dll", "second.dll"):
@@ -53,6 +54,7 @@ def test_a_busy_program_is_recorded_a_thousand_times(folder: Path) -> None:
         turns=TURNS,
         kept=KEPT,
         options=options,
+        timeout=800,
     )
     assert seen["ended"] == ["rounds some, wrong 0, debugged 0", 6]
 
