@@ -38,7 +38,7 @@ fuzz: native ## fuzz trace reader and planner, each for SECONDS_TO_FUZZ seconds 
 	$(MAKE) -C native -s -j2 asan
 	$(python) tests/fuzz/run.py $(SECONDS_TO_FUZZ)
 
-bench: native ## measure the reader and the cost of recording
+bench: native ## measure the reader, the cost of recording, and how well functions are found
 	for script in tests/bench/*.py; do $(python) $$script || exit; done
 
 wheel: native ## a wheel with the built libraries, in dist/
