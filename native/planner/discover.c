@@ -367,11 +367,12 @@ static void sweep_gaps(struct ct_plan *plan)
 {
     plan->sweeping = true;
     for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
-        const struct ct_part *part = &plan->parts.items[i];
+        struct ct_part *part = &plan->parts.items[i];
         const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
-        if (!group || !group->unresolved || group->tables) {
+        if (!group || !group->unresolved || group->tables || part->swept) {
             continue;
         }
+        part->swept = true;
         for (uint32_t at = part->begin; at < part->end; at++) {
             if (!ct_marked(plan, at, CT_MARK_BODY)) {
                 vec_push(&plan->work, &plan->oom, at);

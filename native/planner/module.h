@@ -31,6 +31,7 @@ struct ct_part {
     bool returns;                  /* has a ret, an indirect jump, or a jump to code in no part */
     bool runs_out;                 /* goes on behind its end */
     bool dirty;                    /* runs into something that is no instruction */
+    bool swept;                    /* what nothing leads to in it was tried once: what is no code stays none */
     uint32_t copy_begin, copy_end; /* offsets in the region */
     uint32_t copy_unwind;          /* RVA of the cloned UNWIND_INFO */
 };
