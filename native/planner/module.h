@@ -77,9 +77,10 @@ struct ct_plan {
     VEC(uint32_t) jumps;    /* targets in no known function of direct jumps, and of calls by what may be data */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
-    uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
-    bool sweeping;   /* what is decoded now may be data */
-    bool damaged;    /* .pdata contradicts itself: what it leaves out says nothing */
+    uint32_t seeds_merged; /* so many of them are in order, one for each address */
+    uint64_t budget;       /* table entries that may yet be looked at: a damaged image cannot take for ever */
+    bool sweeping;         /* what is decoded now may be data */
+    bool damaged;          /* .pdata contradicts itself: what it leaves out says nothing */
 
     /* layout */
     struct ct_codegen codegen;
