@@ -177,7 +177,7 @@ class Recorder:
 @example(1, [RECORD + CLOSE, BEGIN + END, b"", b""])  # its last block leaves its slot
 @example(1, [RECORD + CLOSE, BEGIN + END, RECORD + CLOSE + BEGIN, b""])  # and the next one is half written
 @example(1, [RECORD, b"", (RECORD + CLOSE + BEGIN + END) * 2, b""])  # it goes on in the block that was read
-@example(1, [RECORD + CLOSE_AND_OPEN + RECORD + CLOSE + BEGIN_SECOND + END, b"", b"", b""])  # the first one waits
+@example(1, [RECORD + CLOSE_AND_OPEN + RECORD + CLOSE + BEGIN_SECOND + END, b"", b"", b""])  # one waits
 def test_what_is_recorded_meanwhile_makes_no_holes(tmp_path: Path, threads: int, acts: list[bytes]) -> None:
     recorder = Recorder(threads)
     paths = []
