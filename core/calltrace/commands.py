@@ -29,6 +29,10 @@ class Console:
 
     out: TextIO
     progress: Callable[[str], None]  # takes one line, without its line end
+    name: str = "calltrace"  # what the user calls us by here
+    # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
+    link: Callable[[str, str], str] = lambda text, line: text
+    shell: bool = True  # the user is in a shell, not in a debugger that has a target already
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Command:
     options: tuple[Option, ...]
     handler: Callable[[Request, Console], int]
     takes_program: bool = False
+    shell_only: bool = False  # makes a target of its own
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,16 +97,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        verb = self.prog.split()[-1]
-        raise UsageError(f"{verb}: {message}; `calltrace help {verb}` tells more")
+        name, verb = self.prog.split()
+        raise UsageError(f"{verb}: {message}; `{name} help {verb}` tells more")
 
 
-def make_parser(command: Command) -> Parser:
-    """The parser of one command; what follows -- is not its business."""
+def make_parser(command: Command, name: str = "calltrace") -> Parser:
+    """The parser of one command, for a user who calls us `name`; what follows -- is not its business."""
     parser = Parser(
-        prog=f"calltrace {command.verb}",
+        prog=f"{name} {command.verb}",
         description=command.help,
-        epilog=f"example: {command.example}",
+        epilog="example: " + command.example.replace("calltrace", name, 1),
         add_help=False,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -294,20 +299,31 @@ def _created(path: Path, source: Path) -> TextIO:
 def _help(request: Request, console: Console) -> int:
     verb = request.options.verb
     if verb is None:
-        console.out.write(overview())
-        return 0
+        console.out.write(overview(console))
+    else:
+        console.out.write(make_parser(find(verb, console), console.name).format_help())
+    return 0
+
+
+def find(verb: str, console: Console) -> Command:
+    """The command of that verb. UsageError if there is none, or none here."""
     for command in COMMANDS:
         if command.verb == verb:
-            console.out.write(make_parser(command).format_help())
-            return 0
-    raise UsageError(f"no command {verb}: `calltrace help` lists them")
+            if command.shell_only and not console.shell:
+                raise UsageError(f"{verb} makes a target of its own: use it in a shell")
+            return command
+    raise UsageError(f"no command {verb}: `{console.name} help` lists them")
 
 
-def overview() -> str:
-    """All commands, one line each."""
-    width = max(len(command.verb) for command in COMMANDS) + 2
-    lines = [f"  {command.verb:<{width}}{command.help}" for command in COMMANDS]
-    return "\n".join(["calltrace COMMAND ...", "", *lines, "", "`calltrace help COMMAND` tells more.", ""])
+def overview(console: Console) -> str:
+    """All commands that can be used in this place, one line each."""
+    commands = [command for command in COMMANDS if console.shell or not command.shell_only]
+    width = max(len(command.verb) for command in commands) + 2
+    lines = [f"{console.name} COMMAND ...", ""]
+    for command in commands:
+        space = " " * (width - len(command.verb))
+        lines.append(f"  {console.link(command.verb, f'help {command.verb}')}{space}{command.help}")
+    return "\n".join([*lines, "", f"`{console.name} help COMMAND` tells more.", ""])
 
 
 _FILE = Option(("file",), "a trace file", metavar="FILE")
@@ -376,6 +392,7 @@ COMMANDS: Sequence[Command] = (
         _RECORDING,
         _run,
         takes_program=True,
+        shell_only=True,
     ),
     Command(
         "attach",
@@ -392,6 +409,7 @@ COMMANDS: Sequence[Command] = (
             *_RECORDING,
         ),
         _attach,
+        shell_only=True,
     ),
     Command(
         "plan",

@@ -7,10 +7,14 @@ kept to the letter.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from calltrace.commands import COMMANDS, Command, Console, Request, make_parser
-from calltrace.errors import UsageError
+from calltrace.commands import Console, Request, find, make_parser
+from calltrace.errors import EngineError, UsageError
+
+_HELP = {"-h", "--help", "-?"}
+_NEEDED = ("capstone", "keystone-engine", "pefile")
 
 
 def split(line: str) -> list[str]:
@@ -50,23 +54,24 @@ def run_words(words: Sequence[str], console: Console, program_line: str | None =
 
 
 def _run(words: list[str], program: list[str] | None, program_line: str | None, console: Console) -> int:
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in _HELP:
         words = ["help"]
-    command = _command(words[0])
-    if {"-h", "--help"} & set(words[1:]):
-        console.out.write(make_parser(command).format_help())
+    command = find(words[0], console)
+    parser = make_parser(command, console.name)
+    if _HELP & set(words[1:]):
+        console.out.write(parser.format_help())
         return 0
     if program is not None and not command.takes_program:
         raise UsageError(f"{command.verb} runs no program: nothing can follow --")
-    options = make_parser(command).parse_args(words[1:])
-    return command.handler(Request(options, tuple(words), tuple(program or ()), program_line), console)
-
-
-def _command(verb: str) -> Command:
-    for command in COMMANDS:
-        if command.verb == verb:
-            return command
-    raise UsageError(f"no command {verb}: `calltrace help` lists them")
+    request = Request(parser.parse_args(words[1:]), tuple(words), tuple(program or ()), program_line)
+    try:
+        return command.handler(request, console)
+    except ImportError as error:
+        # keystone and capstone raise it, too, where their own library is missing.
+        raise EngineError(
+            f"{command.verb}: {error}: this Python ({sys.prefix}) lacks a package that calltrace needs; "
+            f"`pip install {' '.join(_NEEDED)}` in it"
+        ) from error
 
 
 def _words(line: str, whole: bool = True) -> list[tuple[str, int, int]]:

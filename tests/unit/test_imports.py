@@ -15,7 +15,7 @@ PACKAGE = CORE / "calltrace"
 # From the top down; a module imports from lower layers, or from its own where they are parts side by side.
 LAYERS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
     ("session", "wine"),

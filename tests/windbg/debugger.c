@@ -7,12 +7,12 @@
  * stopped again. The prompt, the command and all that the engine and its extensions print go to LOG, as UTF-8: the
  * standard output belongs to the target. `!break MILLISECONDS` is ours: break into the running target after that time.
  */
-#include <windows.h>
-#include <initguid.h>
 #include <dbgeng.h>
+#include <initguid.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <windows.h>
 
 /* What mingw's dbgeng.h does not have yet. */
 DEFINE_GUID(IID_IDebugOutputCallbacks2, 0x67721fe9, 0x56d2, 0x4a44, 0xa3, 0x25, 0x2b, 0x65, 0x51, 0x3c, 0xe6, 0xeb);
@@ -24,8 +24,8 @@ typedef struct {
     ULONG(STDMETHODCALLTYPE *Release)(IDebugOutputCallbacks2 *self);
     HRESULT(STDMETHODCALLTYPE *Output)(IDebugOutputCallbacks2 *self, ULONG mask, PCSTR text);
     HRESULT(STDMETHODCALLTYPE *GetInterestMask)(IDebugOutputCallbacks2 *self, PULONG mask);
-    HRESULT(STDMETHODCALLTYPE *Output2)(IDebugOutputCallbacks2 *self, ULONG which, ULONG flags, ULONG64 arg,
-                                        PCWSTR text);
+    HRESULT(STDMETHODCALLTYPE *Output2)
+    (IDebugOutputCallbacks2 *self, ULONG which, ULONG flags, ULONG64 arg, PCWSTR text);
 } IDebugOutputCallbacks2Vtbl;
 struct IDebugOutputCallbacks2 {
     IDebugOutputCallbacks2Vtbl *lpVtbl;
@@ -171,6 +171,7 @@ int main(int argc, char **argv)
     control->lpVtbl->GetExecutionStatus(control, &status);
     fprintf(log_file, "\n%s\n", status == DEBUG_STATUS_NO_DEBUGGEE ? "no target" : "end of script");
     fclose(log_file);
-    client->lpVtbl->EndSession(client, status == DEBUG_STATUS_NO_DEBUGGEE ? DEBUG_END_PASSIVE : DEBUG_END_ACTIVE_TERMINATE);
+    client->lpVtbl->EndSession(client,
+                               status == DEBUG_STATUS_NO_DEBUGGEE ? DEBUG_END_PASSIVE : DEBUG_END_ACTIVE_TERMINATE);
     return 0;
 }

@@ -1,0 +1,173 @@
+"""A command line inside a debugger, whichever it is: output, links, errors and interrupts.
+
+Nothing that a command does may end the debugger or reach it as an exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol
+
+from calltrace import dispatch
+from calltrace.commands import Console
+from calltrace.errors import CalltraceError
+
+_BUFFERED = 8192  # characters
+_POLL_SECONDS = 0.05
+# Links travel in the text as in a terminal (OSC 8), with the command in place of the address.
+_LINK = "\x1b]8;;{}\x1b\\"
+
+
+class Debugger(Protocol):
+    """The debugger this Python runs in. Everything but `interrupted` is called on the command's thread."""
+
+    name: str  # what the user calls us by: "!calltrace"
+
+    def show(self, text: str) -> None:
+        """Print text, in which links may be if `has_links`: ESC ]8;;LINE ESC \\ TEXT ESC ]8;; ESC \\."""
+        ...
+
+    def show_error(self, line: str) -> None:
+        """Print one line, without its end, as an error."""
+        ...
+
+    def has_links(self) -> bool:
+        """Whether the user can click on links now."""
+        ...
+
+    def interrupted(self) -> bool:
+        """Whether the user asked for an end since this was last called; on any thread."""
+        ...
+
+
+def run(line: str, debugger: Debugger) -> None:
+    """Run a command line as the user typed it, from the verb on."""
+    out = _Output(debugger.show)
+    console = Console(
+        out,
+        lambda told: print(f"calltrace: {told}", file=out, flush=True),
+        debugger.name,
+        _link if debugger.has_links() else lambda text, _: text,
+        shell=False,
+    )
+    failure = ""
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            with _Interrupts(debugger.interrupted):
+                dispatch.run_line(line, console)
+        except CalltraceError as error:
+            failure = str(error)
+        except KeyboardInterrupt:
+            failure = "interrupted"
+        except BaseException as error:
+            failure = _unexpected(error)
+    # What came before an error is shown before it.
+    out.flush()
+    if failure:
+        debugger.show_error(f"calltrace: {failure}")
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """An interrupt that comes within the block is raised at its end. Nothing to do outside a debugger."""
+    current = _Interrupts.current
+    if current is None:
+        yield
+    else:
+        with current.held():
+            yield
+
+
+def _link(text: str, line: str) -> str:
+    return _LINK.format(line) + text + _LINK.format("")
+
+
+def _unexpected(error: BaseException) -> str:
+    where = error.__traceback__
+    while where and where.tb_next:
+        where = where.tb_next
+    place = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})" if where else ""
+    return f"internal error: {type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+class _Output(io.StringIO):
+    """Gathers text: each print costs the debugger some hundred microseconds."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def write(self, text: str) -> int:
+        super().write(text)
+        if self.tell() >= _BUFFERED:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        text = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        if text:
+            self._show(text)
+
+
+class _Interrupts:
+    """Raises KeyboardInterrupt in the thread of a command, once, when the debugger's user asks for an end."""
+
+    current: _Interrupts | None = None
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+        self._command = ctypes.c_ulong(threading.get_ident())
+        self._lock = threading.RLock()
+        self._holders = 0
+        self._came = False
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="calltrace interrupts", daemon=True)
+        self._outer: _Interrupts | None = None
+
+    def __enter__(self) -> None:
+        self._outer, _Interrupts.current = _Interrupts.current, self
+        self._asked()  # an old one is not for this command
+        self._watcher.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._over.set()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, None)  # if it was not raised yet
+        self._watcher.join()
+        _Interrupts.current = self._outer
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """As `interrupts_held`."""
+        with self._lock:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                came = self._came and not self._holders
+        if came:
+            raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        # The debugger does not tell of an interrupt: it has to be asked.
+        while not self._over.wait(_POLL_SECONDS):
+            if self._asked():
+                break
+        with self._lock:
+            if self._over.is_set():
+                return
+            if self._holders:
+                self._came = True
+            else:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, ctypes.py_object(KeyboardInterrupt))

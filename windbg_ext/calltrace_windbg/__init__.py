@@ -1,0 +1,1 @@
+"""calltrace in WinDbg: what answers `!calltrace` inside the debugger's process."""

@@ -1,0 +1,24 @@
+/* The WinDbg extension: what its parts share. */
+#ifndef CALLTRACE_EXTENSION_H
+#define CALLTRACE_EXTENSION_H
+
+#include <dbgeng.h>
+#include <initguid.h>
+#include <windows.h>
+
+/* For Python, by ctypes. Names begin with ct_, so that nobody calls them as commands. */
+#define CT_EXPORT __declspec(dllexport)
+
+/* The client of the running command, on the engine's thread; NULL between commands. No reference is added. */
+IDebugClient *ct_client(void);
+
+/* Print, as plain text or as DML. `mask` is one of DEBUG_OUTPUT_... */
+CT_EXPORT HRESULT ct_print(ULONG mask, const WCHAR *text, BOOL dml);
+
+/* Whether the user prefers DML to plain text. */
+CT_EXPORT BOOL ct_prefers_dml(void);
+
+/* Whether the user has pressed Ctrl+Break since this was last asked. On any thread, while a command runs. */
+CT_EXPORT BOOL ct_interrupted(void);
+
+#endif
