@@ -87,6 +87,7 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
     return S_OK;
 }
 
+/* Nothing is kept here from one session to the next. */
 CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
 {
     (void)notification, (void)argument;

@@ -2,9 +2,11 @@
 #ifndef CALLTRACE_EXTENSION_H
 #define CALLTRACE_EXTENSION_H
 
-#include <dbgeng.h>
-#include <initguid.h>
 #include <windows.h>
+
+#include <initguid.h> /* first, for the GUIDs to be defined */
+
+#include <dbgeng.h>
 
 /* For Python, by ctypes. Names begin with ct_, so that nobody calls them as commands. */
 #define CT_EXPORT __declspec(dllexport)

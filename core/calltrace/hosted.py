@@ -55,7 +55,7 @@ def run(line: str, debugger: Debugger) -> None:
         _link if debugger.has_links() else lambda text, _: text,
         shell=False,
     )
-    failure = ""
+    failure, outer = "", _Interrupts.current
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             with _Interrupts(debugger.interrupted):
@@ -66,7 +66,9 @@ def run(line: str, debugger: Debugger) -> None:
             failure = "interrupted"
         except BaseException as error:
             failure = _unexpected(error)
-    # What came before an error is shown before it.
+    _Interrupts.current = outer  # here, where no interrupt can come any more
+    if failure:
+        out.end_line()
     out.flush()
     if failure:
         debugger.show_error(f"calltrace: {failure}")
@@ -101,6 +103,7 @@ class _Output(io.StringIO):
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
         self._show = show
+        self._last = "\n"  # what was shown last
 
     def write(self, text: str) -> int:
         super().write(text)
@@ -108,12 +111,20 @@ class _Output(io.StringIO):
             self.flush()
         return len(text)
 
+    def end_line(self) -> None:
+        """Begin a new line, unless one begins already: an interrupt may have come in the middle."""
+        text = self.getvalue() or self._last
+        if not text.endswith("\n"):
+            self.write("\n")
+
     def flush(self) -> None:
-        text = self.getvalue()
-        self.seek(0)
-        self.truncate()
-        if text:
-            self._show(text)
+        with interrupts_held():  # what was begun is shown whole
+            text = self.getvalue()
+            self.seek(0)
+            self.truncate()
+            if text:
+                self._last = text[-1]
+                self._show(text)
 
 
 class _Interrupts:
@@ -129,10 +140,9 @@ class _Interrupts:
         self._came = False
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="calltrace interrupts", daemon=True)
-        self._outer: _Interrupts | None = None
 
     def __enter__(self) -> None:
-        self._outer, _Interrupts.current = _Interrupts.current, self
+        _Interrupts.current = self
         self._asked()  # an old one is not for this command
         self._watcher.start()
 
@@ -143,7 +153,6 @@ class _Interrupts:
             self._over.set()
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, None)  # if it was not raised yet
         self._watcher.join()
-        _Interrupts.current = self._outer
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

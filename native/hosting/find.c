@@ -80,57 +80,71 @@ static void note(search *search, const wchar_t *source, const wchar_t *path, con
     search->tried[CT_TEXT - 1] = 0;
 }
 
-/* The RVA of what lies at the address of a function that an image exports, or 0. */
-static DWORD export_of(const BYTE *image, const IMAGE_NT_HEADERS64 *headers, const char *name)
+/* Whether an image exports a function. */
+static bool exports(const BYTE *image, const IMAGE_OPTIONAL_HEADER64 *header, const char *function)
 {
-    DWORD rva = headers->OptionalHeader.DataDirectory[IMAGE_DIRECTORY_ENTRY_EXPORT].VirtualAddress;
-    if (!rva)
-        return 0;
-    const IMAGE_EXPORT_DIRECTORY *exports = (const IMAGE_EXPORT_DIRECTORY *)(image + rva);
-    const DWORD *names = (const DWORD *)(image + exports->AddressOfNames);
-    const WORD *ordinals = (const WORD *)(image + exports->AddressOfNameOrdinals);
-    for (DWORD i = 0; i < exports->NumberOfNames; ++i)
-        if (strcmp((const char *)image + names[i], name) == 0)
-            return ((const DWORD *)(image + exports->AddressOfFunctions))[ordinals[i]];
-    return 0;
+    DWORD size = header->SizeOfImage, rva = header->DataDirectory[IMAGE_DIRECTORY_ENTRY_EXPORT].VirtualAddress;
+    if (!rva || rva > size - sizeof(IMAGE_EXPORT_DIRECTORY))
+        return false;
+    const IMAGE_EXPORT_DIRECTORY *directory = (const IMAGE_EXPORT_DIRECTORY *)(image + rva);
+    if (directory->AddressOfNames > size || directory->NumberOfNames > (size - directory->AddressOfNames) / 4)
+        return false;
+    const DWORD *names = (const DWORD *)(image + directory->AddressOfNames);
+    for (DWORD i = 0; i < directory->NumberOfNames; ++i)
+        if (names[i] < size && strncmp((const char *)image + names[i], function, size - names[i]) == 0)
+            return true;
+    return false;
 }
 
-/* Whether a mapped image is a library that this process can use; `reason` (CT_PATH characters) tells why not. */
+/* Whether a mapped library has all that we call; `reason` (CT_PATH characters) tells what not. */
 static bool image_fits(const BYTE *image, wchar_t *reason)
 {
     const IMAGE_NT_HEADERS64 *headers =
         (const IMAGE_NT_HEADERS64 *)(image + ((const IMAGE_DOS_HEADER *)image)->e_lfanew);
-    if (headers->FileHeader.Machine != IMAGE_FILE_MACHINE_AMD64) {
-        wcscpy(reason, headers->FileHeader.Machine == IMAGE_FILE_MACHINE_I386
-                           ? L"is a 32-bit Python: a 64-bit debugger needs a 64-bit one"
-                           : L"is made for another processor: an x64 one is needed");
-        return false;
-    }
     for (size_t i = 0; i < sizeof needed / sizeof *needed; ++i)
-        if (!export_of(image, headers, needed[i])) {
-            _snwprintf(reason, CT_PATH, L"lacks %hs: no Python that can be hosted here", needed[i]);
+        if (!exports(image, &headers->OptionalHeader, needed[i])) {
+            _snwprintf(reason, CT_PATH, L"lacks the function %hs", needed[i]);
             return false;
         }
     return true;
 }
 
+/* Whether a file begins as a library for this processor does. */
+static bool head_fits(HANDLE file, wchar_t *reason)
+{
+    BYTE head[0x1000];
+    DWORD size = 0;
+    ReadFile(file, head, sizeof head, &size, NULL);
+    const IMAGE_DOS_HEADER *dos = (const IMAGE_DOS_HEADER *)head;
+    wcscpy(reason, L"is no Windows library, or damaged");
+    if (size < sizeof *dos || dos->e_magic != IMAGE_DOS_SIGNATURE || dos->e_lfanew < 0 ||
+        (size_t)dos->e_lfanew + sizeof(IMAGE_NT_HEADERS64) > size)
+        return false;
+    const IMAGE_NT_HEADERS64 *headers = (const IMAGE_NT_HEADERS64 *)(head + dos->e_lfanew);
+    if (headers->Signature != IMAGE_NT_SIGNATURE)
+        return false;
+    if (headers->FileHeader.Machine == IMAGE_FILE_MACHINE_I386)
+        wcscpy(reason, L"is a 32-bit Python: a 64-bit debugger needs a 64-bit one");
+    else if (headers->FileHeader.Machine != IMAGE_FILE_MACHINE_AMD64)
+        wcscpy(reason, L"is made for another processor than x64");
+    return headers->FileHeader.Machine == IMAGE_FILE_MACHINE_AMD64;
+}
+
 /* Whether a file is a library that this process can use, found out without running any of it. */
 static bool file_fits(const wchar_t *path, wchar_t *reason)
 {
-    wcscpy(reason, L"cannot be opened");
     HANDLE file = CreateFileW(path, GENERIC_READ | GENERIC_EXECUTE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL,
                               OPEN_EXISTING, 0, NULL);
+    wcscpy(reason, L"cannot be opened");
     if (file == INVALID_HANDLE_VALUE)
         return false;
-    bool fits = false;
-    HANDLE mapping = CreateFileMappingW(file, NULL, PAGE_READONLY | SEC_IMAGE, 0, 0, NULL);
+    bool fits = head_fits(file, reason);
+    HANDLE mapping = fits ? CreateFileMappingW(file, NULL, PAGE_READONLY | SEC_IMAGE, 0, 0, NULL) : NULL;
     const BYTE *image = mapping ? MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0) : NULL;
-    if (image) {
-        fits = image_fits(image, reason);
+    if (fits)
+        fits = image && image_fits(image, reason);
+    if (image)
         UnmapViewOfFile(image);
-    } else {
-        wcscpy(reason, L"is no Windows library, or damaged");
-    }
     if (mapping)
         CloseHandle(mapping);
     CloseHandle(file);
@@ -231,6 +245,8 @@ static bool base_of(const wchar_t *environment, wchar_t *base)
 static bool try_folder(search *search, const wchar_t *source, const wchar_t *folder, bool quiet)
 {
     wchar_t path[CT_PATH], environment[CT_PATH], base[CT_PATH];
+    if (wcslen(folder) >= CT_PATH)
+        return false;
     if (library_in(folder, path))
         return try_library(search, source, path, L"");
     wcscpy(environment, folder);
@@ -283,12 +299,14 @@ static bool try_loaded(search *search)
     return false;
 }
 
-/* The Python whose site-packages the plugin lies in, or one that was put into a folder above it. */
+/* The Python that the plugin is part of: beside it, or up to its home, as in HOME\Lib\site-packages\calltrace\_native.
+ */
 static bool try_around(search *search, HMODULE plugin)
 {
+    enum { LEVELS = 5 };
     wchar_t folder[CT_PATH], path[CT_PATH];
     GetModuleFileNameW(plugin, folder, CT_PATH);
-    while (to_parent(folder))
+    for (int level = 0; level < LEVELS && to_parent(folder); ++level)
         if (library_in(folder, path) || exists(folder, L"pyvenv.cfg"))
             return try_folder(search, L"around the extension", folder, false);
     return false;

@@ -65,7 +65,6 @@ def _import(modules: list[str], roots: list[str]) -> list[ModuleType]:
     missing = [root for root in roots if root not in sys.path]
     sys.path[:0] = missing
     try:
-        importlib.invalidate_caches()
         return [importlib.import_module(name) for name in modules]
     finally:
         for root in missing:

@@ -81,6 +81,11 @@ def test_imports_point_down(path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_core_knows_no_debugger(path: Path) -> None:
+    assert "calltrace_windbg" not in path.read_text(encoding="utf-8")
+
+
 def test_reading_a_trace_needs_nothing_of_windows() -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(CORE)!r}); import calltrace.cli; "

@@ -4,15 +4,19 @@
  *     debugger LOG SCRIPT -p PID              attaches to a process
  *
  * Each line of SCRIPT is a command as a user types it; where one lets the target run, the next follows when it has
- * stopped again. The prompt, the command and all that the engine and its extensions print go to LOG, as UTF-8: the
- * standard output belongs to the target. `!break MILLISECONDS` is ours: break into the running target after that time.
+ * stopped again or is gone. The prompt, the command and all that the engine and its extensions print go to LOG, as
+ * UTF-8: the standard output belongs to the target. Two commands are ours: `!break MILLISECONDS` presses Ctrl+Break
+ * after that time, `!break-on TEXT` when such a text is printed in one piece. With SHOW_DML in the environment the log
+ * has DML as it is; whether it is preferred is the engine's option, as ever (`.prefer_dml 1`).
  */
+#include <windows.h>
+
+#include <initguid.h> /* first, for the GUIDs to be defined */
+
 #include <dbgeng.h>
-#include <initguid.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <windows.h>
 
 /* What mingw's dbgeng.h does not have yet. */
 DEFINE_GUID(IID_IDebugOutputCallbacks2, 0x67721fe9, 0x56d2, 0x4a44, 0xa3, 0x25, 0x2b, 0x65, 0x51, 0x3c, 0xe6, 0xeb);
@@ -34,15 +38,40 @@ struct IDebugOutputCallbacks2 {
 static FILE *log_file;
 static IDebugClient *client;
 static IDebugControl *control;
-static BOOL links; /* does the user prefer DML? */
+static BOOL links;          /* does this debugger show DML? */
+static char break_on[4096]; /* a text that a user waits for to press Ctrl+Break; "": none */
+static BOOL at_line_start = TRUE;
+
+/* Text as UTF-8, or as the ANSI code page's, in the other; to be freed. */
+static WCHAR *wide(UINT code_page, const char *text)
+{
+    int size = MultiByteToWideChar(code_page, 0, text, -1, NULL, 0);
+    WCHAR *made = malloc(sizeof *made * (size_t)size);
+    MultiByteToWideChar(code_page, 0, text, -1, made, size);
+    return made;
+}
+
+static char *narrow(UINT code_page, const WCHAR *text)
+{
+    int size = WideCharToMultiByte(code_page, 0, text, -1, NULL, 0, NULL, NULL);
+    char *made = malloc((size_t)size);
+    WideCharToMultiByte(code_page, 0, text, -1, made, size, NULL, NULL);
+    return made;
+}
 
 static void print(const WCHAR *text)
 {
-    char bytes[0x10000];
-    int size = WideCharToMultiByte(CP_UTF8, 0, text, -1, bytes, sizeof bytes, NULL, NULL);
-    if (size > 1)
-        fwrite(bytes, 1, (size_t)size - 1, log_file);
-    fflush(log_file);
+    char *bytes = narrow(CP_UTF8, text);
+    if (*bytes) {
+        fputs(bytes, log_file);
+        fflush(log_file);
+        at_line_start = bytes[strlen(bytes) - 1] == '\n';
+    }
+    if (*break_on && strstr(bytes, break_on)) {
+        *break_on = 0;
+        control->lpVtbl->SetInterrupt(control, DEBUG_INTERRUPT_ACTIVE);
+    }
+    free(bytes);
 }
 
 /* IDebugOutputCallbacks2: text, or DML where it is preferred. Other interfaces must be refused: the engine would call
@@ -67,7 +96,9 @@ static ULONG STDMETHODCALLTYPE reference(IDebugOutputCallbacks2 *self)
 static HRESULT STDMETHODCALLTYPE output(IDebugOutputCallbacks2 *self, ULONG mask, PCSTR text)
 {
     (void)self, (void)mask;
-    fputs(text, log_file);
+    WCHAR *wide_text = wide(CP_ACP, text);
+    print(wide_text);
+    free(wide_text);
     return S_OK;
 }
 
@@ -103,19 +134,14 @@ static DWORD WINAPI interrupt(void *milliseconds)
     return 0;
 }
 
-/* FALSE: there is no target any more. */
-static BOOL wait(void)
+/* Until the target stops or is gone. */
+static void wait(void)
 {
-    for (;;) {
-        ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
+    ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
+    control->lpVtbl->GetExecutionStatus(control, &status);
+    while (status != DEBUG_STATUS_NO_DEBUGGEE && status != DEBUG_STATUS_BREAK &&
+           SUCCEEDED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
         control->lpVtbl->GetExecutionStatus(control, &status);
-        if (status == DEBUG_STATUS_NO_DEBUGGEE)
-            return FALSE;
-        if (status == DEBUG_STATUS_BREAK)
-            return TRUE;
-        if (FAILED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
-            return FALSE;
-    }
 }
 
 static void run(char *line)
@@ -124,15 +150,24 @@ static void run(char *line)
         CreateThread(NULL, 0, interrupt, (void *)(UINT_PTR)atoi(line + 7), 0, NULL);
         return;
     }
+    if (strncmp(line, "!break-on ", 10) == 0) {
+        strcpy(break_on, line + 10);
+        return;
+    }
     ULONG process = 0, thread = 0;
     IDebugSystemObjects *objects;
     client->lpVtbl->QueryInterface(client, &IID_IDebugSystemObjects, (void **)&objects);
     objects->lpVtbl->GetCurrentProcessId(objects, &process);
     objects->lpVtbl->GetCurrentThreadId(objects, &thread);
     objects->lpVtbl->Release(objects);
-    fprintf(log_file, "%lu:%03lu> %s\n", process, thread, line);
+    fprintf(log_file, "%s%lu:%03lu> %s\n", at_line_start ? "" : "\n", process, thread, line);
     fflush(log_file);
-    control->lpVtbl->Execute(control, DEBUG_OUTCTL_ALL_CLIENTS, line, DEBUG_EXECUTE_NOT_LOGGED);
+    at_line_start = TRUE;
+    WCHAR *wide_line = wide(CP_UTF8, line);
+    char *ansi_line = narrow(CP_ACP, wide_line);
+    control->lpVtbl->Execute(control, DEBUG_OUTCTL_ALL_CLIENTS, ansi_line, DEBUG_EXECUTE_NOT_LOGGED);
+    free(ansi_line);
+    free(wide_line);
 }
 
 int main(int argc, char **argv)
@@ -144,7 +179,7 @@ int main(int argc, char **argv)
     FILE *script = fopen(argv[2], "rb");
     if (!script)
         return 2;
-    links = getenv("PREFER_DML") != NULL;
+    links = getenv("SHOW_DML") != NULL;
     HRESULT result = DebugCreate(&IID_IDebugClient, (void **)&client);
     if (FAILED(result))
         fail("DebugCreate", result);
@@ -163,9 +198,10 @@ int main(int argc, char **argv)
     if (FAILED(result))
         fail("no first event", result);
     char line[4096];
-    while (wait() && fgets(line, sizeof line, script)) {
+    while (fgets(line, sizeof line, script)) {
         line[strcspn(line, "\r\n")] = 0;
         run(line);
+        wait();
     }
     ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
     control->lpVtbl->GetExecutionStatus(control, &status);

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Iterator
 
 from calltrace import hosted
 
 _NORMAL, _ERROR = 1, 2  # DEBUG_OUTPUT_...
+_MOST_PRINTED = 8000  # characters at once: the engine cuts off what is beyond 16,384 units of UTF-16
+_MOST_CUT = 1000  # in each of which an escape may take the room of six
 _LINK = re.compile("\x1b]8;;([^\x1b]+)\x1b\\\\([^\x1b]*)\x1b]8;;\x1b\\\\")
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 
@@ -29,11 +32,11 @@ class WinDbg:
 
     def show(self, text: str) -> None:
         """Print text, with its links where the user prefers DML."""
-        self._print(_NORMAL, dml(text) if self._dml else text)
+        self._print(_NORMAL, text)
 
     def show_error(self, line: str) -> None:
         """Print one line as an error."""
-        self._print(_ERROR, (line.translate(_ESCAPES) if self._dml else line) + "\n")
+        self._print(_ERROR, line + "\n")
 
     def has_links(self) -> bool:
         """Whether DML is preferred."""
@@ -44,14 +47,32 @@ class WinDbg:
         return bool(self.library.ct_interrupted())
 
     def _print(self, mask: int, text: str) -> None:
-        self.library.ct_print(mask, text.replace("\0", "\N{SYMBOL FOR NULL}"), self._dml)
+        for piece in printable(text.replace("\0", "\N{SYMBOL FOR NULL}"), self._dml):
+            self.library.ct_print(mask, piece, self._dml)
 
 
-def dml(text: str) -> str:
-    """Text with links as the debugger markup language has it."""
+def printable(text: str, dml: bool) -> Iterator[str]:
+    """The text in pieces that the engine prints whole, its links as the debugger markup language has them.
+
+    Without `dml` there are no links in it.
+    """
+    gathered = ""
+    for token in _tokens(text) if dml else _cut(text):
+        if len(gathered) + len(token) > _MOST_PRINTED:
+            yield gathered
+            gathered = ""
+        gathered += token
+    yield gathered
+
+
+def _tokens(text: str) -> Iterator[str]:
     parts = _LINK.split(text)
-    parts[::3] = [part.translate(_ESCAPES) for part in parts[::3]]
-    for at in range(1, len(parts), 3):
-        command, shown = (part.translate(_ESCAPES) for part in parts[at : at + 2])
-        parts[at], parts[at + 1] = f'<exec cmd="!calltrace {command}">', f"{shown}</exec>"
-    return "".join(parts)
+    for at in range(0, len(parts), 3):
+        yield from (piece.translate(_ESCAPES) for piece in _cut(parts[at]))
+        if at + 1 < len(parts):
+            command, shown = (part.translate(_ESCAPES) for part in parts[at + 1 : at + 3])
+            yield f'<exec cmd="!calltrace {command}">{shown}</exec>'
+
+
+def _cut(text: str) -> list[str]:
+    return [text[at : at + _MOST_CUT] for at in range(0, len(text), _MOST_CUT)]
