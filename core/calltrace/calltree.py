@@ -18,7 +18,7 @@ from calltrace.tracefile import LINE, STEP, Stat, Totals, TraceFile, TreeOptions
 
 _BATCH = 4096
 _ALL_THREADS = 0xFFFFFFFF
-_MORE, _END, _LIMIT, _NO_MEMORY = range(4)
+MORE, _END, _LIMIT, NO_MEMORY = range(4)  # enum ct_pull
 _WINDOW = 1 << 16  # lines held back until their ends are known
 _LOOKAHEAD = 200_000_000  # steps behind the last line in which ends are still looked for: some seconds
 
@@ -54,7 +54,7 @@ class Summary:
     @property
     def unclosed(self) -> dict[Cause, int]:
         """Frames without a recorded end, by why; only causes that occurred."""
-        return {cause: count for cause, count in self.causes.items() if count and cause >= Cause.EXCEPTION}
+        return {cause: count for cause, count in self.causes.items() if count and cause >= Cause.UNWOUND}
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,22 @@ class TreeFilter:
     limit: int = 0  # lines; 0 = all
 
 
-def summarize(trace: TraceFile) -> Summary:
-    """Read the whole trace. Can be interrupted between slices of some milliseconds.
+def summarize(trace: TraceFile, thread: int | None = None) -> Summary:
+    """Read the whole trace, or what one thread (index or system id) recorded.
 
-    Raises EngineError if memory runs out.
+    Can be interrupted between slices of some milliseconds. Raises UsageError for an unknown thread,
+    EngineError if memory runs out.
     """
     library = reader_library()
-    summary = library.ct_reader_summary_open(trace.reader)
+    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
     if not summary:
-        raise _no_memory(trace)
+        raise no_memory(trace)
     try:
-        pull = _MORE
-        while pull == _MORE:
+        pull = MORE
+        while pull == MORE:
             pull = library.ct_reader_summary_run(summary)
-        if pull == _NO_MEMORY:
-            raise _no_memory(trace)
+        if pull == NO_MEMORY:
+            raise no_memory(trace)
         totals = Totals()
         library.ct_reader_summary_totals(summary, ctypes.byref(totals))
         stats = [stat for kind in NodeKind for stat in _stats(trace, library, summary, kind)]
@@ -129,20 +130,20 @@ def steps(trace: TraceFile, thread: int | None = None) -> Iterator[Step]:
     Raises UsageError for an unknown thread, EngineError if memory runs out.
     """
     library = reader_library()
-    first, count = _threads(trace, thread)
+    first, count = thread_range(trace, thread)
     handle = library.ct_reader_steps_open(trace.reader, first, count)
     if not handle:
-        raise _no_memory(trace)
+        raise no_memory(trace)
     batch = (c_char * (_BATCH * STEP.size))()
     pull = c_uint32()
     try:
-        while pull.value == _MORE:
+        while pull.value == MORE:
             got = library.ct_reader_steps_next(handle, batch, _BATCH, ctypes.byref(pull))
             yield from map(Step._make, STEP.iter_unpack(memoryview(batch).cast("B")[: got * STEP.size]))
     finally:
         library.ct_reader_steps_close(handle)
-    if pull.value == _NO_MEMORY:
-        raise _no_memory(trace)
+    if pull.value == NO_MEMORY:
+        raise no_memory(trace)
 
 
 class Tree:
@@ -152,7 +153,7 @@ class Tree:
         """Raises UsageError for an unknown thread or patterns that match nothing, before any line is read."""
         self._trace = trace
         self.limited = False  # after the last line: were there more than the limit?
-        first, count = _threads(trace, chosen.thread)
+        first, count = thread_range(trace, chosen.thread)
         self._options = TreeOptions(
             first_thread=first,
             thread_count=count,
@@ -162,10 +163,7 @@ class Tree:
             lookahead=_LOOKAHEAD,
         )
         if chosen.functions:
-            functions, sites = _chosen(trace, chosen.functions)
-            if not functions and not sites:
-                wanted = ", ".join(pattern.text for pattern in chosen.functions)
-                raise UsageError(f"no function or import of {trace.path} matches {wanted}")
+            functions, sites = matching(trace, chosen.functions)
             self._bits = [bits_of(functions), bits_of(sites)]
             (function_bits, self._options.function_bits), (site_bits, self._options.site_bits) = self._bits
             self._options.functions = ctypes.addressof(function_bits)
@@ -176,22 +174,25 @@ class Tree:
         library = reader_library()
         handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self._options))
         if not handle:
-            raise _no_memory(self._trace)
+            raise no_memory(self._trace)
         batch = (c_char * (_BATCH * LINE.size))()
         pull = c_uint32()
         try:
-            while pull.value == _MORE:
+            while pull.value == MORE:
                 got = library.ct_reader_tree_next(handle, batch, _BATCH, ctypes.byref(pull))
                 yield from map(Line._make, LINE.iter_unpack(memoryview(batch).cast("B")[: got * LINE.size]))
         finally:
             library.ct_reader_tree_close(handle)
-        if pull.value == _NO_MEMORY:
-            raise _no_memory(self._trace)
+        if pull.value == NO_MEMORY:
+            raise no_memory(self._trace)
         self.limited = pull.value == _LIMIT
 
 
-def _chosen(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], list[int]]:
-    """Ids of the functions, and of the sites calling imports, that the patterns mean."""
+def matching(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], list[int]]:
+    """Ids of the functions, and of the sites calling imports, that the patterns mean.
+
+    Raises UsageError if there are none.
+    """
     functions: list[int] = []
     sites: list[int] = []
     for module in trace.modules:
@@ -204,6 +205,9 @@ def _chosen(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], l
         if imports:
             found = enumerate(trace.sites(module), module.first_site)
             sites += [number for number, site in found if site.imported in imports]
+    if not functions and not sites:
+        wanted = ", ".join(pattern.text for pattern in patterns)
+        raise UsageError(f"no function or import of {trace.path} matches {wanted}")
     return functions, sites
 
 
@@ -213,7 +217,7 @@ def _matches_import(patterns: Sequence[Pattern], imported: str) -> bool:
     return matches_any(named, module, function, 0, 0)
 
 
-def _threads(trace: TraceFile, thread: int | None) -> tuple[int, int]:
+def thread_range(trace: TraceFile, thread: int | None) -> tuple[int, int]:
     """Position of the first thread to be read, and how many. An index goes before a system id."""
     if thread is None:
         return 0, _ALL_THREADS
@@ -223,5 +227,5 @@ def _threads(trace: TraceFile, thread: int | None) -> tuple[int, int]:
     raise UsageError(f"{trace.path} has no thread {thread}: `calltrace info` lists its threads")
 
 
-def _no_memory(trace: TraceFile) -> EngineError:
+def no_memory(trace: TraceFile) -> EngineError:
     return EngineError(f"not enough memory to read {trace.path}")

@@ -6,21 +6,29 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, wine
+from calltrace import calltree, edges, wine
 from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
 from calltrace.export import FORMATS, report
+from calltrace.export.edges import write_edges, write_edges_json
+from calltrace.export.stacks import write_stacks, write_stacks_json
 from calltrace.export.text import TreeText
 from calltrace.patterns import Pattern
+from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
+
+if TYPE_CHECKING:
+    from calltrace import session
 
 _SIZE = re.compile(r"(\d+)([KMG]?)\Z", re.IGNORECASE)
 _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
+_DEFAULT_EDGES_LIMIT = 100
+_DEFAULT_STACK_LIMIT = 200
 
 
 @dataclass(frozen=True)
@@ -147,17 +155,9 @@ byte_size.__name__ = "size"
 
 
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "output": options.output,
-        "events": options.events,
-        "clock": options.clock,
-        "include": options.include,
-        "exclude": options.exclude,
-        "modules": options.modules,
-        "breakpoints": not options.no_breakpoints,
-        "policy": options.policy,
-        "max_size": options.max_size,
-    }
+    names = ("output", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
+    told = {name: value for name, value in vars(options).items() if name in names}
+    return {**told, "breakpoints": not options.no_breakpoints}
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
@@ -166,23 +166,60 @@ def _check_patterns(options: argparse.Namespace) -> None:
         Pattern.parse(text)
 
 
+def _check_program(request: Request) -> None:
+    # Before a process is started.
+    verb = request.words[0]
+    if not request.program:
+        raise UsageError(
+            f"{verb}: name a program after --, as in `calltrace {verb} -- program.exe arguments`"
+        )
+    _check_patterns(request.options)
+
+
+def _run_options(request: Request) -> session.RunOptions:
+    from calltrace import session
+
+    return session.RunOptions(
+        program=request.program[0],
+        arguments=request.program[1:],
+        command_line=request.program_line,
+        trace=session.TraceOptions(**_trace_options(request.options)),
+    )
+
+
 def _run(request: Request, console: Console) -> int:
     options = request.options
-    if not request.program:
-        raise UsageError("run: name a program after --, as in `calltrace run -- program.exe arguments`")
-    _check_patterns(options)
+    _check_program(request)
     if os.name != "nt":
         return wine.relay((*request.words, "--", *request.program), options.prefix)
     from calltrace import session
 
-    return session.run(
-        session.RunOptions(
-            program=request.program[0],
-            arguments=request.program[1:],
-            command_line=request.program_line,
-            trace=session.TraceOptions(**_trace_options(options)),
-        ),
+    return session.run(_run_options(request), _progress(options, console))
+
+
+def _reference(request: Request, console: Console) -> int:
+    options = request.options
+    _check_program(request)
+    if os.name != "nt":
+        return wine.relay((*request.words, "--", *request.program), options.prefix)
+    from calltrace import session
+
+    return session.run_reference(_run_options(request), options.single_step, _progress(options, console))
+
+
+def _diff_reference(request: Request, console: Console) -> int:
+    options = request.options
+    _check_program(request)
+    if os.name != "nt":
+        return wine.relay((*request.words, "--", *request.program), options.prefix)
+    from calltrace import session
+
+    return session.compare_with_reference(
+        _run_options(request),
+        options.single_step,
+        options.output,
         _progress(options, console),
+        console.progress,  # the standard output is the program's
     )
 
 
@@ -270,8 +307,42 @@ def _tree(request: Request, console: Console) -> int:
 
 
 def _top(request: Request, console: Console) -> int:
-    with TraceFile(request.options.file) as trace:
-        report.write_top(trace, calltree.summarize(trace), request.options.limit, console.out)
+    options = request.options
+    order = report.Order(options.sort) if options.sort else None
+    with TraceFile(options.file) as trace:
+        summary = calltree.summarize(trace, options.thread)
+        write = report.write_top_json if options.json else report.write_top
+        write(trace, summary, options.limit, console.out, order)
+    return 0
+
+
+def _stacks(request: Request, console: Console) -> int:
+    options = request.options
+    with TraceFile(options.file) as trace, closing(stacks(trace, options.thread)) as found:
+        write = write_stacks_json if options.json else write_stacks
+        write(trace, found, options.limit, console.out)
+    return 0
+
+
+def _callers(request: Request, console: Console) -> int:
+    return _edges(request, console, callees=False)
+
+
+def _callees(request: Request, console: Console) -> int:
+    return _edges(request, console, callees=True)
+
+
+def _edges(request: Request, console: Console, *, callees: bool) -> int:
+    options = request.options
+    pattern = Pattern.parse(options.function)
+    with TraceFile(options.file) as trace:
+        found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=options.thread)
+        if options.json:
+            write_edges_json(trace, found, callees, console.out)
+        elif found:
+            write_edges(trace, found, callees, options.limit, console.out)
+        else:
+            console.out.write(f"no call of {pattern.text} was recorded\n")
     return 0
 
 
@@ -327,20 +398,28 @@ def overview(console: Console) -> str:
 
 
 _FILE = Option(("file",), "a trace file", metavar="FILE")
-_WHAT = (
-    Option(
-        ("--events",),
-        "functions: entries and exits; outward: also calls that leave the traced code or whose target is "
-        "not known beforehand (default); all: every call",
-        choices=("functions", "outward", "all"),
-        default="outward",
-    ),
-    Option(
-        ("--clock",),
-        "time of each event: none (default, fastest), tsc (exact, slower), coarse (cheaper than tsc)",
-        choices=("none", "tsc", "coarse"),
-        default="none",
-    ),
+_OUTPUT = Option(
+    ("-o",),
+    "the trace file to write; default: PROGRAM.calltrace in the working folder",
+    metavar="FILE",
+    dest="output",
+    convert=Path,
+)
+_PREFIX = Option(
+    ("--prefix",),
+    "the Wine prefix to use; default: WINEPREFIX, else our own",
+    metavar="DIR",
+    convert=Path,
+)
+_QUIET = Option(("--quiet",), "say nothing but errors", switch=True)
+_EVENTS = Option(
+    ("--events",),
+    "functions: entries and exits; outward: also calls that leave the traced code or whose target is "
+    "not known beforehand (default); all: every call",
+    choices=("functions", "outward", "all"),
+    default="outward",
+)
+_FUNCTIONS = (
     Option(
         ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
     ),
@@ -352,20 +431,18 @@ _WHAT = (
         switch=True,
     ),
 )
-_PREFIX = Option(
-    ("--prefix",),
-    "the Wine prefix to use; default: WINEPREFIX, else our own",
-    metavar="DIR",
-    convert=Path,
+_WHAT = (
+    _EVENTS,
+    Option(
+        ("--clock",),
+        "time of each event: none (default, fastest), tsc (exact, slower), coarse (cheaper than tsc)",
+        choices=("none", "tsc", "coarse"),
+        default="none",
+    ),
+    *_FUNCTIONS,
 )
 _RECORDING = (
-    Option(
-        ("-o",),
-        "the trace file to write; default: PROGRAM.calltrace in the working folder",
-        metavar="FILE",
-        dest="output",
-        convert=Path,
-    ),
+    _OUTPUT,
     *_WHAT,
     Option(
         ("--policy",),
@@ -381,7 +458,39 @@ _RECORDING = (
         default=0,
     ),
     _PREFIX,
-    Option(("--quiet",), "say nothing but errors", switch=True),
+    _QUIET,
+)
+_SINGLE_STEP = Option(
+    ("--single-step",),
+    "also step through every instruction of the traced modules: slower still, but independent of what can be "
+    "known of a function beforehand",
+    switch=True,
+)
+
+_THREAD = Option(("--thread",), "one thread: its index or system id", metavar="N", convert=number)
+_EDGES = (
+    _FILE,
+    Option(
+        ("function",),
+        "a function or import: module!function with *, 0xVA, module+0xRVA",
+        metavar="FUNCTION",
+    ),
+    Option(
+        ("--depth",),
+        f"levels to tell apart, 1 (default) to {edges.LEVELS}",
+        metavar="N",
+        convert=number,
+        default=1,
+    ),
+    _THREAD,
+    Option(
+        ("--limit",),
+        f"lines to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
+        metavar="N",
+        convert=number,
+        default=_DEFAULT_EDGES_LIMIT,
+    ),
+    Option(("--json",), "as JSON, complete", switch=True),
 )
 
 COMMANDS: Sequence[Command] = (
@@ -410,6 +519,37 @@ COMMANDS: Sequence[Command] = (
         ),
         _attach,
         shell_only=True,
+    ),
+    Command(
+        "reference",
+        "Trace a program exactly and slowly, by breakpoints: what `run` is held against. It runs under a "
+        "debugger: exceptions pass through, but timing differs, and no filter for unhandled ones is called.",
+        "calltrace reference -o demo.calltrace -- demo.exe 1+2",
+        (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _PREFIX, _QUIET),
+        _reference,
+        takes_program=True,
+    ),
+    Command(
+        "diff-reference",
+        "Run a program twice, as `run` and as `reference` do, and tell where the call trees begin to differ "
+        "in each thread. The exit code is 0 if they are equal, 1 if not. It must do the same each time.",
+        "calltrace diff-reference --events all -- demo.exe 1+2",
+        (
+            Option(
+                ("-o",),
+                "an existing folder for both traces; default: they are not kept",
+                metavar="DIR",
+                dest="output",
+                convert=Path,
+            ),
+            _EVENTS,
+            *_FUNCTIONS,
+            _SINGLE_STEP,
+            _PREFIX,
+            _QUIET,
+        ),
+        _diff_reference,
+        takes_program=True,
     ),
     Command(
         "plan",
@@ -441,7 +581,7 @@ COMMANDS: Sequence[Command] = (
         "calltrace tree demo.calltrace --function demo!parse* --depth 3",
         (
             _FILE,
-            Option(("--thread",), "one thread: its index or system id", metavar="N", convert=number),
+            _THREAD,
             Option(
                 ("--function",),
                 "only these, with all they call: module!function with *, 0xVA, module+0xRVA",
@@ -465,6 +605,12 @@ COMMANDS: Sequence[Command] = (
         "calltrace top demo.calltrace --limit 10",
         (
             _FILE,
+            _THREAD,
+            Option(
+                ("--sort",),
+                "by calls, self time, or total time; default: self, without a clock calls",
+                choices=tuple(order.value for order in report.Order),
+            ),
             Option(
                 ("--limit",),
                 f"lines to show; 0: all; default: {_DEFAULT_TOP_LIMIT}",
@@ -472,8 +618,41 @@ COMMANDS: Sequence[Command] = (
                 convert=number,
                 default=_DEFAULT_TOP_LIMIT,
             ),
+            Option(("--json",), "as JSON, with times in ticks", switch=True),
         ),
         _top,
+    ),
+    Command(
+        "callers",
+        "Tell who called a function or an import, how often, and how long that took.",
+        "calltrace callers demo.calltrace demo!parse_number --depth 3",
+        _EDGES,
+        _callers,
+    ),
+    Command(
+        "callees",
+        "Tell what a function called, how often, and how long that took.",
+        "calltrace callees demo.calltrace demo!main",
+        _EDGES,
+        _callees,
+    ),
+    Command(
+        "stacks",
+        "Show the call stack of each thread where its recording ended; now, while it is being recorded.",
+        "calltrace stacks demo.calltrace --thread 0",
+        (
+            _FILE,
+            _THREAD,
+            Option(
+                ("--limit",),
+                f"frames of each thread to show; 0: all; default: {_DEFAULT_STACK_LIMIT}",
+                metavar="N",
+                convert=number,
+                default=_DEFAULT_STACK_LIMIT,
+            ),
+            Option(("--json",), "as JSON, with addresses", switch=True),
+        ),
+        _stacks,
     ),
     Command(
         "export",

@@ -121,12 +121,12 @@ class NodeKind(enum.IntEnum):
 
 
 class Cause(enum.IntEnum):
-    """enum ct_cause: how a frame was closed; from EXCEPTION on without an event of its own."""
+    """enum ct_cause: how a frame was closed; from UNWOUND on without an event of its own."""
 
     NONE = 0
     RETURN = 1
     TAIL = 2
-    EXCEPTION = 3
+    UNWOUND = 3  # by an exception or longjmp
     INFERRED = 4
     THREAD_EXIT = 5
     PROCESS_END = 6
@@ -148,7 +148,7 @@ _CAUSE_TEXTS = {
     Cause.NONE: "goes on",
     Cause.RETURN: "",
     Cause.TAIL: "tail",
-    Cause.EXCEPTION: "unwound by exception",
+    Cause.UNWOUND: "unwound",
     Cause.INFERRED: "end not recorded",
     Cause.THREAD_EXIT: "open at thread exit",
     Cause.PROCESS_END: "open at process end",
@@ -188,6 +188,7 @@ class LineType(enum.IntEnum):
     GAP = 5
 
 
+NOBODY = 4  # CT_NODE_NOBODY: in place of a NodeKind where no recorded frame has called
 STEP_TAIL_CALLEE = 1
 STEP_OUTERMOST = 2
 STEP_RESUMED = 4

@@ -44,7 +44,7 @@ def write_patches(memory: Memory, module: TargetModule, patches: Sequence[Patch]
 
 
 def restore(memory: Memory, module: TargetModule, patches: Sequence[Patch]) -> int:
-    """Put original bytes back wherever the new ones still stand; the number of places where they do not."""
+    """Put original bytes back wherever the new ones still stand; the number of places that hold neither."""
     foreign = 0
     for run in _runs(patches):
         start = run[0][0]
@@ -54,7 +54,7 @@ def restore(memory: Memory, module: TargetModule, patches: Sequence[Patch]) -> i
             place = slice(rva - start, rva - start + len(replacement))
             if new[place] == replacement:
                 new[place] = original
-            else:
+            elif new[place] != original:
                 foreign += 1
         if new != old:
             memory.write(module.base + start, bytes(new))

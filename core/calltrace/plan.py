@@ -15,20 +15,21 @@ from typing import Any, NamedTuple
 
 from calltrace import native, preflight, stubs
 from calltrace.errors import EngineError, OutOfSpace
-from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, Source
+from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, SiteRecord, Source
 from calltrace.patterns import Pattern, matches_any
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
 from calltrace.pe.runtimes import closed_code
 from calltrace.pe.symbols import add_symbols
 from calltrace.ports import TargetModule
-from calltrace.tracefile import FUNCTION, Chunk, ChunkKind
+from calltrace.tracefile import FUNCTION, SITE, Chunk, ChunkKind
 
 DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
 STATUS_THUNK, STATUS_FILTERED = 14, 15  # enum ct_status; no refusals
 _LEAVE, _WANT, _RUNTIME = 0, 1, 2  # enum ct_choice
 _MODULE = struct.Struct("<QIIIIIIIIQ")
 _FUNCTION = struct.Struct("<IIIIIHH")  # struct ct_function
+_EXTENT = struct.Struct("<III")  # struct ct_extent
 _PATCH = struct.Struct("<II8s8s")  # struct ct_patch
 
 
@@ -79,8 +80,12 @@ class Function(NamedTuple):
     flags: int
 
 
-class _Site(ctypes.LittleEndianStructure):
-    _fields_ = [("rva", c_uint32), ("function", c_uint32), ("target", c_uint32), ("imported", c_uint32)]
+class Extent(NamedTuple):
+    """struct ct_extent: a contiguous piece of a function's code. Addresses are RVAs."""
+
+    begin: int
+    end: int
+    function: int  # position among the functions
 
 
 class _Layout(ctypes.LittleEndianStructure):
@@ -120,9 +125,10 @@ def _engine() -> ctypes.CDLL:
         "ct_plan_open": (c_void_p, [POINTER(_Image)]),
         "ct_plan_close": (None, [c_void_p]),
         "ct_plan_functions": (c_void_p, [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_extents": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_select": (None, [c_void_p, c_char_p]),
         "ct_plan_layout": (c_bool, [c_void_p, POINTER(stubs.Codegen), POINTER(_Layout)]),
-        "ct_plan_sites": (POINTER(_Site), [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_sites": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_emit": (c_bool, [c_void_p, c_uint32, POINTER(_Region)]),
         "ct_plan_map": (c_uint32, [c_void_p, c_uint32]),
     }
@@ -176,6 +182,7 @@ class ModulePlan:
         started = time.perf_counter()
         self.image = image
         self._layout = _Layout()
+        self._laid_out: tuple[object, ...] = ()
         self._detail = ""
         self._imports = sorted(image.imports)
         self._described = _describe(image, self._imports)
@@ -189,12 +196,38 @@ class ModulePlan:
         if getattr(self, "_handle", None):
             _engine().ct_plan_close(self._handle)
 
+    def is_of(self, read: Callable[[int, int], bytes]) -> bool:
+        """Whether the code in a process is still what was planned. Raises what `read` raises."""
+        image = self.image
+        return all(
+            read(image.base + begin, end - begin) == image.data[begin:end] for begin, end in image.executable
+        )
+
+    @property
+    def most_patches(self) -> int:
+        """No more patches than this will be made; after `lay_out`."""
+        return 2 * int(self._layout.instrumented)
+
     @property
     def functions(self) -> Sequence[Function]:
         """All functions found; statuses are final after `lay_out`."""
         count = c_uint32()
         found = _engine().ct_plan_functions(self._handle, ctypes.byref(count))
         return [Function._make(record) for record in _records(_FUNCTION, found, count.value)]
+
+    @property
+    def extents(self) -> Sequence[Extent]:
+        """All pieces of all functions, ascending and disjoint."""
+        count = c_uint32()
+        found = _engine().ct_plan_extents(self._handle, ctypes.byref(count))
+        return [Extent._make(record) for record in _records(_EXTENT, found, count.value)]
+
+    @property
+    def sites(self) -> Sequence[SiteRecord]:
+        """Call sites that are recorded, and jumps out of functions, in the order of ids; after `lay_out`."""
+        count = c_uint32()
+        found = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
+        return [SiteRecord._make(record) for record in _records(SITE, found, count.value)]
 
     @property
     def functions_found(self) -> int:
@@ -233,6 +266,11 @@ class ModulePlan:
         refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
         into a trace.
         """
+        wanted = (slots.cursor, *slots.scratch, slots.slow_path, slots.coarse_clock)
+        wanted += (events, clock, first_function_id, first_site_id)
+        if wanted == self._laid_out:
+            return int(self._layout.region_size)
+        self._laid_out = ()
         started = time.perf_counter()
         codegen = stubs.assemble(slots, clock)
         codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
@@ -245,6 +283,7 @@ class ModulePlan:
                 "narrow them down with --include or --exclude, or use --events functions"
             )
         self._seconds += time.perf_counter() - started
+        self._laid_out = wanted
         return int(self._layout.region_size)
 
     def compose(self, region: int, index: int) -> Composition:
@@ -270,7 +309,7 @@ class ModulePlan:
             breakpoints_rva=made.breakpoints,
             breakpoint_count=made.breakpoint_count,
             patches=patches,
-            module_chunk=self._chunk(functions, index),
+            module_chunk=self.module_chunk(index),
             function_count=len(functions),
             site_count=self._layout.site_count,
             refused=_count_refusals(functions),
@@ -342,9 +381,12 @@ class ModulePlan:
                 choices.append(_RUNTIME if inside else _WANT)
         _engine().ct_plan_select(self._handle, bytes(choices))
 
-    def _chunk(self, functions: Sequence[Function], index: int) -> bytes:
-        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks."""
-        image = self.image
+    def module_chunk(self, index: int) -> bytes:
+        """The MODULE chunk of the trace: struct ct_module, functions, sites, JSON; whole blocks.
+
+        After `lay_out`. `index` numbers the module in the trace.
+        """
+        image, functions = self.image, self.functions
         records = bytearray()
         for function in functions:
             records += FUNCTION.pack(
@@ -357,7 +399,7 @@ class ModulePlan:
             )
         count = c_uint32()
         sites = _engine().ct_plan_sites(self._handle, ctypes.byref(count))
-        site_records = ctypes.string_at(sites, count.value * ctypes.sizeof(_Site)) if count.value else b""
+        site_records = ctypes.string_at(sites, count.value * SITE.size) if count.value else b""
         refused = [function for function in functions if function.status]
         statuses = sorted({function.status for function in refused})
         about = {

@@ -9,6 +9,7 @@ method names besides.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ class Capability(enum.Enum):
 
     STOP = "stop"  # stop a running target and let it run again, without the user
     WAIT = "wait"  # wait beside the running target, and so answer its module loads
+    DEBUG = "debug"  # breakpoints and single steps
 
 
 class Protection(enum.Enum):
@@ -49,10 +51,49 @@ class TargetModule:
 
 @dataclass(frozen=True)
 class Registers:
-    """Where a stopped thread stands."""
+    """A stopped thread's instruction pointer and integer registers."""
 
     rip: int
     rsp: int
+    rax: int = 0
+    rcx: int = 0
+    rdx: int = 0
+    rbx: int = 0
+    rbp: int = 0
+    rsi: int = 0
+    rdi: int = 0
+    r8: int = 0
+    r9: int = 0
+    r10: int = 0
+    r11: int = 0
+    r12: int = 0
+    r13: int = 0
+    r14: int = 0
+    r15: int = 0
+
+
+class DebugEventKind(enum.Enum):
+    """What can end a run of a debugged target."""
+
+    BREAKPOINT = "breakpoint"  # a thread came to a breakpoint: `address`; nothing there has been executed
+    STEP = "step"  # a thread has executed the one instruction it was let go for, and stands at `address`
+    EXCEPTION = "exception"  # a thread raised `code` at `address`; it goes to the program's own handlers
+    THREAD_START = "thread start"  # before the thread's first instruction
+    THREAD_EXIT = "thread exit"  # with exit code `code`; the thread is none of the target's any more
+    MODULE_LOAD = "module load"  # a module was mapped at `address`; it need not be relocated yet
+    MODULE_UNLOAD = "module unload"  # the module at `address` was unmapped, and the breakpoints in it with it
+    PROCESS_EXIT = "process exit"  # with exit code `code`; the target is lost
+
+
+@dataclass(frozen=True)
+class DebugEvent:
+    """Why a debugged target stopped."""
+
+    kind: DebugEventKind
+    thread: int
+    address: int = 0  # VA
+    code: int = 0
+    first_chance: bool = True  # of an exception: before the program's handlers were asked
 
 
 class Memory(Protocol):
@@ -82,7 +123,14 @@ class Memory(Protocol):
         ...
 
     def free(self, address: int) -> None:
-        """Give back a whole range that `allocate` returned."""
+        """Give back a whole range that `allocate` returned, to whichever port of this target."""
+        ...
+
+    def writable(self) -> Iterator[tuple[int, int]]:
+        """Start and end of each range that is committed, writable, and not shared: heaps, stacks, modules'.
+
+        In ascending order; ranges may touch.
+        """
         ...
 
 
@@ -98,15 +146,19 @@ class Threads(Protocol):
     """The threads of a stopped target. Each method raises EngineError while it runs."""
 
     def threads(self) -> list[int]:
-        """The ids of all threads."""
+        """The ids of all threads that have not ended."""
         ...
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands. AccessRefused if it cannot be asked."""
         ...
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        """Let `thread` go on at VA `rip`. AccessRefused if it cannot be set."""
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        """Let `thread` go on with these. AccessRefused if they cannot be set."""
+        ...
+
+    def teb(self, thread: int) -> int:
+        """The VA of the thread environment block of `thread`. AccessRefused if it cannot be asked."""
         ...
 
     def call(self, function: int, *arguments: int) -> int:
@@ -115,6 +167,35 @@ class Threads(Protocol):
         At most four integer arguments. All registers are as before afterwards, and the target is stopped.
         EngineError if the function ends in an exception or does not come back in time; after the latter the
         target runs.
+        """
+        ...
+
+
+class Debugging(Protocol):
+    """What a debugger does with its user's bp, bc, g and t (Capability.DEBUG), on a target that is stopped.
+
+    Each method raises EngineError while the target runs. So does `Threads.call` while breakpoints are set.
+    """
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Stop every thread that comes to one of these VAs; those that have a breakpoint keep it.
+
+        AccessRefused if one cannot be set.
+        """
+        ...
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Take away the breakpoints at these VAs; harmless where there is none."""
+        ...
+
+    def go(self, step: bool = False) -> DebugEvent:
+        """Let all threads run on to the next event, and stop again.
+
+        With `step` the thread of the event returned last executes one instruction, and a STEP tells of it,
+        unless the instruction raises an exception; other threads run meanwhile, and their events may come
+        first. A thread executes the instruction it stands at even if a breakpoint is there, and no other
+        thread slips past that breakpoint meanwhile. Every arrival at a breakpoint is told of once: by a STEP
+        if one was asked for. TargetLost after PROCESS_EXIT.
         """
         ...
 
@@ -141,5 +222,5 @@ class Control(Protocol):
         ...
 
 
-class Port(Memory, Modules, Threads, Control, Protocol):
+class Port(Memory, Modules, Threads, Debugging, Control, Protocol):
     """One target process, as the core sees it."""

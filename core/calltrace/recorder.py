@@ -5,7 +5,9 @@ Layouts are those of native/include/trace_format.h and recorder.h.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import enum
 import errno
 import functools
 import json
@@ -28,7 +30,7 @@ from calltrace.win32.exports import export_address
 DLL = "calltrace.dll"
 NEVER_TRACED = ("ntdll.dll", DLL.lower())  # whatever the patterns say: recording itself runs through them
 SLOTS = 64  # blocks of the LIVE chunk: threads that record at once without going through private memory
-RECORDER_ABI = 1
+RECORDER_ABI = 2
 NOTIFY_LOADS = 1  # of StartRequest.flags
 
 _STATUS_TEXTS = {
@@ -40,7 +42,9 @@ _STATUS_TEXTS = {
     6: "another recording is under way in this process",
     7: "the process has no memory left",
 }
+_BUSY = 8
 _HZ_SECONDS = 0.05  # shortest time over which the counter's frequency is measured
+_RELEASE_SECONDS = 2.0  # for the recorder's threads in the target to end
 
 
 class StartRequest(ctypes.LittleEndianStructure):
@@ -62,6 +66,15 @@ class StartRequest(ctypes.LittleEndianStructure):
     ]
 
 
+class CodeState(enum.IntEnum):
+    """enum ct_code_state."""
+
+    FREE = 0
+    ACTIVE = 1
+    LEFT = 2
+    UNLOADED = 3
+
+
 class Code(ctypes.LittleEndianStructure):
     """struct ct_code."""
 
@@ -69,11 +82,28 @@ class Code(ctypes.LittleEndianStructure):
         ("base", c_uint64),
         ("region", c_uint64),
         ("region_size", c_uint32),
+        ("code_size", c_uint32),
         ("table", c_uint32),
         ("table_count", c_uint32),
+        ("patches", c_uint32),
+        ("patch_count", c_uint32),
         ("breakpoints", c_uint32),
         ("breakpoint_count", c_uint32),
-        ("reserved", c_uint32),
+        ("state", c_uint32),
+        ("cursor", c_uint32),
+    ]
+
+
+class RecorderState(ctypes.LittleEndianStructure):
+    """struct ct_recorder."""
+
+    _fields_ = [
+        ("abi", c_uint32),
+        ("recording", c_uint32),
+        ("open_files", c_uint32),
+        ("code_count", c_uint32),
+        ("codes", c_uint64),
+        ("nowhere", c_uint64),
     ]
 
 
@@ -83,6 +113,12 @@ def _engine() -> ctypes.CDLL:
     library.ct_reserve.argtypes, library.ct_reserve.restype = [c_void_p, c_uint64], c_uint64
     library.ct_tsc.argtypes, library.ct_tsc.restype = [], c_uint64
     return library
+
+
+@functools.cache
+def _first_time() -> tuple[int, int]:
+    """Time stamp counter and nanoseconds of our first recording: the longer ago, the more exact."""
+    return _engine().ct_tsc(), time.perf_counter_ns()
 
 
 def dll_path() -> Path:
@@ -109,8 +145,7 @@ class TraceFile:
         except OSError as error:
             if error.errno == errno.EINVAL:  # what the C runtime makes of ERROR_USER_MAPPED_FILE
                 raise AccessRefused(
-                    f"cannot write {path}: a program that was recorded into it is still running; "
-                    "choose another file with -o"
+                    f"cannot write {path}: a program is being recorded into it; choose another file with -o"
                 ) from None
             raise _write_failure(path, error) from None
         try:
@@ -131,7 +166,7 @@ class TraceFile:
         self.header.max_size = max_size
         self.header.created_ns = time.time_ns()
         self.header.append_end = BLOCK
-        self._start_ns = time.perf_counter_ns()
+        _first_time()
         self.header.tsc_start = _engine().ct_tsc()
         self._append_info(info)
         live = Chunk.before(ChunkKind.LIVE, SLOTS * BLOCK)
@@ -157,6 +192,27 @@ class TraceFile:
             self._put(offset + length - 1, b"\0")  # whatever else appends, the file reaches this far
         return int(offset)
 
+    def loaded_module(self) -> TargetModule:
+        """The module that the DLL has just reported as loaded."""
+        path = bytes(self.header.load_path).decode("utf-16-le", "replace").partition("\0")[0]
+        return TargetModule(self.header.load_base, self.header.load_size, path)
+
+    def answer_load(self, loads: LoadSignals, code: Code | None) -> None:
+        """Let the thread that loaded a module go on; the DLL first registers `code`, if there is any."""
+        if code is not None:
+            ctypes.memmove(self._load_code(), bytes(code), ctypes.sizeof(code))
+        self.header.load_answer = 0 if code is None else 1
+        api.kernel32().SetEvent(loads.answer)
+
+    def unregistered_code(self) -> Code | None:
+        """What was answered for a module's load, if the stopped target has not come to register it."""
+        if not self.header.load_answer:
+            return None
+        return Code.from_buffer_copy(ctypes.string_at(self._load_code(), ctypes.sizeof(Code)))
+
+    def _load_code(self) -> int:
+        return ctypes.addressof(self.header) + FileHeader.load_path.offset
+
     def _append_info(self, info: dict[str, Any]) -> None:
         text = json.dumps(info, ensure_ascii=False).encode()
         header = Chunk.before(ChunkKind.INFO, len(text))
@@ -170,13 +226,14 @@ class TraceFile:
         if self.header.state == State.RECORDING:
             self.header.state = state
         self.header.exit_code = exit_code
-        short = _HZ_SECONDS - (time.perf_counter_ns() - self._start_ns) / 1e9
+        first_tsc, first_ns = _first_time()
+        short = _HZ_SECONDS - (time.perf_counter_ns() - first_ns) / 1e9
         if short > 0:
             time.sleep(short)
-        ticks = _engine().ct_tsc() - self.header.tsc_start
-        self.header.tsc_hz = round(ticks * 1e9 / (time.perf_counter_ns() - self._start_ns))
+        now = _engine().ct_tsc()
+        self.header.tsc_hz = round((now - first_tsc) * 1e9 / (time.perf_counter_ns() - first_ns))
         if not self.header.tsc_end:
-            self.header.tsc_end = self.header.tsc_start + ticks
+            self.header.tsc_end = now
         self.close()
 
     def _put(self, offset: int, data: bytes) -> None:
@@ -193,6 +250,12 @@ class TraceFile:
         del self.header  # it keeps the mapping in use
         self._map.close()
         self._file.close()
+
+    def discard(self) -> None:
+        """Close it, of which nothing can be made, and take it away."""
+        self.close()
+        with contextlib.suppress(OSError):  # a target that lives on may have it open
+            self.path.unlink()
 
 
 @dataclass(frozen=True)
@@ -217,16 +280,43 @@ class LoadSignals:
 
 
 class Recorder:
-    """calltrace.dll, loaded in a target, recording into a trace file."""
+    """calltrace.dll in a target: it records into one trace file after the other, and stays until the end."""
 
-    def __init__(self, port: Port, file: TraceFile, loads: LoadSignals | None = None) -> None:
-        """Begin recording in the stopped target: call its ct_start.
+    def __init__(self, port: Port) -> None:
+        """Load the DLL into the stopped target, unless it is there already.
+
+        EngineError if the target cannot load it, or has one of another version.
+        """
+        self._port = port
+        self._exports: dict[str, int] = {}
+        if not any(module.name.lower() == DLL for module in port.modules()):
+            load_library(port, dll_path())
+        try:
+            abi = self._state().abi
+        except EngineError:  # the first version had no such variable
+            abi = 1
+        if abi != RECORDER_ABI:
+            path = next(module.path for module in port.modules() if module.name.lower() == DLL)
+            raise EngineError(
+                f"process {port.process_id} was recorded by another version of calltrace and keeps {path}: "
+                "use that version, or start the program anew"
+            )
+
+    @property
+    def nowhere(self) -> int:
+        """VA of room for units that nobody reads."""
+        return int(self._state().nowhere)
+
+    def is_orphaned(self) -> bool:
+        """Whether the stopped target is being recorded by a process of ours that has ended."""
+        return bool(self._state().recording and self._call("ct_is_orphaned"))
+
+    def start(self, file: TraceFile, loads: LoadSignals | None = None) -> StartRequest:
+        """Begin recording into `file` in the stopped target; what the copies' event code needs to know.
 
         With `loads` the DLL reports each module load and waits for the answer. EngineError if it cannot.
         """
-        self.file = file
-        self._port = port
-        request = StartRequest(abi=RECORDER_ABI)
+        port, request = self._port, StartRequest(abi=RECORDER_ABI)
         with file.open_for_target() as target_file:
             request.file = port.share_handle(_handle(target_file))
         request.host_process = port.share_handle(api.kernel32().GetCurrentProcess())
@@ -236,7 +326,15 @@ class Recorder:
             request.load_answer = port.share_handle(loads.answer)
         if self._call_with("ct_start", request):
             raise _refusal("record", request.status, request.system_error)
-        self.start = request  # what the copies' event code needs to know
+        return request
+
+    def codes(self) -> list[Code]:
+        """The copies in the target: those being recorded, and what earlier recordings left."""
+        state = self._state()
+        size = ctypes.sizeof(Code)
+        data = self._port.read(state.codes, state.code_count * size) if state.code_count else b""
+        codes = (Code.from_buffer_copy(data, offset) for offset in range(0, len(data), size))
+        return [code for code in codes if code.state != CodeState.FREE]
 
     def add_code(self, code: Code) -> None:
         """Register the copies of a module for unwinding, in the stopped target. EngineError if it refuses."""
@@ -244,35 +342,48 @@ class Recorder:
         if status:
             raise _refusal(f"register the copies at {code.region:#x}", status)
 
-    def loaded_module(self) -> TargetModule:
-        """The module that the DLL has just reported as loaded."""
-        header = self.file.header
-        path = bytes(header.load_path).decode("utf-16-le", "replace").partition("\0")[0]
-        return TargetModule(header.load_base, header.load_size, path)
+    def remove_code(self, code: Code) -> None:
+        """Forget copies in the stopped target; their memory is the caller's to free."""
+        self._call_with("ct_remove_code", code)
 
-    def answer_load(self, loads: LoadSignals, code: Code | None) -> None:
-        """Let the thread that loaded a module go on; the DLL first registers `code`, if there is any."""
-        header = self.file.header
-        if code is not None:
-            place = ctypes.addressof(header) + FileHeader.load_path.offset
-            ctypes.memmove(place, bytes(code), ctypes.sizeof(code))
-        header.load_answer = 0 if code is None else 1
-        api.kernel32().SetEvent(loads.answer)
+    def stop(self) -> bool:
+        """Let no thread of the stopped target record any more; copies may go on running.
 
-    def stop(self) -> None:
-        """Let no thread of the stopped target record any more; copies may go on running."""
-        self.file.header.stop = 1
-        self._port.call(export_address(self._port, DLL, "ct_stop"))
+        False if that was not possible just now. Threads have gone on since, then, and are stopped again.
+        """
+        if self._call("ct_stop") != _BUSY:
+            return True
+        self._call("ct_await")
+        return False
+
+    def wait_for_release(self) -> None:
+        """Wait until the running target has closed the trace files of recordings that were stopped."""
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while self._state().open_files and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _state(self) -> RecorderState:
+        data = self._port.read(self._export("ct_recorder"), ctypes.sizeof(RecorderState))
+        return RecorderState.from_buffer_copy(data)
+
+    def _export(self, name: str) -> int:
+        if name not in self._exports:
+            self._exports[name] = export_address(self._port, DLL, name)
+        return self._exports[name]
+
+    def _call(self, function: str, *arguments: int) -> int:
+        """Call an export; its 32-bit result."""
+        return self._port.call(self._export(function), *arguments) & 0xFFFFFFFF
 
     def _call_with(self, function: str, argument: ctypes.LittleEndianStructure) -> int:
         """Call an export with a structure, which it may fill in; its 32-bit result."""
         size = ctypes.sizeof(argument)
         address = self._port.allocate(size)
         self._port.write(address, bytes(argument))
-        status = self._port.call(export_address(self._port, DLL, function), address)
+        status = self._call(function, address)
         ctypes.memmove(ctypes.addressof(argument), self._port.read(address, size), size)
         self._port.free(address)
-        return status & 0xFFFFFFFF
+        return status
 
 
 def load_library(port: Port, path: Path) -> None:

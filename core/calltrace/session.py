@@ -1,6 +1,7 @@
-"""A recording from its start to its end: stop the target, instrument its modules, wait, finish the file.
+"""Recordings from their start to their end: stop the target, instrument its modules, wait, finish the file.
 
-`Tracing` needs no more than a port, so any host can use it; `run` and `attach` drive it without a debugger.
+`Tracing` needs no more than a port, so any host can use it, and record the same target time after time; `run`
+and `attach` drive it without a debugger, once.
 Nothing here writes to the standard output: that belongs to the target. What the user should know goes line by
 line to the `progress` function he is given.
 """
@@ -11,20 +12,23 @@ import contextlib
 import ctypes
 import dataclasses
 import math
+import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calltrace import plan, preflight
+from calltrace import copies, difference, plan, preflight, tracefile
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
-from calltrace.patches import Patch, around_threads, restore, write_patches
+from calltrace.patches import Patch, around_threads, write_patches
 from calltrace.patterns import module_matches
 from calltrace.pe.image import Image
 from calltrace.ports import Capability, Port, Protection, TargetModule
@@ -32,13 +36,15 @@ from calltrace.recorder import (
     DLL,
     NEVER_TRACED,
     Code,
+    CodeState,
     LoadSignals,
     Recorder,
+    StartRequest,
     TraceFile,
-    dll_path,
-    load_library,
 )
+from calltrace.reference import ReferenceTracing
 from calltrace.win32 import launch
+from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port
 
@@ -89,19 +95,108 @@ def run(options: RunOptions, progress: Progress) -> int:
 
     If it cannot be prepared it is ended before its first instruction, and the error says why.
     """
-    program = launch.find_program(options.program, progress)
-    command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
-    output = options.trace.output or Path(program.stem + ".calltrace")
-    about = {"program": str(program), "command_line": command_line}
-    port = launch.create(program, command_line)
-    try:
-        with _recording(port, options.trace, output, about, progress, port.terminate) as tracing:
-            tracing.start()
+    with _started(options, progress) as (port, output, about):
+        tracing = Tracing(port, progress)
+        with _recording(tracing, options.trace, output, about, progress, port.terminate):
             port.detach()
         with _interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
             tracing.finish(State.KILLED, port.exit_code())
         return ctypes.c_int32(port.exit_code()).value
+
+
+def run_reference(options: RunOptions, single_step: bool, progress: Progress) -> int:
+    """As `run`, but by the slow, exact tracer; of `options.trace` it heeds neither clock, policy nor size."""
+    trace = options.trace
+    with _started(options, progress) as (port, output, about):
+        file = create_file(TraceOptions(output, trace.events), output, about)
+        try:
+            tracing = ReferenceTracing(
+                port,
+                file,
+                trace.events,
+                trace.include,
+                trace.exclude,
+                trace.modules,
+                trace.breakpoints,
+                single_step,
+                progress,
+            )
+            with _interrupts_held():
+                state = tracing.run()
+        except BaseException:
+            file.discard()
+            raise
+        file.finish(state, port.exit_code())
+        _tell_recorded(output, progress)
+        return ctypes.c_int32(port.exit_code()).value
+
+
+def compare_with_reference(
+    options: RunOptions, single_step: bool, keep: Path | None, progress: Progress, tell: Progress
+) -> int:
+    """Run a program twice, by the fast and by the exact tracer, and `tell` where their call trees differ.
+
+    The traces are kept in the folder `keep`, if one is named. Returns 0 if they are equal, else 1.
+    """
+    heard = progress if keep else lambda line: None
+    with contextlib.ExitStack() as opened:
+        folder = keep or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="calltrace-")))
+        stem = Path(options.program).stem
+        fast, exact = (folder / f"{stem}.{kind}.calltrace" for kind in ("fast", "reference"))
+        rewind = opened.enter_context(_input_kept(progress))
+        progress("first run: fast")
+        rewind()
+        run(_with_output(options, fast), heard)
+        progress("second run: reference")
+        rewind()
+        run_reference(_with_output(options, exact), single_step, heard)
+        with tracefile.TraceFile(fast) as first, tracefile.TraceFile(exact) as second:
+            found = difference.compare(first, second, ("fast", "reference"))
+    for text in found.differences:
+        tell(text)
+    tell(
+        f"{'equal' if not found.differences else 'equal elsewhere'}: {found.threads:,} threads, "
+        f"{found.frames:,} frames"
+    )
+    return 1 if found.differences else 0
+
+
+def _with_output(options: RunOptions, output: Path) -> RunOptions:
+    return dataclasses.replace(options, trace=dataclasses.replace(options.trace, output=output))
+
+
+@contextlib.contextmanager
+def _input_kept(progress: Progress) -> Iterator[Callable[[], object]]:
+    """What is given begins the standard input anew for another program; a terminal is left alone."""
+    if sys.stdin is None or sys.stdin.isatty():
+        yield lambda: None
+        return
+    progress("reading the program's input to its end, for both runs")
+    with tempfile.TemporaryFile() as kept:
+        shutil.copyfileobj(sys.stdin.buffer, kept)
+        kept.flush()
+        before = os.dup(0)
+        os.dup2(kept.fileno(), 0)  # the system's standard handle with it
+        try:
+            yield lambda: kept.seek(0)
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+
+
+@contextlib.contextmanager
+def _started(options: RunOptions, progress: Progress) -> Iterator[tuple[DebuggingPort, Path, dict[str, Any]]]:
+    """A program at its initial breakpoint, the trace file's path, and what the trace says of the program.
+
+    After an error the program is ended.
+    """
+    program = launch.find_program(options.program, progress)
+    command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
+    output = options.trace.output or Path(program.stem + ".calltrace")
+    port = launch.create(program, command_line)
+    try:
+        yield port, output, {"program": str(program), "command_line": command_line}
     except BaseException:
         port.terminate()
         raise
@@ -121,8 +216,8 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             program = port.modules()[0]
             output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
             about = {"program": program.path, "process_id": options.process_id}
-            with _recording(port, options.trace, output, about, progress, None) as tracing:
-                tracing.start()
+            tracing = Tracing(port, progress)
+            with _recording(tracing, options.trace, output, about, progress, tracing.stop):
                 port.detach()
             progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
             state, exit_code = State.STOPPED, 0
@@ -134,6 +229,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
                     port.stop()
                     tracing.stop()
                     port.detach()
+                tracing.wait_for_release()
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
@@ -144,29 +240,44 @@ def attach(options: AttachOptions, progress: Progress) -> int:
 
 
 class Tracing:
-    """One recording in one target, from the first byte written there to the last one put back."""
+    """One target, recorded from one `start` to the next `stop`, each time into another file.
 
-    def __init__(self, port: Port, options: TraceOptions, file: TraceFile, progress: Progress) -> None:
-        """Record into `file`; the target is not touched yet."""
+    Between them the target is as if untraced, but for the recorder's DLL, which stays, and for copies that a
+    thread has still to return to; those go at one of the next stops or starts, whoever calls it. The plans of
+    the modules are kept, so that only the first recording takes the time to make them.
+    """
+
+    def __init__(self, port: Port, progress: Progress) -> None:
+        """Record the target of `port`, which is not touched yet; with `progress` for the user."""
         self._port = port
-        self._options = options
-        self._file = file
         self._progress = progress
-        self._loads: LoadSignals | None = None
+        self._plans: dict[tuple[object, ...], plan.ModulePlan] = {}
         self._recorder: Recorder | None = None
-        self._instrumented: list[tuple[TargetModule, list[Patch]]] = []
-        self._functions = self._sites = 0  # ids given out
+        # Of the recording that is under way:
+        self._options = TraceOptions()
+        self._file: TraceFile | None = None
+        self._loads: LoadSignals | None = None
+        self._slots: StartRequest | None = None
+        self._modules = self._functions = self._sites = 0  # ids given out
 
-    def start(self) -> None:
-        """Inject the recorder into the stopped target and instrument what is loaded of the modules asked for.
+    def start(self, options: TraceOptions, file: TraceFile) -> None:
+        """Record into `file` what is loaded in the stopped target of the modules asked for.
 
         NotTraceable, OutOfSpace or EngineError if the program itself cannot be traced; of other modules that
         cannot, the user is told. After an error `stop` takes back what was done, and `discard` the rest.
         """
-        if self._options.modules and self._port.supports(Capability.WAIT):
+        self._options, self._file = options, file
+        self._modules = self._functions = self._sites = 0
+        if options.modules and self._port.supports(Capability.WAIT):
             self._loads = LoadSignals.create()
-        load_library(self._port, dll_path())
-        self._recorder = Recorder(self._port, self._file, self._loads)
+        if self._recorder is None:
+            self._recorder = Recorder(self._port)
+            if self._recorder.is_orphaned():
+                self._progress("the calltrace that records this process has died: its recording ends here")
+                self._end_recording(None)
+            else:
+                copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
+        self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
         self._instrument_stopped(program)
         for module in others:
@@ -200,39 +311,54 @@ class Tracing:
         """
         port = self._port
         assert isinstance(port, Win32Port)
-        if self._loads and self._recorder:
+        if self._loads and self._file:
             self._file.header.stop = 1
             while port.wait(_LAST_LOADS_SECONDS, self._loads.request) == 1:
-                self._recorder.answer_load(self._loads, None)
+                self._file.answer_load(self._loads, None)
 
     def stop(self) -> None:
         """Put the original bytes back into the stopped target and record nothing more."""
-        loaded = {(module.base, module.path) for module in self._port.modules()}
-        while self._instrumented:
-            module, patches = self._instrumented.pop()
-            if (module.base, module.path) in loaded:
-                foreign = restore(self._port, module, patches)
-                if foreign:
-                    self._progress(f"{module.name}: {foreign:,} places, changed by others, stay so")
+        if self._slots is not None:
+            self._slots = None
+            self._end_recording(self._file)
+
+    def wait_for_release(self) -> None:
+        """Wait until the running target has closed the trace file, so that it can be moved or deleted."""
         if self._recorder is not None:
-            self._recorder.stop()
+            self._recorder.wait_for_release()
 
     def finish(self, state: State, exit_code: int = 0) -> None:
         """Complete the trace file, and tell the user where it is and what it lacks."""
+        assert self._file is not None
         path, lost = self._file.path, self._file.header.units_lost
         self._release_loads()
         self._file.finish(state, exit_code)
+        self._file = None
         if lost:
             self._progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
-        name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
-        self._progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
+        _tell_recorded(path, self._progress)
 
     def discard(self) -> None:
         """Give up the trace file, of which nothing can be made."""
+        assert self._file is not None
         self._release_loads()
-        self._file.close()
-        with contextlib.suppress(OSError):  # a target that lives on may have it open
-            self._file.path.unlink()
+        self._file.discard()
+        self._file = None
+
+    def _end_recording(self, file: TraceFile | None) -> None:
+        """End the recording that the stopped target is in, ours into `file` or a dead process's."""
+        port, recorder = self._port, self._recorder
+        assert recorder is not None
+        codes = [code for code in recorder.codes() if code.state == CodeState.ACTIVE]
+        answered = file.unregistered_code() if file else None
+        if answered and answered.region not in {code.region for code in codes}:
+            codes.append(answered)
+        copies.withdraw(port, recorder, codes, self._progress)
+        while not recorder.stop():
+            copies.withdraw(port, recorder, codes, self._progress)
+        if answered and answered.region not in {code.region for code in recorder.codes()}:
+            port.free(answered.region)
+        copies.free_unused(port, recorder)
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
@@ -244,9 +370,9 @@ class Tracing:
 
     def _answer_load(self) -> None:
         """Instrument what a thread of the running target has just loaded, and let that thread go on."""
-        assert self._recorder is not None
+        assert self._file is not None
         assert self._loads is not None
-        module, code = self._recorder.loaded_module(), None
+        module, code = self._file.loaded_module(), None
         try:
             if self._is_wanted(module):
                 # Nobody can be inside: its loader still waits for us.
@@ -254,7 +380,7 @@ class Tracing:
         except CalltraceError as error:
             self._progress(f"{module.name} is left out: {error}")
         finally:
-            self._recorder.answer_load(self._loads, code)
+            self._file.answer_load(self._loads, code)
 
     def _instrument_stopped(self, module: TargetModule) -> None:
         assert self._recorder is not None
@@ -268,16 +394,13 @@ class Tracing:
 
         `standing` has the RVA of each thread that may be inside. `register` is called before the first jump.
         """
-        assert self._recorder is not None
+        assert self._slots is not None
+        assert self._file is not None
         options, port = self._options, self._port
-        self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
-        image = plan.read_image(port.read, module)
-        if self._instrumented:  # of the program itself it was said before it was started or stopped
-            preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
-        planned = plan.ModulePlan(image, options.include, options.exclude)
-        size = _whole_pages(
+        planned = self._plan(module)
+        copied = _whole_pages(
             planned.lay_out(
-                self._recorder.start,
+                self._slots,
                 options.events,
                 options.clock,
                 self._functions,
@@ -285,26 +408,32 @@ class Tracing:
                 options.breakpoints,
             )
         )
+        for_handlers = self._import_patches(planned.image) if options.breakpoints else []
+        size = copied + _whole_pages((planned.most_patches + len(for_handlers)) * copies.PATCH.size)
         region = port.allocate(size, module)
         try:
-            made = planned.compose(region, len(self._instrumented))
+            made = planned.compose(region, self._modules)
             executable = _whole_pages(made.executable_size)
+            wanted = list(made.patches)
+            if made.breakpoint_count or options.modules:
+                wanted += for_handlers
+            patches, moves = around_threads(wanted, standing, made.map_address)
             port.write(region, made.code)
+            port.write(region + copied, copies.pack_patches(patches))
             port.protect(region, executable, Protection.EXECUTE_READ)
             if executable < size:
                 port.protect(region + executable, size - executable, Protection.READ)
-            wanted = list(made.patches)
-            if made.breakpoint_count or (options.breakpoints and options.modules):
-                wanted += self._import_patches(planned.image)
-            patches, moves = around_threads(wanted, standing, made.map_address)
             code = Code(
-                module.base,
-                region,
-                size,
-                made.table_rva,
-                made.table_count,
-                made.breakpoints_rva,
-                made.breakpoint_count,
+                base=module.base,
+                region=region,
+                region_size=size,
+                code_size=executable,
+                table=made.table_rva,
+                table_count=made.table_count,
+                patches=region + copied - module.base,
+                patch_count=len(patches),
+                breakpoints=made.breakpoints_rva,
+                breakpoint_count=made.breakpoint_count,
             )
             self._file.append(made.module_chunk)
             if register:
@@ -312,12 +441,12 @@ class Tracing:
         except BaseException:
             port.free(region)
             raise
+        self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
         write_patches(port, module, patches)
-        self._instrumented.append((module, patches))
         for thread, rip in moves.items():
-            port.set_rip(thread, rip)
+            port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=rip))
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
         self._progress(
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
@@ -343,43 +472,68 @@ class Tracing:
             if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
         ]
 
+    def _plan(self, module: TargetModule) -> plan.ModulePlan:
+        """The plan of a module: that of an earlier recording, if nothing has changed."""
+        key = (module, *self._options.include, None, *self._options.exclude)
+        planned = self._plans.get(key)
+        if planned is None or not planned.is_of(self._port.read):
+            self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
+            image = plan.read_image(self._port.read, module)
+            if self._modules:  # of the program itself it was said before it was started or stopped
+                preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
+            planned = self._plans[key] = plan.ModulePlan(image, self._options.include, self._options.exclude)
+        return planned
+
     def _release_loads(self) -> None:
         if self._loads:
-            if self._recorder:
-                self._recorder.answer_load(self._loads, None)  # to a thread that asked at the last moment
+            if self._file:
+                self._file.answer_load(self._loads, None)  # to a thread that asked at the last moment
             self._loads.close()
             self._loads = None
 
 
+def _tell_recorded(path: Path, progress: Progress) -> None:
+    name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
+    progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
+
+
 @contextlib.contextmanager
 def _recording(
-    port: Port,
+    tracing: Tracing,
     options: TraceOptions,
     output: Path,
     about: dict[str, Any],
     progress: Progress,
-    end: Callable[[], None] | None,
-) -> Iterator[Tracing]:
-    """A Tracing whose preparation may fail: then the target is left as it was, or ended by `end`."""
-    info = {
-        **about,
-        "options": {**dataclasses.asdict(options), "output": str(output)},
-        "versions": {"system": platform.platform(), "python": platform.python_version()},
-    }
-    clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
-    file = TraceFile(output, clock, policy, options.max_size, info)
-    tracing = Tracing(port, options, file, progress)
+    end: Callable[[], None],
+) -> Iterator[None]:
+    """Start a recording. If that fails, or what is done then, the target is left as `end` leaves it."""
+    file = create_file(options, output, about)
     try:
-        yield tracing
+        tracing.start(options, file)
+        yield
     except BaseException:
         try:
-            (end or tracing.stop)()
+            end()
         except TargetLost:
             pass
         except CalltraceError as error:
             progress(f"the program could not be left as it was: {error}")
         tracing.discard()
         raise
+
+
+def create_file(options: TraceOptions, output: Path, about: dict[str, Any]) -> TraceFile:
+    """A fresh trace file for `Tracing.start`; `about` goes into it.
+
+    FileMissing, AccessRefused or OutOfSpace if it cannot be written.
+    """
+    info = {
+        **about,
+        "options": {**dataclasses.asdict(options), "output": str(output)},
+        "versions": {"system": platform.platform(), "python": platform.python_version()},
+    }
+    clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
+    return TraceFile(output, clock, policy, options.max_size, info)
 
 
 @contextlib.contextmanager

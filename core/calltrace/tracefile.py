@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from calltrace import native
-from calltrace.errors import AccessRefused, BadTrace, EngineError, FileMissing
+from calltrace.errors import AccessRefused, BadTrace, CalltraceError, EngineError, FileMissing
 from calltrace.model import (
     NONE_ID,
     Cause,
@@ -41,15 +41,17 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 1
+READER_ABI = 2
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
-_SITE = struct.Struct("<IIII")
+SITE = struct.Struct("<IIII")
+_NO_MEMORY = 1  # CT_READER_NO_MEMORY
 
 
 class ChunkKind(enum.IntEnum):
     """enum ct_chunk_kind, as far as Python writes them."""
 
     LIVE = 1
+    EVENTS = 2
     MODULE = 3
     INFO = 4
 
@@ -181,6 +183,24 @@ class TreeOptions(ctypes.LittleEndianStructure):
     )
 
 
+class EdgeOptions(ctypes.LittleEndianStructure):
+    """struct ct_edge_options."""
+
+    _fields_ = (
+        ("first_thread", c_uint32),
+        ("thread_count", c_uint32),
+        ("depth", c_uint32),
+        ("callees", c_uint32),
+        ("functions", c_void_p),
+        ("sites", c_void_p),
+        ("through", c_void_p),
+        ("function_bits", c_uint32),
+        ("site_bits", c_uint32),
+        ("through_bits", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
 class Totals(ctypes.LittleEndianStructure):
     """struct ct_totals."""
 
@@ -209,6 +229,9 @@ class Stat(ctypes.LittleEndianStructure):
 
 STEP = struct.Struct("<5Q3I4B")  # struct ct_step
 LINE = struct.Struct("<5Q4I5B3x")  # struct ct_line
+STACK = struct.Struct("<QIIBB6x")  # struct ct_stack
+STACK_FRAME = struct.Struct("<QIB3x")  # struct ct_stack_frame
+EDGE = struct.Struct("<3Q2IBB6x")  # struct ct_edge
 
 
 @functools.cache
@@ -221,7 +244,9 @@ def reader_library() -> ctypes.CDLL:
     u32, pull = c_uint32, POINTER(c_uint32)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "abi": (u32, []),
-        "open": (c_void_p, [c_void_p, c_uint64, POINTER(u32)]),
+        "snapshot": (c_void_p, [c_void_p, c_uint64]),
+        "snapshot_close": (None, [c_void_p]),
+        "open": (c_void_p, [c_void_p, c_uint64, c_void_p, POINTER(u32)]),
         "close": (None, [c_void_p]),
         "index": (None, [c_void_p, POINTER(Index)]),
         "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
@@ -234,11 +259,19 @@ def reader_library() -> ctypes.CDLL:
         "tree_open": (c_void_p, [c_void_p, POINTER(TreeOptions)]),
         "tree_next": (u32, [c_void_p, c_void_p, u32, pull]),
         "tree_close": (None, [c_void_p]),
-        "summary_open": (c_void_p, [c_void_p]),
+        "summary_open": (c_void_p, [c_void_p, u32, u32]),
         "summary_run": (u32, [c_void_p]),
         "summary_totals": (None, [c_void_p, POINTER(Totals)]),
         "summary_stats": (c_void_p, [c_void_p, u32, pull]),
         "summary_close": (None, [c_void_p]),
+        "stacks_open": (c_void_p, [c_void_p, u32, u32]),
+        "stacks_next": (u32, [c_void_p, c_void_p, pull]),
+        "stacks_frames": (None, [c_void_p, c_void_p, c_void_p]),
+        "stacks_close": (None, [c_void_p]),
+        "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
+        "edges_run": (u32, [c_void_p]),
+        "edges_of": (c_void_p, [c_void_p, pull]),
+        "edges_close": (None, [c_void_p]),
     }
     try:
         for name, (result, arguments) in signatures.items():
@@ -258,7 +291,8 @@ class TraceFile:
     def __init__(self, path: Path | str) -> None:
         """Map the file and index its chunks.
 
-        Raises FileMissing, AccessRefused, BadTrace (no trace, later version, cut off), EngineError.
+        A trace that is still being recorded is taken as it is now: what its threads record from here on is
+        not seen. Raises FileMissing, AccessRefused, BadTrace (no trace, later version, cut off), EngineError.
         """
         self.path = Path(path)
         self._map = _mapped(self.path)
@@ -267,13 +301,7 @@ class TraceFile:
         try:
             self.header = _checked_header(self.path, self._map)
             self._library = reader_library()
-            self._pin = _Pin(self._map)
-            status = c_uint32()
-            self._reader = (
-                self._library.ct_reader_open(self._pin.address, len(self._map), ctypes.byref(status)) or 0
-            )
-            if not self._reader:
-                raise _open_failure(self.path, status.value)
+            self._open()
             self.index = Index()
             self._library.ct_reader_index(self._reader, ctypes.byref(self.index))
             self.problems: list[str] = []  # what is damaged, one line each
@@ -290,6 +318,29 @@ class TraceFile:
             (module.first_site, at) for at, module in enumerate(self.modules) if module.site_count
         )
         self._names: dict[tuple[int, int], str] = {}
+
+    def _open(self) -> None:
+        snapshot = None
+        if self.state is State.RECORDING:
+            with _Pin(self._map) as pin:
+                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map))
+            if not snapshot:
+                raise _open_failure(self.path, _NO_MEMORY)
+            # What has left the slots since lies behind the end of the first mapping.
+            self._map.close()
+            try:
+                self._map = _mapped(self.path)
+            except CalltraceError:
+                self._library.ct_reader_snapshot_close(snapshot)
+                raise
+        self._pin = _Pin(self._map)
+        status = c_uint32()
+        address, size = self._pin.address, len(self._map)
+        self._reader = self._library.ct_reader_open(address, size, snapshot, ctypes.byref(status)) or 0
+        if not self._reader:
+            if snapshot:
+                self._library.ct_reader_snapshot_close(snapshot)
+            raise _open_failure(self.path, status.value)
 
     def __enter__(self) -> TraceFile:
         return self
@@ -346,9 +397,9 @@ class TraceFile:
     def sites(self, module: Module) -> Iterator[SiteRecord]:
         """Every call site of the module, in the order of their ids."""
         entry = self._entry(module)
-        end = entry.sites + module.site_count * _SITE.size
+        end = entry.sites + module.site_count * SITE.size
         with memoryview(self._map) as view, view[entry.sites : end] as records:
-            for record in _SITE.iter_unpack(records):
+            for record in SITE.iter_unpack(records):
                 yield SiteRecord._make(record)
 
     def function(self, function_id: int) -> tuple[Module, FunctionRecord] | None:
@@ -372,8 +423,8 @@ class TraceFile:
         position = site_id - module.first_site
         if position >= module.site_count:
             return None
-        offset = self._entry(module).sites + position * _SITE.size
-        return module, SiteRecord._make(_SITE.unpack_from(self._map, offset))
+        offset = self._entry(module).sites + position * SITE.size
+        return module, SiteRecord._make(SITE.unpack_from(self._map, offset))
 
     def node_name(self, kind: int, node_id: int) -> str:
         """What a frame is called: a function's name, what a call site calls, or an address of the C API."""
@@ -507,6 +558,12 @@ class _Pin:
     def address(self) -> int:
         return int(self._buffer.buf)
 
+    def __enter__(self) -> _Pin:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(self._buffer))
 
@@ -558,7 +615,7 @@ def _checked_header(path: Path, mapping: mmap.mmap) -> FileHeader:
 
 
 def _open_failure(path: Path, status: int) -> BadTrace | EngineError:
-    if status == 1:
+    if status == _NO_MEMORY:
         return EngineError(f"not enough memory to index {path}")
     return BadTrace(f"{path} is damaged: the sizes in its header make no sense")
 

@@ -12,6 +12,9 @@
  * the file as an EVENTS chunk and the slot is used again, so a slot holds what its thread recorded last. That
  * makes the file complete up to the last event whatever ends the process.
  *
+ * Who reads while it is written relies on this order (reader/snapshot.c): a thread has closed its block before it opens
+ * the next one; a block's kind comes into its slot last and goes first; it goes when the block is whole in the file.
+ *
  * EVENTS payload: units of header.unit_size bytes (4 without a clock, 8 with one). A unit is
  *
  *   4 bytes:  bits 0..23 code, bit 24 CT_WHOLE, bits 25..31 zero
@@ -122,7 +125,7 @@ struct ct_file_header {
     /* Module loads: the DLL fills these, signals the host, and waits for its answer (one at a time). */
     uint64_t load_base;
     uint32_t load_size;
-    uint32_t load_answer;
+    uint32_t load_answer; /* 1: load_path holds a struct ct_code that the DLL is to register; 0: it has, or need not */
     uint16_t load_path[512]; /* UTF-16, zero-terminated */
 };
 
@@ -185,7 +188,8 @@ enum ct_source { /* bits: who named this function */
 
 enum ct_function_flags {
     CT_FUNCTION_FUNCLET = 1,  /* catch or cleanup funclet of `parent`: its ENTER's FRAME is the parent's establisher
-                                 frame: everything above the parent's frame is unwound */
+                                 frame, or the same as the parent's if that is a funclet: everything above the
+                                 parent's frame is unwound */
     CT_FUNCTION_THUNK = 2,    /* a single jmp through a pointer */
     CT_FUNCTION_FILTERED = 4, /* left alone because the user's patterns leave it out */
 };

@@ -80,6 +80,26 @@ static bool is_epilog_code(uint16_t code)
     return (code >> 8 & 15) == 6;
 }
 
+static bool is_inside(const struct ct_part *part, uint32_t rva)
+{
+    return part->begin <= rva && rva <= part->end;
+}
+
+/* May RIP in the copy be compared with the copy's labels as that in the original with the original's? Where an event
+ * lies before a label there are two addresses for one, and a label of another function says nothing of this one. */
+static bool has_labels(const struct ct_plan *plan, const struct ct_part *part)
+{
+    for (uint32_t i = 0; i < part->handler_words; i++) {
+        uint32_t word = ct_u32(&plan->image, part->unwind.data + 4 * i);
+        uint32_t index = ct_insn_at(plan, word);
+        bool one_address = index != CT_NONE && ct_unwind_label(plan, part, word) == plan->branch_label[index];
+        if (is_inside(part, word) ? word != part->end && !one_address : ct_exec(&plan->image, word) != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group *group, uint32_t *at)
 {
     for (uint32_t p = 0; p < group->parts.count; p++) {
@@ -103,6 +123,10 @@ enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group
                 ct_unwind_label(plan, part, part->begin + (code & 255)) - part->copy_begin > 255) {
                 return CT_PROLOG_TOO_LONG;
             }
+        }
+        if (part->handler == CT_HANDLER_LABELS && !has_labels(plan, part)) {
+            *at = unwind->handler;
+            return CT_HANDLER_UNKNOWN;
         }
         if (part->handler == CT_HANDLER_LSDA) {
             /* landing pads are unsigned distances from the function's start */
@@ -155,6 +179,16 @@ static void put_unwind(struct ct_plan *plan, const struct ct_part *part)
     }
     if (!plan->oom) {
         plan->data.items[start + 2] = (uint8_t)kept;
+    }
+}
+
+/* ---- labels and numbers ---- */
+
+static void put_labels(struct ct_plan *plan, const struct ct_part *part)
+{
+    for (uint32_t i = 0; i < part->handler_words; i++) {
+        uint32_t word = ct_u32(&plan->image, part->unwind.data + 4 * i);
+        put_u32(plan, is_inside(part, word) ? unwound(plan, part, word) : word);
     }
 }
 
@@ -488,6 +522,9 @@ static void put_handler(struct clone *clone, const struct ct_part *part)
         break;
     case CT_HANDLER_LSDA:
         put_lsda(clone, part);
+        break;
+    case CT_HANDLER_LABELS:
+        put_labels(plan, part);
         break;
     case CT_HANDLER_GS:
         put_image(plan, part->unwind.data, 12);

@@ -243,6 +243,45 @@ static void put_conditional(struct composer *composer, const struct ct_insn *ins
     }
 }
 
+/* Unwind codes count from the start of their function in one byte, and compilers stretch prologs, with branches and
+ * calls in them, to the last of it. So a short branch of a prolog stays one where it is sure to reach its target: if it
+ * does when all branches and rets between them become long. */
+static bool stays_short(const struct ct_plan *plan, const struct ct_part *part, uint32_t index)
+{
+    const struct ct_insn *insn = &plan->insns.items[index];
+    uint32_t end = part->begin + part->unwind.prolog, to = ct_insn_at(plan, insn->target);
+    if (insn->flow == CT_FLOW_LOOP || insn->length != 2 || insn->rva >= end || insn->target < part->begin ||
+        insn->target >= end || to == CT_NONE) {
+        return false;
+    }
+    uint32_t first = to > index ? index + 1 : to, last = to > index ? to : index, distance = 0;
+    for (uint32_t i = first; i <= last; i++) {
+        const struct ct_insn *each = &plan->insns.items[i];
+        bool plain = each->flow == CT_FLOW_NEXT || (ct_is_call(each) && !(each->flags & CT_INSN_TWICE));
+        bool grows = each->flow == CT_FLOW_JMP || each->flow == CT_FLOW_JCC || each->flow == CT_FLOW_RET;
+        if ((!plain && !grows) || plan->marks[each->rva] & CT_MARK_LAND ||
+            (i < last && each[1].rva != each->rva + each->length)) {
+            return false;
+        }
+        distance += i == to && to > index ? 0 : each->length + (grows && i != index ? 4u : 0);
+    }
+    return distance <= 127;
+}
+
+static void put_branch(struct composer *composer, const struct ct_part *part, uint32_t index, uint32_t target)
+{
+    const struct ct_insn *insn = &composer->plan->insns.items[index];
+    if (stays_short(composer->plan, part, index)) {
+        uint32_t end = composer->out.region + composer->out.at + 2;
+        uint8_t bytes[2] = {composer->plan->image.bytes[insn->rva], (uint8_t)(target - end)};
+        ct_put(&composer->out, bytes, sizeof bytes);
+    } else if (insn->flow == CT_FLOW_JMP) {
+        ct_put_rel32(&composer->out, "\xE9", 1, target);
+    } else {
+        put_conditional(composer, insn, target);
+    }
+}
+
 static bool goes_on(const struct ct_insn *insn)
 {
     return insn->flow == CT_FLOW_NEXT || insn->flow == CT_FLOW_CALL || insn->flow == CT_FLOW_CALL_IND ||
@@ -337,10 +376,8 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
         break;
     case CT_FLOW_JCC:
     case CT_FLOW_LOOP:
-        put_conditional(composer, insn, target);
-        break;
     case CT_FLOW_JMP:
-        ct_put_rel32(&composer->out, "\xE9", 1, target);
+        put_branch(composer, part, index, target);
         break;
     case CT_FLOW_RET:
         if (out) {

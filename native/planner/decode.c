@@ -272,9 +272,9 @@ static bool is_odd(const cs_insn *insn)
         return true;
     case X86_INS_INT:
         return !is_int(insn, 0x29);
-    case X86_INS_RET:
-        return insn->bytes[insn->size - 1] != 0xC3; /* callees do not remove arguments */
-    case X86_INS_MOVABS:                            /* of memory at a whole address, not of a constant */
+    case X86_INS_RET: /* callees do not remove arguments */
+        return insn->detail->x86.op_count && insn->detail->x86.operands[0].imm != 0;
+    case X86_INS_MOVABS: /* of memory at a whole address, not of a constant */
         return (insn->detail->x86.opcode[0] & 0xFC) == 0xA0;
     default:
         break;
@@ -291,16 +291,17 @@ static bool is_odd(const cs_insn *insn)
 static bool forgets(const cs_insn *insn)
 {
     const cs_x86_op *operands = insn->detail->x86.operands;
-    if (insn->detail->x86.op_count != 2 || operands[0].type != X86_OP_REG) {
+    if (insn->detail->x86.op_count != 2 || operands[0].type != X86_OP_REG || operands[0].size - 1u > 7) {
         return false;
     }
+    uint64_t ones = ~(uint64_t)0 >> (64 - 8 * operands[0].size);
     switch (insn->id) {
     case X86_INS_XOR:
     case X86_INS_SUB:
     case X86_INS_SBB:
         return operands[1].type == X86_OP_REG && operands[0].reg == operands[1].reg;
     case X86_INS_OR:
-        return operands[1].type == X86_OP_IMM && operands[1].imm == -1;
+        return operands[1].type == X86_OP_IMM && ((uint64_t)operands[1].imm & ones) == ones;
     case X86_INS_AND:
         return operands[1].type == X86_OP_IMM && operands[1].imm == 0;
     default:
@@ -321,6 +322,22 @@ static uint32_t general_bits(const struct ct_decoder *decoder, const cs_regs reg
     return bits;
 }
 
+/* Capstone leaves out that some instructions write the flags (test m, r; ktest; ...): all but these may. */
+static bool keeps_flags(const cs_insn *insn)
+{
+    switch (insn->id) {
+    case X86_INS_LEA:
+    case X86_INS_MOV:
+    case X86_INS_MOVABS:
+    case X86_INS_MOVSX:
+    case X86_INS_MOVSXD:
+    case X86_INS_MOVZX:
+        return true;
+    default:
+        return false;
+    }
+}
+
 struct ct_effects ct_effects(struct ct_decoder *decoder)
 {
     const cs_insn *insn = decoder->insn;
@@ -332,7 +349,7 @@ struct ct_effects ct_effects(struct ct_decoder *decoder)
     }
     cs_regs_access(decoder->handle, insn, reads, &read_count, writes, &write_count);
     effects.reads = general_bits(decoder, reads, read_count);
-    effects.writes = general_bits(decoder, writes, write_count);
+    effects.writes = general_bits(decoder, writes, write_count) | (keeps_flags(insn) ? 0u : CT_FLAGS);
     const cs_x86 *x86 = &insn->detail->x86;
     if (insn->id == X86_INS_CMP && x86->operands[1].type == X86_OP_IMM) {
         effects.compared = (uint32_t)x86->operands[1].imm;

@@ -32,13 +32,21 @@ static void lead(struct ct_plan *plan, uint32_t from, uint32_t rva)
     }
 }
 
+/* Could a jump table of `group` hold rva? Behind a table's end, chance may give addresses in its function: as likely as
+ * not in the middle of an instruction. */
+static bool is_case(const struct ct_plan *plan, uint64_t rva, uint32_t group)
+{
+    return rva < plan->image.size && in_group(plan, (uint32_t)rva, group) &&
+           (ct_marked(plan, (uint32_t)rva, CT_MARK_START) || !ct_marked(plan, (uint32_t)rva, CT_MARK_BODY));
+}
+
 /* MSVC's and clang-cl's jump tables hold RVAs and are addressed as [image base + index*4 + table's RVA]. */
 static void read_rva_table(struct ct_plan *plan, uint32_t from, uint32_t table)
 {
     uint32_t group = plan->parts.items[from].group;
     for (uint32_t i = 0; i < TABLE_LIMIT; i++) {
         uint32_t rva = ct_u32(&plan->image, table + 4 * i);
-        if (!ct_spend(plan, 1) || !ct_has(&plan->image, table + 4 * i, 4) || !in_group(plan, rva, group)) {
+        if (!ct_spend(plan, 1) || !ct_has(&plan->image, table + 4 * i, 4) || !is_case(plan, rva, group)) {
             return;
         }
         lead(plan, from, rva);
@@ -58,8 +66,10 @@ static bool leads_astray(const struct ct_plan *plan, const struct ct_insn *insn)
 /* A direct jump of `from`. */
 static void jump(struct ct_plan *plan, uint32_t from, const struct ct_insn *insn)
 {
-    bool tail = plan->parts.items[from].unwind.version == 0 && ct_is_tail_jump(insn);
+    struct ct_part *part = &plan->parts.items[from];
+    bool tail = part->unwind.version == 0 && ct_is_tail_jump(insn);
     if (tail || !ct_part_at(plan, insn->target)) {
+        part->returns = true;
         vec_push(&plan->jumps, &plan->oom, insn->target);
     }
     if (tail) {
@@ -189,7 +199,21 @@ static bool is_import_thunk(const struct ct_plan *plan, uint32_t rva)
            ct_import_at(plan, rva + 6 + ct_u32(&plan->image, rva + 2)) != CT_NONE;
 }
 
-static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
+/* The function whose frame a funclet of `part` works on: that part's, or, if the data is one for the function and all
+ * of its funclets, the catch funclet that it is nested in. */
+static uint32_t parent_of(struct ct_plan *plan, const struct ct_part *part, uint32_t state)
+{
+    struct ct_fh3 info;
+    if (state == CT_NONE || !ct_read_fh3(&plan->image, ct_u32(&plan->image, part->unwind.data), &info)) {
+        return part->group;
+    }
+    const struct ct_part *code = ct_part_at(plan, ct_fh3_handler_code(&plan->image, &info, state, &plan->budget));
+    bool nested = code && code->group != CT_NONE &&
+                  ct_marked(plan, plan->groups.items[code->group].function.rva, CT_MARK_FUNCLET);
+    return nested ? code->group : part->group;
+}
+
+static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva, uint32_t state)
 {
     const struct eh_context *context = opaque;
     struct ct_plan *plan = context->plan;
@@ -208,6 +232,8 @@ static void visit_eh(void *opaque, enum ct_eh_what what, uint32_t rva)
         struct ct_group *funclet = ct_group_starting(plan, rva);
         group->landed_in = true;
         if (funclet && funclet != group && funclet->parent == CT_NONE) {
+            index = parent_of(plan, &plan->parts.items[context->part], state);
+            plan->groups.items[index].landed_in = true;
             funclet->parent = index;
             if (is_import_thunk(plan, plan->parts.items[context->part].unwind.handler)) {
                 funclet->function.flags |= CT_FUNCTION_FUNCLET;
@@ -280,8 +306,7 @@ static bool read_entry(struct ct_plan *plan, const struct lea_table *table, uint
     }
     uint64_t to = table->size == 4 ? table->at + ct_u32(&plan->image, at) : ct_u64(&plan->image, at) - plan->image.base;
     *rva = (uint32_t)to;
-    return to < plan->image.size && in_group(plan, *rva, plan->parts.items[table->from].group) &&
-           (ct_marked(plan, *rva, CT_MARK_START) || !ct_marked(plan, *rva, CT_MARK_BODY));
+    return is_case(plan, to, plan->parts.items[table->from].group);
 }
 
 static bool take_entry(struct ct_plan *plan, struct lea_table *table)
@@ -489,31 +514,47 @@ static void mark_entries(struct ct_plan *plan)
     }
 }
 
-static bool is_padding(const struct ct_insn *insn, const struct ct_image *image)
+/* Bytes of the memory operand that a ModRM byte begins, and of that byte. */
+static uint32_t operand_length(uint8_t modrm, uint8_t sib)
 {
-    uint8_t first = ct_u8(image, insn->rva);
-    if (first == 0xCC || (first == 0x90 && insn->length == 1)) {
-        return true;
+    bool has_sib = modrm >> 6 != 3 && (modrm & 7) == 4;
+    switch (modrm >> 6) {
+    case 0:
+        return 1 + has_sib + ((modrm & 7) == 5 || (has_sib && (sib & 7) == 5) ? 4 : 0);
+    case 1:
+        return 1 + has_sib + 1;
+    case 2:
+        return 1 + has_sib + 4;
+    default:
+        return 1;
     }
-    /* nop r/m (0F 1F) and 66h-prefixed nops, as compilers align with */
-    uint32_t at = insn->rva;
-    while (at < insn->rva + insn->length && (ct_u8(image, at) == 0x66 || ct_u8(image, at) == 0x2E)) {
-        at++;
-    }
-    return (ct_u8(image, at) == 0x0F && ct_u8(image, at + 1) == 0x1F) ||
-           (ct_u8(image, at) == 0x90 && at + 1 == insn->rva + insn->length);
 }
 
-bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn)
+/* The length of one instruction that compilers align with, else 0: int3; nop; nop r/m (0F 1F); either nop with 66h and
+ * 2Eh prefixes. */
+static uint32_t padding_at(const struct ct_image *image, uint32_t rva)
 {
-    return ct_decode(plan->decoder, &plan->image, at, end, insn) && is_padding(insn, &plan->image);
+    if (ct_u8(image, rva) == 0xCC) {
+        return 1;
+    }
+    uint32_t at = rva;
+    while (at - rva < 14 && (ct_u8(image, at) == 0x66 || ct_u8(image, at) == 0x2E)) {
+        at++;
+    }
+    if (ct_u8(image, at) == 0x90) {
+        at++;
+    } else if (ct_u8(image, at) == 0x0F && ct_u8(image, at + 1) == 0x1F) {
+        at += 2 + operand_length(ct_u8(image, at + 2), ct_u8(image, at + 3));
+    } else {
+        return 0;
+    }
+    return at - rva <= 15 ? at - rva : 0;
 }
 
 uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end)
 {
-    struct ct_insn insn;
-    while (at < end && ct_decode_padding(plan, at, end, &insn)) {
-        at += insn.length;
+    for (uint32_t length; at < end && (length = padding_at(&plan->image, at)) && length <= end - at;) {
+        at += length;
     }
     return at;
 }
@@ -525,18 +566,22 @@ bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to)
            (at >= 5 && ct_u8(&plan->image, at - 5) == 0xE9 && at + ct_u32(&plan->image, at - 4) == to);
 }
 
-/* A pointer alone is weak evidence of a function: it may be a label, or data between functions. */
-static bool plausible_start(struct ct_plan *plan, uint32_t rva)
+/* A pointer alone is weak evidence of a function: it may be a label, or data between functions, and is then no seed. */
+static bool is_plausible(struct ct_plan *plan, struct ct_seed *seed)
 {
-    uint32_t before = rva - 1;
-    struct ct_insn insn;
-    if (rva == 0 || ct_u16(&plan->image, rva) == 0 ||
-        !ct_decode(plan->decoder, &plan->image, rva, plan->image.size, &insn) || is_padding(&insn, &plan->image)) {
-        return false;
+    if (seed->source != CT_SOURCE_POINTER) {
+        return seed->source != 0;
     }
+    uint32_t before = seed->rva - 1;
     const struct ct_part *part = ct_part_at(plan, before);
     uint8_t byte = ct_u8(&plan->image, before);
-    return (part && part->end == rva) || byte == 0xCC || byte == 0x90 || byte == 0xC3 || rva % 16 == 0;
+    if (!(part && part->end == seed->rva) && byte != 0xCC && byte != 0x90 && byte != 0xC3 && seed->rva % 16) {
+        return false;
+    }
+    if (padding_at(&plan->image, seed->rva) || !ct_may_be_entered(plan, seed->rva, plan->image.size)) {
+        seed->source = 0;
+    }
+    return seed->source;
 }
 
 /* It is no function, and is not looked at again. */
@@ -622,7 +667,7 @@ static void settle_leaves(struct ct_plan *plan, uint32_t first)
 static bool add_leaves(struct ct_plan *plan)
 {
     uint32_t known = plan->parts.count;
-    uint32_t next_part = 0, next_gap = 0;
+    uint32_t next_part = 0;
     ct_sort_accesses(plan);
     for (uint32_t i = 0; i < plan->seeds.count && !plan->oom; i++) {
         struct ct_seed seed = plan->seeds.items[i];
@@ -644,25 +689,19 @@ static bool add_leaves(struct ct_plan *plan)
         }
         bool weak = !(seed.source & ~(CT_SOURCE_POINTER | CT_SOURCE_GAP));
         if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) || (weak && ct_is_accessed(plan, seed.rva, 5)) ||
-            (seed.source == CT_SOURCE_POINTER && !plausible_start(plan, seed.rva))) {
+            !is_plausible(plan, &plan->seeds.items[i])) {
             continue;
         }
         for (uint32_t k = i + 1; k < plan->seeds.count && plan->seeds.items[k].rva < end; k++) {
-            if (plan->seeds.items[k].source != CT_SOURCE_POINTER || plausible_start(plan, plan->seeds.items[k].rva)) {
+            if (is_plausible(plan, &plan->seeds.items[k])) {
                 end = plan->seeds.items[k].rva;
             }
-        }
-        while (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin < seed.rva) {
-            next_gap++;
-        }
-        if (next_gap < plan->gap_leaves.count && plan->gap_leaves.items[next_gap].begin == seed.rva &&
-            plan->gap_leaves.items[next_gap].end < end) {
-            end = plan->gap_leaves.items[next_gap].end;
         }
         struct ct_group group = {
             .function = {.rva = seed.rva, .sources = (uint16_t)seed.source, .parent = CT_NONE},
             .parent = CT_NONE,
         };
+        end = ct_leaf_end(plan, seed.rva, end);
         struct ct_part part = {.begin = seed.rva, .end = end, .group = plan->groups.count};
         vec_push(&plan->groups, &plan->oom, group);
         vec_push(&plan->parts, &plan->oom, part);
@@ -832,11 +871,10 @@ static void mark_padding(struct ct_plan *plan)
         if (i + 1 < plan->parts.count && plan->parts.items[i + 1].begin < end) {
             end = plan->parts.items[i + 1].begin;
         }
-        struct ct_insn insn;
-        while (at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
-               ct_decode(plan->decoder, &plan->image, at, end, &insn) && is_padding(&insn, &plan->image)) {
-            ct_mark(plan, at, insn.length, CT_MARK_PAD);
-            at += insn.length;
+        for (uint32_t length; at < end && !ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY) &&
+                              (length = padding_at(&plan->image, at)) && length <= end - at;) {
+            ct_mark(plan, at, length, CT_MARK_PAD);
+            at += length;
         }
     }
 }

@@ -1,5 +1,7 @@
 #include "eh.h"
 
+enum { HEADERS_END = 0x1000 }; /* no section lies lower */
+
 /* ---- UNWIND_INFO ---- */
 
 bool ct_read_unwind(const struct ct_image *image, uint32_t rva, struct ct_unwind *out)
@@ -151,9 +153,9 @@ static bool visit_scope(const struct ct_image *image, uint32_t data, uint64_t *b
             return false;
         }
         if (target) { /* __except: goes on there; the handler is a filter, which runs before anything is unwound */
-            visit(context, CT_EH_LAND, target);
+            visit(context, CT_EH_LAND, target, CT_NONE);
         } else { /* __finally */
-            visit(context, CT_EH_FUNCLET, handler);
+            visit(context, CT_EH_FUNCLET, handler, CT_NONE);
         }
     }
     return !cursor.bad;
@@ -197,7 +199,7 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
         ct_get_u32(&unwind);
         uint32_t action = ct_get_u32(&unwind);
         if (action) {
-            visit(context, CT_EH_FUNCLET, action);
+            visit(context, CT_EH_FUNCLET, action, i);
         }
     }
     struct ct_cursor tries = {image, info.try_map, unwind.bad};
@@ -205,7 +207,8 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
         if (!spend(budget, &tries)) {
             return false;
         }
-        tries.at += 12; /* tryLow, tryHigh, catchHigh */
+        uint32_t low = ct_get_u32(&tries);
+        tries.at += 8; /* tryHigh, catchHigh */
         uint32_t count = ct_get_u32(&tries);
         struct ct_cursor catches = {image, ct_get_u32(&tries), tries.bad};
         for (uint32_t k = 0; k < count; k++) {
@@ -213,12 +216,58 @@ static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *bud
                 return false;
             }
             catches.at += 12; /* adjectives, type, object */
-            visit(context, CT_EH_FUNCLET, ct_get_u32(&catches));
+            visit(context, CT_EH_FUNCLET, ct_get_u32(&catches), low);
             ct_get_u32(&catches); /* frame */
         }
         tries.bad |= catches.bad;
     }
     return !tries.bad;
+}
+
+/* The innermost try block whose handlers run in `state`, or CT_NONE. */
+static uint32_t handling_try(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint64_t *budget)
+{
+    struct ct_cursor tries = {image, info->try_map, false};
+    uint32_t found = CT_NONE, narrowest = UINT32_MAX;
+    for (uint32_t i = 0; i < info->try_count && spend(budget, &tries); i++) {
+        tries.at += 4; /* tryLow */
+        uint32_t high = ct_get_u32(&tries), catch_high = ct_get_u32(&tries);
+        tries.at += 8; /* the handlers */
+        if (high < state && state <= catch_high && catch_high - high < narrowest) {
+            narrowest = catch_high - high;
+            found = i;
+        }
+    }
+    return found;
+}
+
+/* Is `outer` left when everything is unwound from `state` on? Leaving a state leads to a lower one. */
+static bool is_within(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint32_t outer,
+                      uint64_t *budget)
+{
+    struct ct_cursor states = {image, info->unwind_map, false};
+    while (state > outer && state < info->unwind_count && spend(budget, &states)) {
+        states.at = info->unwind_map + 8 * state;
+        uint32_t next = ct_get_u32(&states);
+        if (next >= state) {
+            return false;
+        }
+        state = next;
+    }
+    return state == outer;
+}
+
+uint32_t ct_fh3_handler_code(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint64_t *budget)
+{
+    uint32_t block = handling_try(image, info, state, budget);
+    struct ct_cursor ips = {image, info->ip_map, false};
+    for (uint32_t i = 0; block != CT_NONE && i < info->ip_count && spend(budget, &ips); i++) {
+        uint32_t ip = ct_get_u32(&ips), at = ct_get_u32(&ips);
+        if (is_within(image, info, at, state, budget) && handling_try(image, info, at, budget) == block) {
+            return ip;
+        }
+    }
+    return 0;
 }
 
 /* ---- __CxxFrameHandler4 ---- */
@@ -278,7 +327,7 @@ static bool visit_fh4_unwind(const struct ct_image *image, uint32_t map, uint64_
             ct_get_compressed(&cursor);
             break;
         case 3:
-            visit(context, CT_EH_FUNCLET, ct_get_u32(&cursor));
+            visit(context, CT_EH_FUNCLET, ct_get_u32(&cursor), CT_NONE);
             break;
         default:
             break;
@@ -307,9 +356,9 @@ static bool visit_fh4_tries(const struct ct_image *image, uint32_t map, uint32_t
             }
             struct ct_fh4_catch one;
             ct_get_fh4_catch(&catches, begin, &one);
-            visit(context, CT_EH_FUNCLET, one.handler);
+            visit(context, CT_EH_FUNCLET, one.handler, CT_NONE);
             for (uint32_t n = 0; n < one.continuation_count; n++) {
-                visit(context, CT_EH_LAND, one.continuation[n]);
+                visit(context, CT_EH_LAND, one.continuation[n], CT_NONE);
             }
         }
         tries.bad |= catches.bad;
@@ -341,7 +390,7 @@ static bool visit_fh4(const struct ct_image *image, uint32_t data, uint32_t begi
 {
     struct ct_fh4 info;
     uint32_t rva = ct_u32(image, data);
-    if (!ct_has(image, rva, 8) || ct_exec(image, rva) || !ct_read_fh4(image, rva, &info)) {
+    if (rva < HEADERS_END || !ct_has(image, rva, 8) || ct_exec(image, rva) || !ct_read_fh4(image, rva, &info)) {
         return false;
     }
     if (info.header & CT_FH4_SEPARATED) {
@@ -493,7 +542,7 @@ static bool visit_lsda(const struct ct_image *image, uint32_t data, uint32_t beg
             return false;
         }
         if (call.pad) {
-            visit(context, CT_EH_LAND, call.pad);
+            visit(context, CT_EH_LAND, call.pad, CT_NONE);
         }
     }
     struct ct_lsda_reach ignored;
@@ -507,6 +556,7 @@ bool ct_handler_visit(const struct ct_image *image, enum ct_handler kind, uint32
 {
     switch (kind) {
     case CT_HANDLER_NONE:
+    case CT_HANDLER_LABELS:
     case CT_HANDLER_GS:
         return true;
     case CT_HANDLER_SCOPE:
@@ -523,22 +573,25 @@ bool ct_handler_visit(const struct ct_image *image, enum ct_handler kind, uint32
     return false;
 }
 
-static void ignore(void *context, enum ct_eh_what what, uint32_t rva)
+static void ignore(void *context, enum ct_eh_what what, uint32_t rva, uint32_t state)
 {
     (void)context;
     (void)what;
     (void)rva;
+    (void)state;
 }
 
 bool ct_handler_fits(const struct ct_image *image, enum ct_handler kind, uint32_t data, uint32_t begin, uint32_t end,
                      uint64_t *budget)
 {
+    uint32_t first = ct_u32(image, data);
+    if (kind == CT_HANDLER_LABELS) {
+        return ct_exec(image, first);
+    }
     if (kind == CT_HANDLER_GS) {
-        /* GSHandlerData: a frame offset with three flag bits below it. A handler of hand-written assembly has addresses
-         * of its function there, which it compares with RIP: so no copy would do. */
-        uint32_t cookie = ct_u32(image, data);
-        return ct_has(image, data, 4) && (int32_t)cookie > -0x100000 && (int32_t)cookie < 0x100000 &&
-               !(begin <= cookie && cookie < end);
+        /* GSHandlerData: a frame offset with three flag bits below it */
+        return ct_has(image, data, 4) && (int32_t)first > -0x100000 && (int32_t)first < 0x100000 &&
+               !(begin <= first && first < end);
     }
     return ct_handler_visit(image, kind, data, begin, end, budget, ignore, NULL);
 }

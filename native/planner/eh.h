@@ -6,6 +6,7 @@
 #ifndef CALLTRACE_EH_H
 #define CALLTRACE_EH_H
 
+#include "../include/trace_format.h"
 #include "image.h"
 
 enum {
@@ -27,12 +28,13 @@ struct ct_unwind {
 
 enum ct_handler {
     CT_HANDLER_NONE,
-    CT_HANDLER_SCOPE, /* __C_specific_handler and its GS form: C scope table */
-    CT_HANDLER_FH3,   /* __CxxFrameHandler3 and its GS form: FuncInfo */
-    CT_HANDLER_FH4,   /* __CxxFrameHandler4 and its GS form: FuncInfo4 */
-    CT_HANDLER_LSDA,  /* gcc personality routines: language-specific data area */
-    CT_HANDLER_GS,    /* __GSHandlerCheck: nothing in it depends on code addresses */
-    CT_HANDLER_OTHER, /* of no known kind */
+    CT_HANDLER_SCOPE,  /* __C_specific_handler and its GS form: C scope table */
+    CT_HANDLER_FH3,    /* __CxxFrameHandler3 and its GS form: FuncInfo */
+    CT_HANDLER_FH4,    /* __CxxFrameHandler4 and its GS form: FuncInfo4 */
+    CT_HANDLER_LSDA,   /* gcc personality routines: language-specific data area */
+    CT_HANDLER_LABELS, /* of hand-written assembly: labels of the function, and numbers */
+    CT_HANDLER_GS,     /* __GSHandlerCheck: nothing in it depends on code addresses */
+    CT_HANDLER_OTHER,  /* of no known kind */
 };
 
 enum ct_eh_what {
@@ -40,7 +42,8 @@ enum ct_eh_what {
     CT_EH_FUNCLET, /* a catch or cleanup funclet, called with the frame in RDX */
 };
 
-typedef void ct_eh_visit(void *context, enum ct_eh_what what, uint32_t rva);
+/* state: of __CxxFrameHandler3, what a cleanup ends or the try block begins that a catch is for; else CT_NONE. */
+typedef void ct_eh_visit(void *context, enum ct_eh_what what, uint32_t rva, uint32_t state);
 
 /* false: outside the image, or of an unknown version. */
 bool ct_read_unwind(const struct ct_image *image, uint32_t rva, struct ct_unwind *out);
@@ -75,6 +78,9 @@ struct ct_fh3 {
     uint32_t ip_count, ip_map;
 };
 bool ct_read_fh3(const struct ct_image *image, uint32_t rva, struct ct_fh3 *out);
+/* Code that runs in `state`, directly inside the innermost catch funclet in which that state is entered; 0: it is
+ * entered in the function itself. A function and all of its funclets have this data in common. */
+uint32_t ct_fh3_handler_code(const struct ct_image *image, const struct ct_fh3 *info, uint32_t state, uint64_t *budget);
 enum { CT_FH3_SIZE = 40 };
 
 enum { CT_FH4_CATCH = 1, CT_FH4_SEPARATED = 2, CT_FH4_BBT = 4, CT_FH4_UNWIND = 8, CT_FH4_TRY = 16 };

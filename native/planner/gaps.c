@@ -18,11 +18,11 @@ enum {
     ARGUMENTS = 1 << 1 | 1 << 2 | 1 << 8 | 1 << 9,                     /* rcx, rdx, r8, r9 */
     AT_ENTRY = ARGUMENTS | 1 << 4 | 1 << 10,                           /* rsp; r10: a nested function's frame */
     NONVOLATILE = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 0xF000, /* rbx, rsp, rbp, rsi, rdi, r12 to r15 */
-    INSIDE = 0x80,     /* in reader.seen: not the first byte of an instruction */
-    INSN_COST = 16,    /* of the work budget */
-    LONGEST = 1 << 16, /* bytes of one leaf function */
-    MOST_CASES = 1024, /* of one switch */
-    ALIGNMENT = 16,    /* what code that follows data is aligned to */
+    INSIDE = 0x80,      /* in reader.seen: not the first byte of an instruction */
+    INSN_COST = 16,     /* of the work budget */
+    LONGEST = 1 << 16,  /* bytes of one leaf function */
+    LONGEST_ENTRY = 64, /* bytes that ct_may_be_entered looks at */
+    MOST_CASES = 1024,  /* of one switch */
 };
 
 struct reader {
@@ -83,7 +83,7 @@ static bool is_seed(const struct ct_plan *plan, uint32_t rva)
             high = middle;
         }
     }
-    return low < plan->seeds.count && plan->seeds.items[low].rva == rva;
+    return low < plan->seeds.count && plan->seeds.items[low].rva == rva && plan->seeds.items[low].source;
 }
 
 /* A direct jump: on in the gap, or out of the function to what may be the start of one. */
@@ -225,10 +225,24 @@ static uint32_t end_of_read(const struct reader *reader)
     }
 }
 
+static bool open_reader(struct reader *reader, struct ct_plan *plan, uint32_t begin, uint32_t end)
+{
+    *reader = (struct reader){.plan = plan, .begin = begin, .end = end, .seen = calloc(end - begin, 1)};
+    plan->oom |= !reader->seen;
+    return reader->seen;
+}
+
+static void close_reader(struct reader *reader)
+{
+    free(reader->seen);
+    vec_free(&reader->work);
+    vec_free(&reader->read);
+    vec_free(&reader->tables);
+}
+
 /* The end of the leaf function at `from`; 0 = there is none. */
 static uint32_t read_leaf(struct reader *reader, uint32_t from)
 {
-    const struct ct_plan *plan = reader->plan;
     reader->from = from;
     reader->written = AT_ENTRY;
     reader->entering = true;
@@ -240,15 +254,6 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
         good = read_run(reader, reader->work.items[--reader->work.count]);
     }
     uint32_t end = good && reader->leaves ? end_of_read(reader) : 0;
-    for (uint32_t at = from + 1; at < end; at++) {
-        if (ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY)) {
-            end = 0;
-        }
-    }
-    for (uint32_t i = 0; end && i < reader->tables.count; i++) {
-        struct ct_range table = reader->tables.items[i];
-        ct_mark(reader->plan, table.begin, table.end - table.begin, CT_MARK_BODY);
-    }
     for (uint32_t i = 0; i < reader->read.count; i++) {
         uint8_t *seen = reader->seen + (reader->read.items[i] - reader->begin);
         memset(seen, 0, *seen);
@@ -256,33 +261,33 @@ static uint32_t read_leaf(struct reader *reader, uint32_t from)
     return end;
 }
 
-/* Behind what is no leaf function: where a jump leads, or where code that padding precedes would begin. */
-static uint32_t resume(const struct reader *reader, uint32_t at)
+uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end)
 {
-    const struct ct_plan *plan = reader->plan;
-    uint32_t next = first_from(plan->jumps.items, plan->jumps.count, at + 1);
-    uint32_t limit =
-        next < plan->jumps.count && plan->jumps.items[next] < reader->end ? plan->jumps.items[next] : reader->end;
-    for (uint32_t aligned = (at / ALIGNMENT + 1) * ALIGNMENT; aligned < limit; aligned += ALIGNMENT) {
-        for (uint32_t length = 1; length <= 15 && aligned - length > at; length++) {
-            struct ct_insn insn;
-            if (ct_decode_padding(plan, aligned - length, aligned, &insn) && insn.length == length) {
-                return aligned;
-            }
-        }
-    }
-    return limit;
+    struct reader reader;
+    uint32_t leaf_end = open_reader(&reader, plan, begin, end) ? read_leaf(&reader, begin) : 0;
+    close_reader(&reader);
+    return leaf_end ? leaf_end : end;
 }
 
+/* Does something else refer to what lies behind the first byte? */
+static bool is_referred_to(const struct ct_plan *plan, uint32_t begin, uint32_t end)
+{
+    for (uint32_t at = begin + 1; at < end; at++) {
+        if (ct_marked(plan, at, CT_MARK_TARGET | CT_MARK_BODY)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Only as far as it can be understood: behind that may lie the middle of something. */
 static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
 {
-    struct reader reader = {.plan = plan, .begin = begin, .end = end};
+    struct reader reader;
     uint32_t at = ct_skip_padding(plan, begin, end);
-    if (at == end) {
+    if (at == end || !open_reader(&reader, plan, begin, end)) {
         return;
     }
-    reader.seen = calloc(end - begin, 1);
-    plan->oom |= !reader.seen;
     while (at < end && !plan->oom) {
         if (ct_marked(plan, at, CT_MARK_BODY)) { /* a jump table */
             at = ct_skip_padding(plan, at + 1, end);
@@ -291,25 +296,44 @@ static void read_gap(struct ct_plan *plan, uint32_t begin, uint32_t end)
         bool jumped = is_jumped_to(plan, at);
         bool data = ct_marked(plan, at, CT_MARK_TARGET) && !jumped && !is_seed(plan, at);
         uint32_t leaf_end = data ? 0 : read_leaf(&reader, at);
-        if (leaf_end) {
-            vec_push(&plan->seeds, &plan->oom, (struct ct_seed){at, jumped ? CT_SOURCE_JUMP : CT_SOURCE_GAP});
-            vec_push(&plan->gap_leaves, &plan->oom, (struct ct_range){at, leaf_end});
-            at = leaf_end;
-        } else {
-            at = resume(&reader, at);
+        if (!leaf_end || is_referred_to(plan, at, leaf_end)) {
+            break;
         }
-        at = ct_skip_padding(plan, at, end);
+        for (uint32_t i = 0; i < reader.tables.count; i++) {
+            struct ct_range table = reader.tables.items[i];
+            ct_mark(plan, table.begin, table.end - table.begin, CT_MARK_BODY);
+        }
+        vec_push(&plan->seeds, &plan->oom, (struct ct_seed){at, jumped ? CT_SOURCE_JUMP : CT_SOURCE_GAP});
+        at = ct_skip_padding(plan, leaf_end, end);
     }
-    free(reader.seen);
-    vec_free(&reader.work);
-    vec_free(&reader.read);
-    vec_free(&reader.tables);
+    close_reader(&reader);
+}
+
+bool ct_may_be_entered(struct ct_plan *plan, uint32_t rva, uint32_t end)
+{
+    uint32_t written = AT_ENTRY | NONVOLATILE;
+    struct ct_insn insn;
+    for (uint32_t at = rva; at < end && at - rva < LONGEST_ENTRY; at += insn.length) {
+        if (!ct_decode(plan->decoder, &plan->image, at, end, &insn)) {
+            return false;
+        }
+        struct ct_effects effects = ct_effects(plan->decoder);
+        bool direct = ct_is_jump(&insn) || insn.flow == CT_FLOW_CALL;
+        if (effects.odd || effects.reads & ~written || (direct && !ct_exec(&plan->image, insn.target)) ||
+            (insn.flags & CT_INSN_RIP && !ct_has(&plan->image, insn.target, 1))) {
+            return false;
+        }
+        if (insn.flow != CT_FLOW_NEXT) {
+            return true;
+        }
+        written |= effects.writes;
+    }
+    return true;
 }
 
 bool ct_read_gaps(struct ct_plan *plan)
 {
-    uint32_t next = 0;
-    plan->gap_leaves.count = 0;
+    uint32_t next = 0, known = plan->seeds.count;
     if (plan->jumps.count) {
         qsort(plan->jumps.items, plan->jumps.count, sizeof *plan->jumps.items, by_address);
     }
@@ -327,5 +351,5 @@ bool ct_read_gaps(struct ct_plan *plan)
             at = part && end == part->begin ? part->end : end;
         }
     }
-    return plan->gap_leaves.count > 0;
+    return plan->seeds.count > known;
 }

@@ -26,8 +26,9 @@ struct ct_part {
     uint32_t first, count;   /* its instructions in ct_plan.insns */
     struct ct_unwind unwind; /* version 0: leaf, without RUNTIME_FUNCTION */
     enum ct_handler handler;
+    uint8_t handler_words;         /* of CT_HANDLER_LABELS: words in its data */
     bool settled;                  /* a leaf whose end is known */
-    bool returns;                  /* has a ret or an indirect jump */
+    bool returns;                  /* has a ret, an indirect jump, or a jump to code in no part */
     bool runs_out;                 /* goes on behind its end */
     bool dirty;                    /* runs into something that is no instruction */
     uint32_t copy_begin, copy_end; /* offsets in the region */
@@ -66,13 +67,13 @@ struct ct_plan {
     VEC(struct ct_part) parts;         /* ascending, disjoint */
     VEC(struct ct_group) groups;       /* functions first in .pdata order, then leaf functions */
     VEC(struct ct_function) functions; /* ct_group.function of each, for the caller */
+    VEC(struct ct_extent) extents;     /* parts, for the caller */
     VEC(struct ct_insn) insns;         /* ascending */
     uint32_t *block_insn;              /* for each 64 bytes of the image: the first instruction at or behind them */
     VEC(struct ct_cross) crossings;    /* jumps from one function into another */
     VEC(struct ct_cross) leas;
-    VEC(uint32_t) accessed;          /* addresses in the code that are read or written, ascending once sorted */
-    VEC(struct ct_range) gap_leaves; /* what ct_read_gaps found last, ascending */
-    VEC(uint32_t) jumps; /* targets in no known function of direct jumps, and of calls by what may be data */
+    VEC(uint32_t) accessed; /* addresses in the code that are read or written, ascending once sorted */
+    VEC(uint32_t) jumps;    /* targets in no known function of direct jumps, and of calls by what may be data */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
     uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
@@ -136,6 +137,12 @@ struct ct_group *ct_group_starting(const struct ct_plan *plan, uint32_t rva);
 
 /* pdata.c: parts into ascending order. */
 void ct_sort_parts(struct ct_plan *plan);
+/* handler_code.c: what a handler's instructions show. */
+struct ct_handler_code {
+    bool names_code; /* takes addresses of code, or could not be read */
+    uint8_t words;   /* 32-bit words that it reads of its data, as far as that is seen */
+};
+struct ct_handler_code ct_read_handler_code(struct ct_plan *plan, uint32_t handler);
 /* pdata.c: fills parts and groups from the exception directory. */
 void ct_read_pdata(struct ct_plan *plan);
 /* What a run of instructions has in its registers: addresses of code that a lea took. */
@@ -151,17 +158,18 @@ void ct_sort_accesses(struct ct_plan *plan);
 bool ct_is_accessed(const struct ct_plan *plan, uint32_t rva, uint32_t size);
 /* discover.c: decodes all of it, joins separated parts, finds leaf functions. */
 void ct_discover(struct ct_plan *plan);
-/* discover.c: decodes one instruction of the kinds that fill the room between functions; false: there is none. */
-bool ct_decode_padding(const struct ct_plan *plan, uint32_t at, uint32_t end, struct ct_insn *insn);
 /* discover.c: where the padding ends that begins at `at`; at most `end`. */
 uint32_t ct_skip_padding(const struct ct_plan *plan, uint32_t at, uint32_t end);
 /* discover.c: does the instruction before `at` jump to `to`? Padding between them then parts two functions. */
 bool ct_jumps_over(const struct ct_plan *plan, uint32_t at, uint32_t to);
-/* gaps.c: leaf functions that nothing names, or only a jump, into plan->gap_leaves and plan->seeds, which are sorted.
- * false: there are none. */
+/* gaps.c: leaf functions that nothing names, or only a jump, into plan->seeds, which are sorted. false: none. */
 bool ct_read_gaps(struct ct_plan *plan);
 /* known.c: marks calls of functions that return twice or switch stacks. */
 void ct_mark_known(struct ct_plan *plan);
+/* gaps.c: where the leaf function ends that starts at `begin`; `end` if it is not seen to be one. */
+uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end);
+/* gaps.c: does what stands at rva begin as code does that is called? */
+bool ct_may_be_entered(struct ct_plan *plan, uint32_t rva, uint32_t end);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
 /* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */

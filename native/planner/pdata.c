@@ -3,7 +3,7 @@
 
 #include "module.h"
 
-enum { CHAIN_LIMIT = 32, KIND_SAMPLES = 64 };
+enum { CHAIN_LIMIT = 32, KIND_SAMPLES = 64, LABELS_LIMIT = 8 };
 
 static int by_begin(const void *a, const void *b)
 {
@@ -117,10 +117,21 @@ static int by_handler(const void *a, const void *b)
     return x->part < y->part ? -1 : x->part > y->part ? 1 : 0;
 }
 
-static enum ct_handler kind_of(struct ct_plan *plan, const struct handler_use *uses, uint32_t count)
+/* Data of so little shape that the handler's code must bear it out. */
+static bool bears_out(struct ct_plan *plan, enum ct_handler kind, uint32_t handler, uint8_t *words)
 {
-    static const enum ct_handler order[] = {CT_HANDLER_FH3, CT_HANDLER_LSDA, CT_HANDLER_SCOPE, CT_HANDLER_FH4,
-                                            CT_HANDLER_GS};
+    if (kind != CT_HANDLER_LABELS && kind != CT_HANDLER_GS) {
+        return true;
+    }
+    struct ct_handler_code code = ct_read_handler_code(plan, handler);
+    *words = code.words;
+    return !code.names_code && (kind == CT_HANDLER_GS || (code.words && code.words <= LABELS_LIMIT));
+}
+
+static enum ct_handler kind_of(struct ct_plan *plan, const struct handler_use *uses, uint32_t count, uint8_t *words)
+{
+    static const enum ct_handler order[] = {CT_HANDLER_FH3, CT_HANDLER_LSDA,   CT_HANDLER_SCOPE,
+                                            CT_HANDLER_FH4, CT_HANDLER_LABELS, CT_HANDLER_GS};
     uint32_t step = count / KIND_SAMPLES + 1;
     for (unsigned k = 0; k < sizeof order / sizeof *order; k++) {
         bool all = true;
@@ -128,7 +139,7 @@ static enum ct_handler kind_of(struct ct_plan *plan, const struct handler_use *u
             const struct ct_part *part = &plan->parts.items[uses[i].part];
             all = ct_handler_fits(&plan->image, order[k], part->unwind.data, part->begin, part->end, &plan->budget);
         }
-        if (all) {
+        if (all && bears_out(plan, order[k], uses->handler, words)) {
             return order[k];
         }
     }
@@ -151,9 +162,11 @@ static void classify_handlers(struct ct_plan *plan)
     for (uint32_t i = 0, next; i < uses.count; i = next) {
         for (next = i + 1; next < uses.count && uses.items[next].handler == uses.items[i].handler; next++) {
         }
-        enum ct_handler kind = kind_of(plan, uses.items + i, next - i);
+        uint8_t words = 0;
+        enum ct_handler kind = kind_of(plan, uses.items + i, next - i, &words);
         for (uint32_t k = i; k < next; k++) {
             plan->parts.items[uses.items[k].part].handler = kind;
+            plan->parts.items[uses.items[k].part].handler_words = words;
         }
     }
     vec_free(&uses);

@@ -86,6 +86,10 @@ struct ct_plan *ct_plan_open(const struct ct_image *image)
         for (uint32_t i = 0; i < plan->groups.count; i++) {
             vec_push(&plan->functions, &plan->oom, plan->groups.items[i].function);
         }
+        for (uint32_t i = 0; i < plan->parts.count; i++) {
+            const struct ct_part *part = &plan->parts.items[i];
+            vec_push(&plan->extents, &plan->oom, (struct ct_extent){part->begin, part->end, part->group});
+        }
     }
     if (plan->oom) {
         ct_plan_close(plan);
@@ -113,11 +117,11 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->parts);
     vec_free(&plan->groups);
     vec_free(&plan->functions);
+    vec_free(&plan->extents);
     vec_free(&plan->insns);
     vec_free(&plan->crossings);
     vec_free(&plan->leas);
     vec_free(&plan->accessed);
-    vec_free(&plan->gap_leaves);
     vec_free(&plan->jumps);
     vec_free(&plan->work);
     vec_free(&plan->seeds);
@@ -135,6 +139,12 @@ const struct ct_function *ct_plan_functions(const struct ct_plan *plan, uint32_t
         plan->functions.items[i] = plan->groups.items[i].function;
     }
     return plan->functions.items;
+}
+
+const struct ct_extent *ct_plan_extents(const struct ct_plan *plan, uint32_t *count)
+{
+    *count = plan->extents.count;
+    return plan->extents.items;
 }
 
 void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted)

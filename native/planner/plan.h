@@ -11,6 +11,7 @@
 #ifndef CALLTRACE_PLAN_H
 #define CALLTRACE_PLAN_H
 
+#include "../include/recorder.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,6 +99,12 @@ struct ct_function {
     uint16_t flags;     /* enum ct_function_flags, enum ct_entry */
 };
 
+/* A contiguous piece of a function's code. */
+struct ct_extent {
+    uint32_t begin, end;
+    uint32_t function; /* index of the function */
+};
+
 struct ct_site {
     uint32_t rva;      /* of the call, or of a jump out of the function */
     uint32_t function; /* event id of the function that holds it; with CT_SITE_TAIL for a jump */
@@ -149,13 +156,6 @@ struct ct_codegen {
     uint32_t breakpoints; /* a function without room for a jump may start with an int3 that the recorder catches */
 };
 
-struct ct_patch {
-    uint32_t rva;
-    uint32_t size;
-    uint8_t original[8];
-    uint8_t bytes[8];
-};
-
 struct ct_layout {
     uint32_t region_size; /* whole pages */
     uint32_t code_size;   /* the executable part at its start, whole pages */
@@ -183,6 +183,8 @@ CT_EXPORT const char *ct_status_text(uint32_t status);
 CT_EXPORT struct ct_plan *ct_plan_open(const struct ct_image *image);
 CT_EXPORT void ct_plan_close(struct ct_plan *plan);
 CT_EXPORT const struct ct_function *ct_plan_functions(const struct ct_plan *plan, uint32_t *count);
+/* Every piece of every function, ascending and disjoint. */
+CT_EXPORT const struct ct_extent *ct_plan_extents(const struct ct_plan *plan, uint32_t *count);
 /* wanted: one enum ct_choice for each function. Before ct_plan_layout. */
 CT_EXPORT void ct_plan_select(struct ct_plan *plan, const uint8_t *wanted);
 /* false: out of memory, or a region over 1 GB. */

@@ -113,17 +113,16 @@ static uint32_t open_units(const uint8_t *units, uint32_t room, uint32_t unit_si
     return at;
 }
 
-/* One block of events at `offset`, a slot or a chunk. */
-static bool add_piece(struct walk *walk, uint64_t offset, bool live)
+/* One block of events at `at`, a slot or a chunk, of which `left` bytes can be read. */
+static bool add_piece(struct walk *walk, const uint8_t *at, uint64_t left, bool live, bool copied)
 {
     struct ct_reader *reader = walk->reader;
-    uint64_t left = reader->index.file_size - offset;
     if (left < sizeof(struct ct_events)) {
         reader->index.truncated = 1;
         return true;
     }
     struct ct_events block;
-    memcpy(&block, reader->file + offset, sizeof block);
+    memcpy(&block, at, sizeof block);
     uint32_t unit_size = reader->header.unit_size;
     uint32_t room = left < CT_BLOCK ? (uint32_t)(left - sizeof block) : PIECE_BYTES;
     uint64_t used = block.chunk.payload_size;
@@ -134,15 +133,16 @@ static bool add_piece(struct walk *walk, uint64_t offset, bool live)
     if (used > room)
         used = room;
     struct ct_piece piece = {
-        .units_at = offset + sizeof block,
+        .units_at = at + sizeof block,
         .first_unit = block.first_unit,
         .open_tsc = block.open_tsc,
         .close_tsc = block.close_tsc,
         .thread_index = block.thread_index,
         .thread_id = block.thread_id,
         .live = live,
+        .copied = copied,
     };
-    piece.units = used ? (uint32_t)(used / unit_size) : open_units(reader->file + piece.units_at, room, unit_size);
+    piece.units = used ? (uint32_t)(used / unit_size) : open_units(piece.units_at, room, unit_size);
     if (piece.first_unit > CT_NUMBER_LIMIT || piece.open_tsc > CT_NUMBER_LIMIT) {
         reader->index.damaged_chunks++;
         return true;
@@ -161,7 +161,9 @@ static bool add_slots(struct walk *walk, uint64_t offset, uint64_t length)
         if (reader->index.file_size - offset - at >= sizeof kind)
             memcpy(&kind, reader->file + offset + at, sizeof kind);
         reader->index.live_slots++;
-        if (kind == CT_CHUNK_EVENTS && !add_piece(walk, offset + at, true))
+        uint64_t left = reader->index.file_size - offset - at;
+        bool in_snapshot = reader->snapshot && left >= CT_BLOCK;
+        if (kind == CT_CHUNK_EVENTS && !in_snapshot && !add_piece(walk, reader->file + offset + at, left, true, false))
             return false;
     }
     return true;
@@ -251,7 +253,7 @@ static bool walk_chunks(struct walk *walk)
             memory = add_slots(walk, offset, length);
             break;
         case CT_CHUNK_EVENTS:
-            memory = add_piece(walk, offset, false);
+            memory = add_piece(walk, reader->file + offset, left, false, false);
             break;
         case CT_CHUNK_MODULE:
             memory = add_module(walk, offset, length);
@@ -271,7 +273,19 @@ static bool walk_chunks(struct walk *walk)
     return true;
 }
 
-/* By thread and position; of two copies of one piece the fuller first, then the one in the file. */
+static bool add_copies(struct walk *walk)
+{
+    const struct ct_snapshot *snapshot = walk->reader->snapshot;
+    for (uint32_t at = 0; snapshot && at < snapshot->slot_count; at++) {
+        const void *copy = snapshot->slots[at].copy;
+        if (copy && !add_piece(walk, copy, CT_BLOCK, true, true))
+            return false;
+    }
+    return true;
+}
+
+/* By thread and position; of two copies of one piece that of the snapshot first, since the file's may be half written,
+ * then the fuller, then the one in the file. */
 static int compare_pieces(const void *left, const void *right)
 {
     const struct ct_piece *a = left, *b = right;
@@ -279,6 +293,8 @@ static int compare_pieces(const void *left, const void *right)
         return a->thread_index < b->thread_index ? -1 : 1;
     if (a->first_unit != b->first_unit)
         return a->first_unit < b->first_unit ? -1 : 1;
+    if (a->copied != b->copied)
+        return a->copied ? -1 : 1;
     if (a->units != b->units)
         return a->units > b->units ? -1 : 1;
     if (a->live != b->live)
@@ -294,6 +310,23 @@ static int compare_modules(const void *left, const void *right)
     return a->functions < b->functions ? -1 : a->functions > b->functions;
 }
 
+/* Of a trace that is still being recorded: does what the thread did from this piece on not count (snapshot.c)? */
+static bool is_later(const struct ct_reader *reader, const struct ct_piece *piece)
+{
+    const struct ct_snapshot *snapshot = reader->snapshot;
+    if (!snapshot)
+        return false;
+    uint64_t last = ct_last_block(snapshot, piece->thread_index);
+    if (last != CT_NOT_SEEN)
+        return piece->first_unit > last;
+    return piece->copied || (uint64_t)(piece->units_at - reader->file) >= snapshot->file_size;
+}
+
+static bool is_other_copy(const struct ct_piece *kept, const struct ct_piece *piece)
+{
+    return kept->copied && kept->thread_index == piece->thread_index && kept->first_unit == piece->first_unit;
+}
+
 /* Makes the threads, and leaves out pieces that another one holds already: a slot whose copy is in the file. */
 static bool order_threads(struct ct_reader *reader, uint64_t piece_count)
 {
@@ -302,8 +335,12 @@ static bool order_threads(struct ct_reader *reader, uint64_t piece_count)
     uint64_t kept = 0, room = 0;
     struct ct_reader_thread *thread = NULL;
     uint64_t expected = 0;
+    bool later = false;
     for (uint64_t at = 0; at < piece_count; at++) {
         struct ct_piece piece = reader->pieces[at];
+        later = is_later(reader, &piece) || (later && reader->pieces[at - 1].thread_index == piece.thread_index);
+        if (later || (kept && is_other_copy(&reader->pieces[kept - 1], &piece)))
+            continue;
         if (!thread || thread->entry.index != piece.thread_index) {
             if (!ct_reserve_items((void **)&reader->threads, &room, reader->index.threads + 1u, sizeof *thread))
                 return false;
@@ -419,7 +456,7 @@ uint32_t ct_reader_abi(void)
     return CT_READER_ABI;
 }
 
-struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t *status)
+struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snapshot *snapshot, uint32_t *status)
 {
     struct ct_file_header header;
     *status = check_header(file, size, &header);
@@ -428,12 +465,14 @@ struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t *stat
     struct ct_reader *reader = calloc(1, sizeof *reader);
     if (reader) {
         reader->file = file;
-        reader->header = header;
+        reader->header = snapshot ? snapshot->header : header;
+        reader->snapshot = snapshot;
         reader->index.file_size = size;
         struct walk walk = {.reader = reader};
-        if (walk_chunks(&walk) && order_threads(reader, walk.piece_count) && order_modules(reader) &&
-            ct_read_tails(reader))
+        if (walk_chunks(&walk) && add_copies(&walk) && order_threads(reader, walk.piece_count) &&
+            order_modules(reader) && ct_read_tails(reader))
             return reader;
+        reader->snapshot = NULL; /* stays the caller's */
         ct_reader_close(reader);
     }
     *status = CT_READER_NO_MEMORY;
@@ -442,6 +481,8 @@ struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t *stat
 
 void ct_reader_close(struct ct_reader *reader)
 {
+    if (reader->snapshot)
+        ct_reader_snapshot_close(reader->snapshot);
     free(reader->pieces);
     free(reader->modules);
     free(reader->infos);

@@ -12,7 +12,7 @@
 
 /* One thread's events in one block of the file. */
 struct ct_piece {
-    uint64_t units_at; /* file offset of its first unit */
+    const uint8_t *units_at; /* in the file or in a copy; its block's header lies before */
     uint64_t first_unit;
     uint64_t open_tsc;
     uint64_t close_tsc;
@@ -20,6 +20,7 @@ struct ct_piece {
     uint32_t thread_index;
     uint32_t thread_id;
     bool live;
+    bool copied; /* units_at is in a snapshot */
 };
 
 struct ct_reader_thread {
@@ -27,6 +28,32 @@ struct ct_reader_thread {
     uint64_t first_piece, piece_count;
     bool ends_live; /* its last piece is a slot: nothing of it is missing at its end */
 };
+
+#define CT_NOT_SEEN UINT64_MAX
+
+struct ct_slot {
+    uint64_t offset; /* in the file */
+    uint64_t *copy;  /* the whole block; null: there was none */
+};
+
+struct ct_place {
+    uint64_t first_unit;
+    uint32_t thread_index;
+};
+
+struct ct_snapshot {
+    struct ct_file_header header;
+    uint64_t file_size; /* before anything else was looked at */
+    struct ct_slot *slots;
+    struct ct_place *last; /* of each thread in a slot, ascending by its index: its last block */
+    uint32_t slot_count, last_count;
+};
+
+/* The first_unit of the last block that the thread was seen in; CT_NOT_SEEN: in none. */
+uint64_t ct_last_block(const struct ct_snapshot *snapshot, uint32_t thread_index);
+
+/* Copies CT_BLOCK bytes that others may write to meanwhile. False: they were given to another block. */
+bool ct_copy_block(const uint8_t *block, uint64_t *copy);
 
 /* Addresses given through the C API, numbered in the order they are met. */
 struct ct_addresses {
@@ -43,6 +70,7 @@ struct ct_tail {
 struct ct_reader {
     const uint8_t *file;
     struct ct_file_header header;
+    struct ct_snapshot *snapshot; /* null: nobody writes to the file any more */
     struct ct_index index;
     struct ct_piece *pieces;
     struct ct_module_entry *modules;
@@ -55,6 +83,17 @@ struct ct_reader {
     uint64_t tail_count;
     struct ct_addresses addresses;
 };
+
+/* A module's functions, ascending by RVA, for the caller to free; null: no memory. */
+struct ct_start {
+    uint32_t rva, id;
+};
+struct ct_start *ct_function_starts(const struct ct_reader *reader, const struct ct_module_entry *module);
+
+/* The function that starts at `rva`; CT_NONE if none does. */
+uint32_t ct_function_at(const struct ct_start *starts, uint32_t count, uint32_t rva);
+
+struct ct_site_record ct_site_at(const struct ct_reader *reader, const struct ct_module_entry *module, uint32_t at);
 
 /* Fills reader->tails from the sites of its modules. False: no memory. */
 bool ct_read_tails(struct ct_reader *reader);

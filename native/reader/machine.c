@@ -36,6 +36,7 @@ void ct_machine_free(struct ct_machine *machine)
     forget_suspended(machine);
     free(machine->suspended);
     free(machine->frames);
+    free(machine->block);
     for (int kind = 0; kind < CT_NODE_KINDS; kind++)
         free(machine->tops[kind].of);
 }
@@ -266,14 +267,21 @@ static bool above(const struct ct_machine *machine, uint64_t a, uint64_t b)
     return (int64_t)(a - b) > 0;
 }
 
-/* Goes on in the topmost frame of `function` that lies above the stack pointer. */
+static bool is_funclet(const struct ct_machine *machine, uint32_t function)
+{
+    return function < machine->reader->id_count && machine->reader->parents[function] != CT_NONE;
+}
+
+/* Goes on in the topmost frame of `function` that lies above the stack pointer. A funclet's is the establisher frame of
+ * the function it belongs to: a funclet nested in it is entered with the same. */
 static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 {
     uint32_t at = top_of(machine, CT_NODE_FUNCTION, function);
+    bool may_be_equal = is_funclet(machine, function);
     while (at) {
         const struct ct_frame *frame = &machine->frames[at - 1];
-        if (frame->has_sp && above(machine, frame->sp, sp)) {
-            close_to(machine, at, CT_CAUSE_EXCEPTION, CT_CAUSE_EXCEPTION);
+        if (frame->has_sp && (may_be_equal ? !above(machine, sp, frame->sp) : above(machine, frame->sp, sp))) {
+            close_to(machine, at, CT_CAUSE_UNWOUND, CT_CAUSE_UNWOUND);
             return true;
         }
         at = frame->below;
@@ -283,10 +291,9 @@ static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 
 static void enter(struct ct_machine *machine, uint32_t function)
 {
-    const struct ct_reader *reader = machine->reader;
     pend_open(machine, CT_NODE_FUNCTION, function, 0);
-    if (machine->has_sp && function < reader->id_count && reader->parents[function] != CT_NONE)
-        land(machine, reader->parents[function], machine->sp);
+    if (machine->has_sp && is_funclet(machine, function))
+        land(machine, machine->reader->parents[function], machine->sp);
 }
 
 /* The topmost open frame of the function that holds a call site, plus 1; 0 = none. */
@@ -311,7 +318,7 @@ static void returned(struct ct_machine *machine, uint32_t site)
 {
     uint32_t holder = holder_of(machine, site);
     if (holder && !top_of(machine, CT_NODE_CALL, site)) {
-        close_to(machine, holder, CT_CAUSE_EXCEPTION, CT_CAUSE_EXCEPTION);
+        close_to(machine, holder, CT_CAUSE_UNWOUND, CT_CAUSE_UNWOUND);
         pend(machine, CT_STEP_LAND, CT_NODE_FUNCTION, machine->reader->holders[site], 0);
     } else {
         close_frame(machine, CT_NODE_CALL, site, CT_CAUSE_RETURN, CT_RETURN);
@@ -551,6 +558,28 @@ static uint8_t end_cause(const struct ct_machine *machine)
     }
 }
 
+/* The file's oldest blocks may be overwritten while they are read: reads a copy. False: the piece is lost. */
+static bool open_piece(struct ct_machine *machine, const struct ct_piece *piece)
+{
+    const struct ct_reader *reader = machine->reader;
+    machine->unit = piece->units_at;
+    if (reader->snapshot && reader->header.policy == CT_POLICY_DROP_OLDEST && !piece->copied) {
+        const uint8_t *block = piece->units_at - sizeof(struct ct_events);
+        if (!machine->block)
+            machine->block = malloc(CT_BLOCK);
+        machine->no_memory = !machine->block;
+        if (machine->no_memory || reader->index.file_size - (uint64_t)(block - reader->file) < CT_BLOCK ||
+            !ct_copy_block(block, machine->block))
+            return false;
+        const struct ct_events *copy = (const void *)machine->block;
+        if (copy->thread_index != piece->thread_index || copy->first_unit != piece->first_unit)
+            return false;
+        machine->unit = (const uint8_t *)(copy + 1);
+    }
+    machine->unit_end = machine->unit + (size_t)piece->units * reader->header.unit_size;
+    return true;
+}
+
 /* To the next piece or thread. False: there is none. */
 static bool advance(struct ct_machine *machine)
 {
@@ -581,8 +610,13 @@ static bool advance(struct ct_machine *machine)
             return true;
         }
         machine->piece++;
-        machine->unit = reader->file + piece->units_at;
-        machine->unit_end = machine->unit + (size_t)piece->units * reader->header.unit_size;
+        if (!open_piece(machine, piece)) {
+            machine->unit = machine->unit_end;
+            machine->told_position = machine->position;
+            machine->position += piece->units;
+            lose(machine, piece->units);
+            return !machine->no_memory;
+        }
         if (reader->header.unit_size == 8) {
             machine->piece_close_tsc = piece->close_tsc;
             if (piece->open_tsc > machine->time)

@@ -34,6 +34,7 @@ struct ct_machine {
     uint64_t piece, piece_end;
     const uint8_t *unit, *unit_end;
     uint64_t piece_close_tsc;
+    uint64_t *block;   /* copy of a block that may be overwritten at any time */
     uint64_t position; /* of `unit` in its thread */
     uint64_t time;
     uint64_t told_position; /* of the unit whose steps are being given */

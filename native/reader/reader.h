@@ -1,9 +1,12 @@
 /* The trace reader: what a trace file holds, and the call tree it tells.
  *
  *   ct_reader_open      index: every chunk of the file, each thread's blocks in order
+ *   ct_reader_snapshot  before that, of a trace that is still being recorded: what its threads are filling
  *   ct_reader_steps_*   pull: what happened, in order, frame by frame
  *   ct_reader_tree_*    pull: lines of a call tree, repeated leaf calls folded
- *   ct_reader_summary_* the whole trace in numbers
+ *   ct_reader_summary_* all threads, or one, in numbers
+ *   ct_reader_stacks_*  pull: each thread's stack at its end
+ *   ct_reader_edges_*   callers or callees of some functions, in numbers
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
@@ -23,7 +26,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 1u
+#define CT_READER_ABI 2u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -40,14 +43,15 @@ enum ct_node_kind {
     CT_NODE_API_FUNCTION = 2, /* id = address, see ct_reader_address: entered through the C API */
     CT_NODE_API_CALL = 3,     /* id = address of what is called through the C API */
     CT_NODE_KINDS = 4,
+    CT_NODE_NOBODY = 4, /* of a struct ct_edge: no recorded frame has called */
 };
 
-/* How a frame was closed. From CT_CAUSE_EXCEPTION on: without an event of its own. */
+/* How a frame was closed. From CT_CAUSE_UNWOUND on: without an event of its own. */
 enum ct_cause {
     CT_CAUSE_NONE = 0, /* not closed (yet) */
     CT_CAUSE_RETURN = 1,
     CT_CAUSE_TAIL = 2,        /* by a jump; the next frame at this depth may be where to */
-    CT_CAUSE_EXCEPTION = 3,   /* unwound: a frame below it goes on after an exception or longjmp */
+    CT_CAUSE_UNWOUND = 3,     /* a frame below it goes on after an exception or longjmp */
     CT_CAUSE_INFERRED = 4,    /* a frame below it closed; its own end was not recorded */
     CT_CAUSE_THREAD_EXIT = 5, /* open when its thread ended */
     CT_CAUSE_PROCESS_END = 6, /* open when the process ended */
@@ -201,13 +205,62 @@ struct ct_stat {
     uint64_t total; /* recursion counted once */
 };
 
+/* A thread's stack at the end of what it recorded. */
+struct ct_stack {
+    uint64_t time; /* of the last thing it did */
+    uint32_t thread;
+    uint32_t depth;     /* frames */
+    uint8_t cause;      /* enum ct_cause: why the frames were not closed; CT_CAUSE_NONE if none is open */
+    uint8_t incomplete; /* 1: further frames may be below the outermost, or none be open: events were lost */
+    uint8_t reserved[6];
+};
+
+struct ct_stack_frame {
+    uint64_t begin;
+    uint32_t id;
+    uint8_t kind; /* enum ct_node_kind */
+    uint8_t reserved[3];
+};
+
+#define CT_EDGE_LEVELS 64u
+
+struct ct_edge_options {
+    uint32_t first_thread, thread_count; /* positions among the reader's threads */
+    uint32_t depth;                      /* levels of callers or callees; CT_EDGE_LEVELS at most */
+    uint32_t callees;                    /* 0: callers */
+    /* Bits by id: whose callers or callees; and the sites of imports that traced functions stand for. */
+    const uint8_t *functions, *sites, *through;
+    uint32_t function_bits, site_bits, through_bits, reserved;
+};
+
+/* A function or call in its context: below `parent`, which it calls, or is called by. */
+struct ct_edge {
+    uint64_t calls; /* of the chosen function, or of the callee, in this context */
+    uint64_t self;
+    uint64_t total;  /* recursion within the context counted once */
+    uint32_t parent; /* position of another edge before this one; CT_NONE: a chosen function itself */
+    uint32_t id;
+    uint8_t kind; /* enum ct_node_kind */
+    uint8_t tail; /* 1: the callee of the two was entered by a jump that replaced its caller */
+    uint8_t reserved[6];
+};
+
+struct ct_snapshot;
 struct ct_reader;
 struct ct_steps;
 struct ct_tree;
 struct ct_summary;
+struct ct_stacks;
+struct ct_edges;
 
 CT_READER_EXPORT uint32_t ct_reader_abi(void);
-CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t *status);
+/* For a file whose header says CT_STATE_RECORDING, which others may be writing to. Null: no memory. */
+CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size);
+CT_READER_EXPORT void ct_reader_snapshot_close(struct ct_snapshot *snapshot);
+/* `snapshot`: of the same file, null if it is finished; the reader's from here on, if there is one. It was taken of an
+ * earlier mapping: this one must have been made after it, as large as the file was then. */
+CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snapshot *snapshot,
+                                                  uint32_t *status);
 CT_READER_EXPORT void ct_reader_close(struct ct_reader *reader);
 CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_index *out);
 /* Each of the three: `out` gets the entry; `at` must lie below the index's count. */
@@ -230,7 +283,8 @@ CT_READER_EXPORT uint32_t ct_reader_tree_next(struct ct_tree *tree, struct ct_li
                                               uint32_t *pull);
 CT_READER_EXPORT void ct_reader_tree_close(struct ct_tree *tree);
 
-CT_READER_EXPORT struct ct_summary *ct_reader_summary_open(struct ct_reader *reader);
+CT_READER_EXPORT struct ct_summary *ct_reader_summary_open(struct ct_reader *reader, uint32_t first_thread,
+                                                           uint32_t thread_count);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_summary_run(struct ct_summary *summary);
 CT_READER_EXPORT void ct_reader_summary_totals(const struct ct_summary *summary, struct ct_totals *out);
@@ -238,5 +292,21 @@ CT_READER_EXPORT void ct_reader_summary_totals(const struct ct_summary *summary,
 CT_READER_EXPORT const struct ct_stat *ct_reader_summary_stats(const struct ct_summary *summary, uint32_t kind,
                                                                uint32_t *count);
 CT_READER_EXPORT void ct_reader_summary_close(struct ct_summary *summary);
+
+CT_READER_EXPORT struct ct_stacks *ct_reader_stacks_open(struct ct_reader *reader, uint32_t first_thread,
+                                                         uint32_t thread_count);
+/* Reads on for a while. 1: `out` has the next thread's stack; `pull` gets enum ct_pull. */
+CT_READER_EXPORT uint32_t ct_reader_stacks_next(struct ct_stacks *stacks, struct ct_stack *out, uint32_t *pull);
+/* The stack->depth frames of the stack that was given last, innermost first. */
+CT_READER_EXPORT void ct_reader_stacks_frames(const struct ct_stacks *stacks, const struct ct_stack *stack,
+                                              struct ct_stack_frame *out);
+CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
+
+CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);
+/* Reads on for a while: enum ct_pull. */
+CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
+/* Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
+CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
 
 #endif

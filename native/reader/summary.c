@@ -1,4 +1,4 @@
-/* The whole trace in numbers: totals, and calls and times by function and site. */
+/* A trace, or some threads of it, in numbers: totals, and calls and times by function and site. */
 #include "machine.h"
 
 #include <stdlib.h>
@@ -16,12 +16,12 @@ struct ct_summary {
     struct stats stats[CT_NODE_KINDS];
 };
 
-struct ct_summary *ct_reader_summary_open(struct ct_reader *reader)
+struct ct_summary *ct_reader_summary_open(struct ct_reader *reader, uint32_t first_thread, uint32_t thread_count)
 {
     struct ct_summary *summary = calloc(1, sizeof *summary);
     if (!summary)
         return NULL;
-    ct_machine_start(&summary->machine, reader, 0, reader->index.threads, &summary->totals);
+    ct_machine_start(&summary->machine, reader, first_thread, thread_count, &summary->totals);
     summary->totals.first_time = UINT64_MAX;
     return summary;
 }

@@ -4,13 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct start {
-    uint32_t rva, id;
-};
-
 static int by_rva(const void *a, const void *b)
 {
-    const struct start *x = a, *y = b;
+    const struct ct_start *x = a, *y = b;
     return x->rva < y->rva ? -1 : x->rva > y->rva;
 }
 
@@ -22,34 +18,47 @@ static int by_tail(const void *a, const void *b)
     return x->to < y->to ? -1 : x->to > y->to;
 }
 
-static struct ct_site_record site_at(const struct ct_reader *reader, const struct ct_module_entry *module, uint32_t at)
+struct ct_site_record ct_site_at(const struct ct_reader *reader, const struct ct_module_entry *module, uint32_t at)
 {
     struct ct_site_record record;
     memcpy(&record, reader->file + module->sites + (uint64_t)at * sizeof record, sizeof record);
     return record;
 }
 
-static bool read_module(struct ct_reader *reader, const struct ct_module_entry *module, uint64_t *room)
+struct ct_start *ct_function_starts(const struct ct_reader *reader, const struct ct_module_entry *module)
 {
-    struct start *starts = malloc(((size_t)module->function_count + 1) * sizeof *starts);
-    if (!starts)
-        return false;
-    for (uint32_t i = 0; i < module->function_count; i++) {
+    struct ct_start *starts = malloc(((size_t)module->function_count + 1) * sizeof *starts);
+    for (uint32_t i = 0; i < module->function_count && starts; i++) {
         struct ct_function_record record;
         memcpy(&record, reader->file + module->functions + (uint64_t)i * sizeof record, sizeof record);
-        starts[i] = (struct start){record.rva, module->first_function + i};
+        starts[i] = (struct ct_start){record.rva, module->first_function + i};
     }
-    qsort(starts, module->function_count, sizeof *starts, by_rva);
+    if (starts)
+        qsort(starts, module->function_count, sizeof *starts, by_rva);
+    return starts;
+}
+
+uint32_t ct_function_at(const struct ct_start *starts, uint32_t count, uint32_t rva)
+{
+    struct ct_start wanted = {rva, 0};
+    const struct ct_start *start = bsearch(&wanted, starts, count, sizeof *starts, by_rva);
+    return start ? start->id : CT_NONE;
+}
+
+static bool read_module(struct ct_reader *reader, const struct ct_module_entry *module, uint64_t *room)
+{
+    struct ct_start *starts = ct_function_starts(reader, module);
+    if (!starts)
+        return false;
     bool memory = true;
     for (uint32_t i = 0; i < module->site_count && memory; i++) {
-        struct ct_site_record record = site_at(reader, module, i);
+        struct ct_site_record record = ct_site_at(reader, module, i);
         if (!(record.function & CT_SITE_TAIL))
             continue;
         struct ct_tail tail = {record.function & ~CT_SITE_TAIL, CT_NONE};
         if (record.target) {
-            struct start wanted = {record.target, 0};
-            const struct start *start = bsearch(&wanted, starts, module->function_count, sizeof *starts, by_rva);
-            tail.to = start ? start->id : CT_ID_LIMIT; /* no function: matches none */
+            uint32_t to = ct_function_at(starts, module->function_count, record.target);
+            tail.to = to == CT_NONE ? CT_ID_LIMIT : to; /* no function: matches none */
         }
         memory = ct_reserve_items((void **)&reader->tails, room, reader->tail_count + 1, sizeof tail);
         if (memory)

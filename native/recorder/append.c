@@ -13,8 +13,8 @@ NTSTATUS ct_write(const struct session *s, uint64_t offset, const void *data, ui
     while (*done < size) { /* a nearly full disk takes a part, and refuses at the next call */
         IO_STATUS_BLOCK io = {0};
         LARGE_INTEGER place = {.QuadPart = (LONGLONG)(offset + *done)};
-        NTSTATUS status =
-            NtWriteFile(s->file, NULL, NULL, NULL, &io, (const char *)data + *done, size - *done, &place, NULL);
+        NTSTATUS status = NtWriteFile(ct_handle(s->given.file), NULL, NULL, NULL, &io, (const char *)data + *done,
+                                      size - *done, &place, NULL);
         if (!NT_SUCCESS(status))
             return status;
         if (io.Information == 0)
@@ -28,7 +28,7 @@ bool ct_read(const struct session *s, uint64_t offset, void *data, uint32_t size
 {
     IO_STATUS_BLOCK io = {0};
     LARGE_INTEGER place = {.QuadPart = (LONGLONG)offset};
-    NTSTATUS status = NtReadFile(s->file, NULL, NULL, NULL, &io, data, size, &place, NULL);
+    NTSTATUS status = NtReadFile(ct_handle(s->given.file), NULL, NULL, NULL, &io, data, size, &place, NULL);
     return NT_SUCCESS(status) && io.Information == size;
 }
 
@@ -180,7 +180,7 @@ struct ct_events *ct_append_slot(struct session *s)
         ct_swap64(&s->header->append_end, offset + LENGTH, offset);
         return NULL;
     }
-    if (!NT_SUCCESS(ct_open_section(s->file, &section)))
+    if (!NT_SUCCESS(ct_open_section(ct_handle(s->given.file), &section)))
         return NULL;
     ct_map_part(section, offset + CT_BLOCK, CT_BLOCK, &view);
     NtClose(section);

@@ -50,7 +50,7 @@ static bool is_open(uint32_t state)
 /* The slot the calling thread has open with this block; NULL if it is of an earlier session, or closed meanwhile. */
 static struct slot *own_slot(struct session *s, const struct ct_events *block)
 {
-    if (!s || !block)
+    if (!block)
         return NULL;
     struct slot *slot = NULL;
     uint64_t distance = (uint64_t)((const char *)block - (const char *)s->slots[0].block);
@@ -267,10 +267,9 @@ static void leave_block(struct session *s, struct slot *slot, uint64_t end)
 
 /* The calling thread is done with `block`, whose units end at `end`; NULL if it has none. Moves its cursor to the next.
  * Meanwhile, what is called here may be traced itself: the events of that go nowhere. */
-static void advance(struct ct_events *block, uint64_t end)
+static void advance(struct session *s, struct ct_events *block, uint64_t end)
 {
-    ct_set_cursor(ct_units_of(ct_busy_block));
-    struct session *s = ct_session;
+    ct_set_cursor(s->cursor, ct_units_of(ct_busy_block));
     struct slot *slot = own_slot(s, block);
     uint64_t cursor = idle_cursor();
     if (!ct_recording(s)) {
@@ -282,74 +281,103 @@ static void advance(struct ct_events *block, uint64_t end)
     } else {
         cursor = first_block(s);
     }
-    ct_set_cursor(cursor);
-    /* Recording may have been stopped while this thread was on its way, with nobody daring to touch its block. */
-    if (!ct_recording(s) && (slot = own_slot(s, ct_block_of(cursor)))) {
-        ct_set_cursor(ct_units_of(ct_busy_block));
-        leave_block(s, slot, cursor);
-        ct_set_cursor(idle_cursor());
+    ct_move_cursor(s, cursor);
+}
+
+void ct_move_cursor(struct session *s, uint64_t cursor)
+{
+    ct_set_cursor(s->cursor, cursor);
+    if (ct_recording(s))
+        return;
+    ct_set_cursor(s->cursor, ct_units_of(ct_busy_block));
+    struct slot *slot = own_slot(s, ct_block_of(cursor));
+    if (slot)
+        leave_block(s, slot, cursor); /* whoever stopped the recording did not dare to touch it */
+    ct_set_cursor(s->cursor, idle_cursor());
+}
+
+void ct_refill(const char *from)
+{
+    uint64_t offset = CT_TLS_OFFSET + (uint64_t)(from - ct_slow_paths) / 16 * 8;
+    uint64_t cursor = ct_cursor(offset);
+    struct ct_events *block = ct_block_of(cursor);
+    if (block == ct_busy_block) {
+        ct_set_cursor(offset, ct_units_of(ct_busy_block));
+        return;
     }
+    struct session *s = ct_acquire();
+    if (s && s->cursor == offset)
+        advance(s, block, cursor);
+    else /* the recording of these copies is over */
+        ct_set_cursor(offset, ct_units_of(ct_idle_block));
+    if (s)
+        ct_release(s);
 }
 
-void ct_refill(void)
+uint64_t ct_room(struct session *s, uint32_t size)
 {
-    uint64_t cursor = ct_cursor();
+    uint64_t cursor = ct_cursor(s->cursor);
     struct ct_events *block = ct_block_of(cursor);
-    if (block == ct_busy_block)
-        ct_set_cursor(ct_units_of(ct_busy_block));
-    else
-        advance(block, cursor);
-}
-
-uint64_t ct_room(uint32_t size)
-{
-    uint64_t cursor = ct_cursor();
-    struct ct_events *block = ct_block_of(cursor);
-    if (!ct_recording(ct_session) || block == ct_busy_block)
+    if (!ct_recording(s) || block == ct_busy_block)
         return 0;
     if (!cursor || block == ct_idle_block || cursor + size > (uint64_t)(uintptr_t)block + CT_BLOCK)
-        advance(block, cursor);
-    cursor = ct_cursor();
+        advance(s, block, cursor);
+    cursor = ct_cursor(s->cursor);
     return ct_block_of(cursor) == ct_idle_block ? 0 : cursor;
 }
 
-bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second)
+static bool record(struct session *s, enum ct_ext kind, uint64_t first, uint64_t second)
 {
-    struct session *s = ct_session;
     uint32_t code = (uint32_t)kind << 3 | CT_EXT, values = ct_values_after(code);
-    if (!s)
-        return false;
     uint32_t size = s->unit_size + 8 * values;
-    uint64_t at = ct_room(size);
+    uint64_t at = ct_room(s, size);
     if (!at)
         return false;
     /* The unit itself last: until then the chunk ends before it. */
     uint64_t value[2] = {first, second};
     memcpy((void *)(uintptr_t)(at + s->unit_size), value, 8 * values);
     write_unit(s, at, code);
-    ct_set_cursor(at + size);
+    ct_move_cursor(s, at + size);
     return true;
 }
 
-void ct_thread_ends(void)
+bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second)
 {
-    struct session *s = ct_session;
-    struct slot *slot = own_slot(s, ct_block_of(ct_cursor()));
-    if (!slot || !ct_record(CT_EXT_THREAD_EXIT, 0, 0))
+    struct session *s = ct_acquire();
+    if (!s)
+        return false;
+    bool recorded = record(s, kind, first, second);
+    ct_release(s);
+    return recorded;
+}
+
+static void end_thread(struct session *s)
+{
+    struct slot *slot = own_slot(s, ct_block_of(ct_cursor(s->cursor)));
+    if (!slot || !record(s, CT_EXT_THREAD_EXIT, 0, 0))
         return;
-    slot = own_slot(s, ct_block_of(ct_cursor()));
+    slot = own_slot(s, ct_block_of(ct_cursor(s->cursor)));
     if (slot && ct_swap32(&slot->leaving, 0, 1))
         __atomic_fetch_add(&s->leaving, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Where the thread that had this slot open stands. */
-static bool cursor_of(const struct slot *slot, uint64_t *cursor)
+void ct_thread_ends(void)
 {
-    return slot->teb && NT_SUCCESS(NtReadVirtualMemory(NT_PROCESS, (void *)(uintptr_t)(slot->teb + ct_cursor_offset),
-                                                       cursor, sizeof *cursor, NULL));
+    struct session *s = ct_acquire();
+    if (!s)
+        return;
+    end_thread(s);
+    ct_release(s);
 }
 
-static bool is_dead(const struct slot *slot)
+/* Where the thread that had this slot open stands. */
+static bool cursor_of(const struct session *s, const struct slot *slot, uint64_t *cursor)
+{
+    return slot->teb && NT_SUCCESS(NtReadVirtualMemory(NT_PROCESS, (void *)(uintptr_t)(slot->teb + s->cursor), cursor,
+                                                       sizeof *cursor, NULL));
+}
+
+static bool is_dead(const struct session *s, const struct slot *slot)
 {
     OBJECT_ATTRIBUTES attributes = {.Length = sizeof attributes};
     CLIENT_ID id = {.UniqueThread = (HANDLE)(uintptr_t)slot->thread_id};
@@ -366,19 +394,20 @@ static bool is_dead(const struct slot *slot)
         uint64_t cursor;
         if ((uint64_t)(uintptr_t)information.teb != slot->teb)
             dead = true;
-        else if (cursor_of(slot, &cursor))
+        else if (cursor_of(s, slot, &cursor))
             dead = ct_block_of(cursor) != slot->block && ct_block_of(cursor) != ct_busy_block;
     }
     NtClose(thread);
     return dead;
 }
 
-/* SLOT_BUSY of a thread that is gone or was stopped → SLOT_FULL, or free if nothing is in it. */
-static void finish(struct session *s, struct slot *slot, bool stopped)
+/* SLOT_BUSY of a thread that is gone or was stopped → SLOT_FULL, or free if nothing is in it. `stopped`: the cursor of
+ * a stopped thread, behind which there may be half an event; 0 for one that is gone. */
+static void finish(struct session *s, struct slot *slot, uint64_t stopped)
 {
     struct ct_events *block = slot->block;
     if (block->chunk.kind == CT_CHUNK_EVENTS && block->chunk.payload_size == 0) {
-        uint64_t end = ct_end_of_units(s, block);
+        uint64_t end = stopped ? stopped : ct_end_of_units(s, block);
         if (stopped && end + s->unit_size <= (uint64_t)(uintptr_t)block + CT_BLOCK) {
             write_unit(s, end, CT_EXT_STOP << 3 | CT_EXT);
             end += s->unit_size;
@@ -398,13 +427,13 @@ void ct_sweep(struct session *s, bool all)
     for (uint32_t i = 0; i < used; i++) {
         struct slot *slot = s->slots + i;
         uint32_t state = ct_load32(&slot->state), leaving = ct_load32(&slot->leaving);
-        if (!is_open(state) || !(all || leaving) || slot->teb == ct_this_teb() || !is_dead(slot))
+        if (!is_open(state) || !(all || leaving) || slot->teb == ct_this_teb() || !is_dead(s, slot))
             continue;
         if (!ct_swap32(&slot->state, state, SLOT_BUSY)) /* what was found out is of an earlier opening */
             continue;
         if (leaving)
             __atomic_fetch_sub(&s->leaving, 1, __ATOMIC_SEQ_CST);
-        finish(s, slot, false);
+        finish(s, slot, 0);
     }
 }
 
@@ -417,18 +446,17 @@ void ct_close_all(struct session *s)
         uint64_t cursor = 0;
         if (!is_open(state))
             continue;
-        bool there = cursor_of(slot, &cursor) && ct_block_of(cursor) == slot->block;
-        bool dead = is_dead(slot);
+        bool there = cursor_of(s, slot, &cursor) && ct_block_of(cursor) == slot->block;
+        bool dead = is_dead(s, slot);
         /* Else it is in the slow path, and will find out for itself that recording is over. */
         if ((!there && !dead) || !ct_swap32(&slot->state, state, SLOT_BUSY))
             continue;
         if (!dead) {
             /* Event code may have tested its cursor already, so it gets one that can be written through. */
-            cursor = idle_cursor();
-            NtWriteVirtualMemory(NT_PROCESS, (void *)(uintptr_t)(slot->teb + ct_cursor_offset), &cursor, sizeof cursor,
-                                 NULL);
+            uint64_t idle = idle_cursor();
+            NtWriteVirtualMemory(NT_PROCESS, (void *)(uintptr_t)(slot->teb + s->cursor), &idle, sizeof idle, NULL);
         }
-        finish(s, slot, !dead);
+        finish(s, slot, dead ? 0 : cursor);
     }
     ct_drain(s);
 }
@@ -442,14 +470,14 @@ void ct_settle(struct session *s)
         /* Blocks that the writer, or a thread, died over; and those in memory that goes with the process. */
         if (slot->block && slot->teb != ct_this_teb() && (state == SLOT_BUSY || (is_open(state) && slot->is_private))) {
             ct_store32(&slot->state, SLOT_BUSY);
-            finish(s, slot, false);
+            finish(s, slot, 0);
         }
     }
     ct_drain(s);
-    uint64_t cursor = ct_cursor();
+    uint64_t cursor = ct_cursor(s->cursor);
     struct slot *own = own_slot(s, ct_block_of(cursor));
     if (own && own->is_private)
-        advance(own->block, cursor);
+        advance(s, own->block, cursor);
     for (uint32_t i = s->live_count; i < used; i++)
         if (s->slots[i].is_private && ct_load32(&s->slots[i].state) == SLOT_FULL)
             ct_lose(s, s->slots[i].block);

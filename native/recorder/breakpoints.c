@@ -13,7 +13,7 @@
 
 struct entry {
     uint64_t function; /* VA of the int3; 0: free */
-    uint64_t copy;     /* VA, or 0: taken away */
+    uint64_t distance; /* from there to the copy, or 0: taken away. No address: the host looks for such in all memory */
 };
 
 struct table {
@@ -57,18 +57,18 @@ static LONG NTAPI handle(EXCEPTION_POINTERS *pointers)
     struct entry *entry = look_up(table, address);
     if (ct_load64(&entry->function) != address)
         return EXCEPTION_CONTINUE_SEARCH;
-    uint64_t copy = ct_load64(&entry->copy);
-    if (!copy && is_int3(address))
+    uint64_t distance = ct_load64(&entry->distance);
+    if (!distance && is_int3(address))
         return EXCEPTION_CONTINUE_SEARCH; /* the program's own */
-    pointers->ContextRecord->Rip = copy ? copy : address;
+    pointers->ContextRecord->Rip = address + distance;
     return EXCEPTION_CONTINUE_EXECUTION;
 }
 
-static void insert(struct table *table, uint64_t function, uint64_t copy)
+static void insert(struct table *table, uint64_t function, uint64_t distance)
 {
     struct entry *entry = look_up(table, function);
     table->used += entry->function == 0;
-    __atomic_store_n(&entry->copy, copy, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&entry->distance, distance, __ATOMIC_SEQ_CST);
     __atomic_store_n(&entry->function, function, __ATOMIC_SEQ_CST);
 }
 
@@ -89,7 +89,7 @@ static bool grow(uint32_t more)
     table->outgrown = old;
     for (uint32_t i = 0; old && i < 1u << old->bits; i++)
         if (old->entries[i].function)
-            insert(table, old->entries[i].function, old->entries[i].copy);
+            insert(table, old->entries[i].function, old->entries[i].distance);
     __atomic_store_n(&newest, table, __ATOMIC_SEQ_CST);
     return true;
 }
@@ -114,11 +114,11 @@ bool ct_add_breakpoints(const struct ct_code *code)
     if (!grow(code->breakpoint_count))
         return false;
     for (uint32_t i = 0; i < code->breakpoint_count; i++) {
-        uint64_t function = code->base + given[i].rva, copy = code->base + given[i].copy;
-        insert(newest, function, copy);
+        uint64_t function = code->base + given[i].rva, distance = given[i].copy - given[i].rva;
+        insert(newest, function, distance);
         for (struct table *table = newest->outgrown; table; table = table->outgrown)
             if (look_up(table, function)->function)
-                insert(table, function, copy);
+                insert(table, function, distance);
     }
     return come_first();
 }
@@ -126,9 +126,11 @@ bool ct_add_breakpoints(const struct ct_code *code)
 void ct_remove_breakpoints(const struct ct_code *code)
 {
     for (struct table *table = newest; table; table = table->outgrown)
-        for (uint32_t i = 0; i < 1u << table->bits; i++)
-            if (table->entries[i].copy - code->region < code->region_size)
-                __atomic_store_n(&table->entries[i].copy, 0, __ATOMIC_SEQ_CST);
+        for (uint32_t i = 0; i < 1u << table->bits; i++) {
+            struct entry *entry = &table->entries[i];
+            if (entry->distance && entry->function + entry->distance - code->region < code->region_size)
+                __atomic_store_n(&entry->distance, 0, __ATOMIC_SEQ_CST);
+        }
 }
 
 void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler)

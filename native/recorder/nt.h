@@ -44,6 +44,7 @@ enum { NT_DLL_LOADED = 1, NT_DLL_UNLOADED = 2 };
 typedef void NTAPI nt_dll_callback(ULONG reason, const nt_dll_notification *data, void *context);
 typedef NTSTATUS NTAPI nt_register_dll_notification(ULONG flags, nt_dll_callback *callback, void *context,
                                                     void **cookie);
+typedef NTSTATUS NTAPI nt_unregister_dll_notification(void *cookie);
 
 NTSTATUS NTAPI NtCreateSection(HANDLE *section, ACCESS_MASK access, OBJECT_ATTRIBUTES *attributes, LARGE_INTEGER *size,
                                ULONG protection, ULONG allocation, HANDLE file);
@@ -63,6 +64,7 @@ NTSTATUS NTAPI NtWriteFile(HANDLE file, HANDLE event, PIO_APC_ROUTINE apc, void 
 NTSTATUS NTAPI NtDelayExecution(BOOLEAN alertable, const LARGE_INTEGER *time);
 NTSTATUS NTAPI NtWaitForMultipleObjects(ULONG count, const HANDLE *handles, ULONG any, BOOLEAN alertable,
                                         const LARGE_INTEGER *time);
+NTSTATUS NTAPI NtYieldExecution(void);
 NTSTATUS NTAPI NtSetEvent(HANDLE event, LONG *previous);
 NTSTATUS NTAPI NtOpenThread(HANDLE *thread, ACCESS_MASK access, OBJECT_ATTRIBUTES *attributes, CLIENT_ID *id);
 NTSTATUS NTAPI NtCreateThreadEx(HANDLE *thread, ACCESS_MASK access, OBJECT_ATTRIBUTES *attributes, HANDLE process,

@@ -3,8 +3,10 @@
 #include <cpuid.h>
 
 struct session *ct_session;
-__declspec(dllexport) volatile uint32_t ct_active; /* for those who look from outside: a recording is under way */
-uint64_t ct_cursor_offset;
+struct ct_recorder ct_recorder = {.abi = CT_RECORDER_ABI};
+
+static struct session *sessions; /* by their `next` */
+static uint32_t sessions_lock;   /* held while sessions begin, end and are tidied up behind */
 
 /* For slow_path.S: what xsave is to keep (0: use fxsave) and how many bytes that takes. */
 uint32_t ct_xsave_mask;
@@ -12,8 +14,6 @@ uint32_t ct_xsave_size = 512;
 
 /* And stacks for threads whose own is nearly full. */
 void *ct_reserve_stacks;
-
-void ct_slow_path(void);
 
 static uint32_t scratch_offsets[3];
 
@@ -38,27 +38,60 @@ static void measure_xsave(void)
     ct_xsave_mask = mask;
 }
 
-/* Four TLS slots in the TEB itself, once per process. */
-static bool take_tls_slots(void)
+/* The gs offset of a fresh TLS slot in the TEB itself, which is zero in every thread; 0 if none is free. */
+static uint32_t take_tls_slot(void)
 {
-    enum { COUNT = 4, IN_TEB = 64, FIRST_OFFSET = 0x1480 };
-    DWORD slots[COUNT];
-    if (ct_cursor_offset)
-        return true;
-    for (uint32_t i = 0; i < COUNT; i++) {
-        slots[i] = TlsAlloc();
-        if (slots[i] < IN_TEB)
-            continue;
-        if (slots[i] != TLS_OUT_OF_INDEXES)
-            TlsFree(slots[i]);
-        while (i-- > 0)
-            TlsFree(slots[i]);
-        return false;
-    }
+    enum { IN_TEB = 64 };
+    DWORD index = TlsAlloc();
+    if (index < IN_TEB)
+        return CT_TLS_OFFSET + 8 * index;
+    if (index != TLS_OUT_OF_INDEXES)
+        TlsFree(index);
+    return 0;
+}
+
+static void free_tls_slot(uint32_t *offset)
+{
+    if (*offset)
+        TlsFree((*offset - CT_TLS_OFFSET) / 8);
+    *offset = 0;
+}
+
+static void free_scratch(void)
+{
     for (uint32_t i = 0; i < 3; i++)
-        scratch_offsets[i] = FIRST_OFFSET + 8 * slots[i + 1];
-    ct_cursor_offset = FIRST_OFFSET + 8 * slots[0];
+        free_tls_slot(&scratch_offsets[i]);
+}
+
+static bool take_scratch(void)
+{
+    for (uint32_t i = 0; i < 3; i++) {
+        if (!scratch_offsets[i] && !(scratch_offsets[i] = take_tls_slot()))
+            return false;
+    }
     return true;
+}
+
+/* The caller holds sessions_lock. */
+static void tidy(void)
+{
+    bool idle = true;
+    for (struct session *s = sessions; s; s = s->next) {
+        if (s->cursor && !ct_load32(&s->users) && !ct_has_code(s->cursor))
+            free_tls_slot(&s->cursor);
+        idle = idle && !s->cursor;
+    }
+    if (idle) {
+        free_scratch();
+        ct_unwatch_modules();
+    }
+}
+
+void ct_tidy(void)
+{
+    ct_lock(&sessions_lock);
+    tidy();
+    ct_unlock(&sessions_lock);
 }
 
 NTSTATUS ct_open_section(HANDLE file, HANDLE *section)
@@ -118,7 +151,7 @@ static NTSTATUS map_file(struct session *s)
 {
     HANDLE section;
     void *view;
-    NTSTATUS status = ct_open_section(s->file, &section);
+    NTSTATUS status = ct_open_section(ct_handle(s->given.file), &section);
     if (!NT_SUCCESS(status))
         return status;
     status = ct_map_part(section, 0, CT_BLOCK, &view);
@@ -144,38 +177,110 @@ static NTSTATUS map_file(struct session *s)
     return status;
 }
 
-static void *allocate_session(NTSTATUS *status)
+static void close_handles(const struct ct_start *request)
 {
-    void *memory = ct_allocate(sizeof(struct session));
-    if (memory && !ct_busy_block) {
-        ct_busy_block = ct_allocate(CT_BLOCK);
-        ct_idle_block = ct_allocate(CT_BLOCK);
-        ct_reserve_stacks = ct_allocate(CT_RESERVE_STACKS);
+    uint64_t handles[] = {request->file, request->host_process, request->load_request, request->load_answer};
+    for (uint32_t i = 0; i < sizeof handles / sizeof *handles; i++)
+        if (handles[i])
+            NtClose(ct_handle(handles[i]));
+}
+
+enum { CLOSING = 0x40000000 }; /* session.users while the file is being closed */
+
+/* A session that nobody uses; NULL if there is no memory for one. */
+static struct session *unused_session(void)
+{
+    struct session *s = sessions;
+    while (s && s->cursor)
+        s = s->next;
+    if (s) {
+        struct session *next = s->next;
+        memset(s, 0, sizeof *s);
+        s->next = next;
+    } else if ((s = ct_allocate(sizeof *s))) {
+        s->next = sessions;
+        sessions = s;
     }
-    if (memory && ct_busy_block && ct_idle_block && ct_reserve_stacks)
-        return memory;
-    *status = STATUS_NO_MEMORY;
+    return s;
+}
+
+static bool allocate_blocks(void)
+{
+    if (!ct_busy_block)
+        ct_busy_block = ct_allocate(CT_BLOCK);
+    if (!ct_idle_block)
+        ct_idle_block = ct_allocate(CT_BLOCK);
+    if (!ct_reserve_stacks)
+        ct_reserve_stacks = ct_allocate(CT_RESERVE_STACKS);
+    ct_recorder.nowhere = ct_idle_block ? ct_units_of(ct_idle_block) : 0;
+    return ct_busy_block && ct_idle_block && ct_reserve_stacks;
+}
+
+struct session *ct_acquire(void)
+{
+    struct session *s = __atomic_load_n(&ct_session, __ATOMIC_SEQ_CST);
+    if (!s)
+        return NULL;
+    uint32_t users;
+    do {
+        users = ct_load32(&s->users);
+        if (!users || users == CLOSING)
+            return NULL;
+    } while (!ct_swap32(&s->users, users, users + 1));
+    if (s == __atomic_load_n(&ct_session, __ATOMIC_SEQ_CST))
+        return s;
+    ct_release(s);
     return NULL;
+}
+
+static void close_session(struct session *s)
+{
+    for (uint32_t i = s->live_count; i < s->slots_used; i++) {
+        const struct slot *slot = s->slots + i;
+        if (slot->block && slot->is_private)
+            ct_free(slot->block);
+        else if (slot->block)
+            NtUnmapViewOfSection(NT_PROCESS, slot->block);
+    }
+    NtUnmapViewOfSection(NT_PROCESS, s->slots[0].block);
+    NtUnmapViewOfSection(NT_PROCESS, s->header);
+    ct_free(s->slots);
+    close_handles(&s->given);
+    __atomic_fetch_sub(&ct_recorder.open_files, 1, __ATOMIC_SEQ_CST);
+}
+
+void ct_release(struct session *s)
+{
+    uint32_t users;
+    do {
+        users = ct_load32(&s->users);
+        if (users == 1 && ct_swap32(&s->users, 1, CLOSING)) {
+            close_session(s);
+            ct_store32(&s->users, 0);
+            return;
+        }
+    } while (users == 1 || !ct_swap32(&s->users, users, users - 1));
+}
+
+static bool is_orphaned(const struct session *s)
+{
+    LARGE_INTEGER now = {0};
+    return s->given.host_process &&
+           NtWaitForSingleObject(ct_handle(s->given.host_process), FALSE, &now) == STATUS_WAIT_0;
 }
 
 static uint32_t start(struct ct_start *request)
 {
-    if (request->abi != CT_RECORDER_ABI)
-        return CT_RECORDER_BAD_ABI;
-    if (ct_session && !ct_load32(&ct_session->stopped))
+    if (ct_session)
         return CT_RECORDER_TWICE;
-    if (!take_tls_slots())
+    tidy();
+    struct session *s = unused_session();
+    if (!s || !allocate_blocks())
+        return CT_RECORDER_NO_MEMORY;
+    if (!take_scratch() || !(s->cursor = take_tls_slot()))
         return CT_RECORDER_NO_TLS;
-    NTSTATUS status = STATUS_SUCCESS;
-    struct session *s = allocate_session(&status);
-    if (s) {
-        s->file = (HANDLE)(uintptr_t)request->file;
-        s->host_process = (HANDLE)(uintptr_t)request->host_process;
-        s->load_request = (HANDLE)(uintptr_t)request->load_request;
-        s->load_answer = (HANDLE)(uintptr_t)request->load_answer;
-        s->flags = request->flags;
-        status = map_file(s);
-    }
+    s->given = *request;
+    NTSTATUS status = map_file(s);
     if (!NT_SUCCESS(status)) {
         request->system_error = (uint32_t)status;
         return CT_RECORDER_NO_MAPPING;
@@ -184,18 +289,21 @@ static uint32_t start(struct ct_start *request)
     s->header->process_id = GetCurrentProcessId();
     measure_xsave();
 
-    /* Copies may run for ever, and with them the slow path: the DLL stays. */
+    /* Copies may run for ever, and with them the slow path, and anybody may have asked for the C API: the DLL stays. */
     HMODULE self;
     GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
-                       (const wchar_t *)(uintptr_t)ct_slow_path, &self);
+                       (const wchar_t *)(uintptr_t)ct_slow_paths, &self);
+    s->users = 1;
+    __atomic_fetch_add(&ct_recorder.open_files, 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&ct_session, s, __ATOMIC_SEQ_CST);
-    ct_active = 1;
+    DWORD host = request->host_process ? GetProcessId(ct_handle(request->host_process)) : 0;
+    ct_store32(&ct_recorder.recording, host ? host : 1);
     ct_watch_modules();
     ct_start_service(s);
 
-    request->cursor = (uint32_t)ct_cursor_offset;
+    request->cursor = s->cursor;
     memcpy(request->scratch, scratch_offsets, sizeof request->scratch);
-    request->slow_path = (uint64_t)(uintptr_t)ct_slow_path;
+    request->slow_path = (uint64_t)(uintptr_t)ct_slow_paths + 2 * (s->cursor - CT_TLS_OFFSET);
     request->coarse_clock = (uint64_t)(uintptr_t)&ct_coarse_clock;
     return CT_RECORDER_OK;
 }
@@ -203,22 +311,56 @@ static uint32_t start(struct ct_start *request)
 __declspec(dllexport) uint32_t ct_start(struct ct_start *request)
 {
     request->system_error = 0;
+    if (request->abi != CT_RECORDER_ABI)
+        return request->status = CT_RECORDER_BAD_ABI;
+    ct_lock(&sessions_lock);
     request->status = start(request);
+    if (request->status != CT_RECORDER_OK) {
+        close_handles(request);
+        tidy();
+    }
+    ct_unlock(&sessions_lock);
     return request->status;
 }
 
-__declspec(dllexport) uint32_t ct_stop(void)
+__declspec(dllexport) uint32_t ct_is_orphaned(void)
 {
-    struct session *s = ct_session;
+    return ct_session && is_orphaned(ct_session);
+}
+
+static uint32_t stop(struct session *s)
+{
     if (!s)
         return CT_RECORDER_NOT_STARTED;
-    if (!ct_swap32(&s->stopped, 0, 1))
-        return CT_RECORDER_OK;
-    ct_active = 0;
+    if (!ct_leave_code(s))
+        return CT_RECORDER_BUSY;
+    ct_store32(&s->stopped, 1);
     ct_store32(&s->header->stop, 1);
     ct_close_all(s);
     s->header->tsc_end = ct_rdtsc();
     ct_swap32(&s->header->state, CT_STATE_RECORDING, CT_STATE_STOPPED);
+    __atomic_store_n(&ct_session, NULL, __ATOMIC_SEQ_CST);
+    ct_store32(&ct_recorder.recording, 0);
+    ct_wake_writer(s);
+    ct_release(s);
+    tidy();
+    return CT_RECORDER_OK;
+}
+
+__declspec(dllexport) uint32_t ct_stop(void)
+{
+    if (!ct_swap32(&sessions_lock, 0, 1))
+        return CT_RECORDER_BUSY;
+    uint32_t status = stop(ct_session);
+    ct_unlock(&sessions_lock);
+    return status;
+}
+
+__declspec(dllexport) uint32_t ct_await(void)
+{
+    ct_lock(&sessions_lock);
+    ct_unlock(&sessions_lock);
+    ct_await_code();
     return CT_RECORDER_OK;
 }
 
@@ -234,12 +376,9 @@ static void process_ends(struct session *s)
 BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 {
     (void)self;
-    struct session *s = ct_session;
-    if (s && !ct_load32(&s->stopped)) {
-        if (reason == DLL_THREAD_DETACH)
-            ct_thread_ends();
-        else if (reason == DLL_PROCESS_DETACH && reserved)
-            process_ends(s);
-    }
+    if (reason == DLL_THREAD_DETACH)
+        ct_thread_ends();
+    else if (reason == DLL_PROCESS_DETACH && reserved && ct_session)
+        process_ends(ct_session);
     return TRUE;
 }

@@ -19,6 +19,7 @@ static DWORD NTAPI writer(void *argument)
     static const LARGE_INTEGER retry = MILLISECONDS(20), pause = MILLISECONDS(100);
     struct session *s = argument;
     HANDLE id;
+    __atomic_fetch_add(&s->running, 1, __ATOMIC_SEQ_CST);
     __asm__ volatile("movq %%gs:0x48, %0" : "=r"(id));
     set_writer(s, id);
     while (ct_recording(s)) {
@@ -38,6 +39,8 @@ static DWORD NTAPI writer(void *argument)
     }
     set_writer(s, NULL);
     ct_drain(s);
+    ct_release(s);
+    ct_tidy();
     return 0;
 }
 
@@ -45,15 +48,18 @@ static DWORD NTAPI writer(void *argument)
 static DWORD NTAPI coarse_clock(void *argument)
 {
     struct session *s = argument;
+    __atomic_fetch_add(&s->running, 1, __ATOMIC_SEQ_CST);
     while (ct_recording(s)) {
         __atomic_store_n(&ct_coarse_clock, ct_rdtsc() << 24, __ATOMIC_SEQ_CST);
         for (int i = 0; i < 16; i++)
             __builtin_ia32_pause();
     }
+    ct_release(s);
     return 0;
 }
 
-/* The thread must not record: not what DLLs do at its start, nor at its end. So its cursor is set before it runs. */
+/* The thread must not record, and the program's DLLs need not hear of it. So it is no thread to the loader, and its
+ * cursor is set before it runs. */
 static bool start_thread(DWORD(NTAPI *entry)(void *), struct session *s)
 {
     enum { CREATE_STOPPED = 1, SKIP_THREAD_ATTACH = 2, STACK = 0x10000 };
@@ -63,13 +69,19 @@ static bool start_thread(DWORD(NTAPI *entry)(void *), struct session *s)
     if (!NT_SUCCESS(NtCreateThreadEx(&thread, THREAD_ALL_ACCESS, NULL, NT_PROCESS, (void *)(uintptr_t)entry, s,
                                      CREATE_STOPPED | SKIP_THREAD_ATTACH, 0, STACK, STACK, &wanted)))
         return false;
+    __atomic_fetch_add(&s->users, 1, __ATOMIC_SEQ_CST);
     uint64_t cursor = ct_units_of(ct_busy_block);
-    bool muted =
-        teb && NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, teb + ct_cursor_offset, &cursor, sizeof cursor, NULL));
-    if (muted)
+    bool muted = teb && NT_SUCCESS(NtWriteVirtualMemory(NT_PROCESS, teb + s->cursor, &cursor, sizeof cursor, NULL));
+    if (muted) {
+        /* Wine cannot stop a thread that is only being made, and somebody may want to as soon as we are back. */
+        uint32_t before = ct_load32(&s->running);
         NtResumeThread(thread, NULL);
-    else
+        for (int looks = 0; looks < 10000 && ct_load32(&s->running) == before; looks++)
+            NtYieldExecution();
+    } else {
         NtTerminateThread(thread, 0);
+        ct_release(s);
+    }
     NtClose(thread);
     return muted;
 }
@@ -93,8 +105,8 @@ void ct_wake_writer(struct session *s)
 bool ct_wait_for_room(struct session *s)
 {
     static const LARGE_INTEGER pause = MILLISECONDS(20);
-    if (s->host_process) {
-        NTSTATUS status = NtWaitForSingleObject(s->host_process, FALSE, (LARGE_INTEGER *)&pause);
+    if (s->given.host_process) {
+        NTSTATUS status = NtWaitForSingleObject(ct_handle(s->given.host_process), FALSE, (LARGE_INTEGER *)&pause);
         if (status == STATUS_WAIT_0 || status == STATUS_TIMEOUT)
             return status == STATUS_WAIT_0;
     }

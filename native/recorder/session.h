@@ -1,7 +1,7 @@
 /* The recorder's inner workings: one session per trace file, and the threads' blocks in it.
  *
  *   slow_path.S   from inline event code into ct_refill, nothing disturbed
- *   recorder.c    the exports for the host; process and thread ends
+ *   recorder.c    the exports for the host; sessions begin and end; process and thread ends
  *   blocks.c      giving blocks to threads, closing and passing them on
  *   append.c      writing closed blocks to the file; limits, full disks, the ring
  *   service.c     our own threads: the writer, the coarse clock
@@ -11,6 +11,9 @@
  * Recording must go on in any thread at any instruction, at loader lock, with other threads frozen or killed, so there
  * are no locks here: each slot has a state that changes by compare-and-swap, and whoever moved a slot to SLOT_BUSY
  * owns it. A thread that dies owning one costs one slot until it is swept.
+ *
+ * A session has users: its recording, its own threads, and each thread that is inside the DLL on its behalf. Whoever is
+ * the last to leave it, after the recording was stopped, unmaps and closes the trace file.
  */
 #ifndef CALLTRACE_SESSION_H
 #define CALLTRACE_SESSION_H
@@ -50,35 +53,34 @@ struct slot {
 };
 
 struct session {
+    struct session *next;          /* every session there ever was; they are used again, and never freed */
+    uint32_t users;                /* 0: the file is closed, and the session may be used again; atomic */
+    uint32_t cursor;               /* gs offset of each thread's cursor; 0: this session is over and done with */
     struct ct_file_header *header; /* the file's first block, mapped */
     struct slot *slots;            /* first those of the LIVE chunk, then more */
     uint32_t live_count;
-    uint32_t slot_count;  /* live_count + MORE_SLOTS */
-    uint32_t slots_used;  /* slots from here on are all SLOT_NEW; atomic */
-    uint32_t unit_size;   /* bytes */
-    uint64_t live_offset; /* in the file, of the first slot */
-    uint64_t live_end;    /* in the file, of the LIVE chunk */
-    HANDLE file;
-    HANDLE host_process; /* NULL if not given */
-    HANDLE load_request;
-    HANDLE load_answer;
-    uint32_t flags;       /* enum ct_start_flags */
-    uint32_t stopped;     /* by ct_stop; atomic */
-    uint32_t disk_full;   /* the last attempt to write failed for lack of room; atomic */
-    uint32_t probing;     /* one thread is trying whether it still is; atomic */
-    uint32_t sweeps;      /* atomic */
-    uint32_t openings;    /* number for the next SLOT_OPEN; atomic */
-    uint32_t leaving;     /* slots with their leaving mark set; atomic */
-    HANDLE writer_id;     /* thread id of the writer while it runs, else NULL; atomic */
-    uint32_t writer_idle; /* it sleeps, or is about to; atomic */
+    uint32_t slot_count;   /* live_count + MORE_SLOTS */
+    uint32_t slots_used;   /* slots from here on are all SLOT_NEW; atomic */
+    uint32_t unit_size;    /* bytes */
+    uint64_t live_offset;  /* in the file, of the first slot */
+    uint64_t live_end;     /* in the file, of the LIVE chunk */
+    struct ct_start given; /* by the host: flags, and handles that are ours */
+    uint32_t stopped;      /* by ct_stop; atomic */
+    uint32_t disk_full;    /* the last attempt to write failed for lack of room; atomic */
+    uint32_t probing;      /* one thread is trying whether it still is; atomic */
+    uint32_t sweeps;       /* atomic */
+    uint32_t openings;     /* number for the next SLOT_OPEN; atomic */
+    uint32_t leaving;      /* slots with their leaving mark set; atomic */
+    HANDLE writer_id;      /* thread id of the writer while it runs, else NULL; atomic */
+    uint32_t writer_idle;  /* it sleeps, or is about to; atomic */
+    uint32_t running;      /* how many threads of our own have begun; atomic */
 };
 
-/* The session being recorded, or the last one; NULL before the first. Sessions are never freed. */
+/* The session being recorded, NULL while there is none; read it by ct_acquire. */
 extern struct session *ct_session;
-/* gs offset of the thread's cursor. */
-extern uint64_t ct_cursor_offset;
+extern __declspec(dllexport) struct ct_recorder ct_recorder;
 /* Blocks nobody reads. busy: the cursor of a thread inside the recorder, and of its own threads for ever. idle: of a
- * thread with nothing to record into for now; looked at again now and then. */
+ * thread with nothing to record into, for now or because its copies' recording is over. */
 extern struct ct_events *ct_busy_block;
 extern struct ct_events *ct_idle_block;
 /* Time stamp counter << 24, when header.clock is CT_CLOCK_COARSE. */
@@ -91,16 +93,24 @@ void *memcpy(void *to, const void *from, size_t size);
 /* Zeroed memory from the system, or NULL. */
 void *ct_allocate(size_t size);
 
-static inline uint64_t ct_cursor(void)
+/* Gives it back, whole. */
+void ct_free(void *memory);
+
+/* Held for short, or while the host plans a module; never in the slow path. */
+void ct_lock(uint32_t *word);
+void ct_unlock(uint32_t *word);
+
+/* The calling thread's cursor, which is at this gs offset. */
+static inline uint64_t ct_cursor(uint64_t offset)
 {
     uint64_t value;
-    __asm__ volatile("movq %%gs:(%1), %0" : "=r"(value) : "r"(ct_cursor_offset) : "memory");
+    __asm__ volatile("movq %%gs:(%1), %0" : "=r"(value) : "r"(offset) : "memory");
     return value;
 }
 
-static inline void ct_set_cursor(uint64_t value)
+static inline void ct_set_cursor(uint64_t offset, uint64_t value)
 {
-    __asm__ volatile("movq %0, %%gs:(%1)" : : "r"(value), "r"(ct_cursor_offset) : "memory");
+    __asm__ volatile("movq %0, %%gs:(%1)" : : "r"(value), "r"(offset) : "memory");
 }
 
 static inline uint64_t ct_this_teb(void)
@@ -113,6 +123,11 @@ static inline uint64_t ct_this_teb(void)
 static inline uint64_t ct_rdtsc(void)
 {
     return __builtin_ia32_rdtsc();
+}
+
+static inline HANDLE ct_handle(uint64_t value)
+{
+    return (HANDLE)(uintptr_t)value;
 }
 
 /* Changes *place from one value to another if that is what it holds. */
@@ -160,21 +175,40 @@ static inline struct ct_events *ct_block_of(uint64_t cursor)
 
 static inline bool ct_recording(const struct session *s)
 {
-    return s && !ct_load32(&s->stopped) && !ct_load32(&s->header->stop);
+    return !ct_load32(&s->stopped) && !ct_load32(&s->header->stop);
 }
 
 /* The number of 64-bit values that follow a unit: those of its kind if it is a CT_EXT, else 0. `code` is the low 24
  * bits of the unit. */
 uint32_t ct_values_after(uint32_t code);
 
+/* recorder.c */
+
+/* The session being recorded, with the caller as one more user; NULL if there is none. */
+struct session *ct_acquire(void);
+
+/* One user less; the last closes the file. */
+void ct_release(struct session *s);
+
+/* Gives back what sessions that are over had of the process: TLS slots, the notification of module loads. Takes locks,
+ * so it is for calls of the host and for our own threads. */
+void ct_tidy(void);
+
+/* slow_path.S: where event code enters the recorder: 16 bytes of code for each TLS slot that may hold its cursor. */
+extern const char ct_slow_paths[];
+#define CT_TLS_OFFSET 0x1480u /* in the TEB, of the first of 64 slots of 8 bytes */
+
 /* blocks.c */
 
-/* The slow path: gives the calling thread room for at least one unit. */
-void ct_refill(void);
+/* The slow path, come through the entry that ends at `from`: gives the calling thread room for at least one unit. */
+void ct_refill(const char *from);
 
 /* Room for `size` bytes of units in one block of the calling thread: their address, or 0 if it is not recording. Its
  * cursor is not moved past them. */
-uint64_t ct_room(uint32_t size);
+uint64_t ct_room(struct session *s, uint32_t size);
+
+/* Moves the calling thread's cursor, which the end of recording may have taken elsewhere just before. */
+void ct_move_cursor(struct session *s, uint64_t cursor);
 
 /* Records one CT_EXT with its values; false if the thread is not recording. */
 bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second);
@@ -242,7 +276,7 @@ NTSTATUS ct_open_section(HANDLE file, HANDLE *section);
 
 /* service.c */
 
-/* Starts the writer, and the coarse clock if asked for; without them recording still works. */
+/* Starts the writer, and the coarse clock if asked for, as users; without them recording still works. */
 void ct_start_service(struct session *s);
 
 /* Tells the writer that a slot is full. */
@@ -264,7 +298,18 @@ void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler);
 
 /* modules.c */
 
-/* Registers for notification of module loads and unloads, once. */
+/* Registers for notification of module loads and unloads, if that was not done; undoes it. */
 void ct_watch_modules(void);
+void ct_unwatch_modules(void);
+
+/* Are copies left of the recording with this cursor? */
+bool ct_has_code(uint32_t cursor);
+
+/* No jump leads to any copy any more, and no thread waits for the host's answer. false: a thread is just changing the
+ * list of copies, and nothing was done. */
+bool ct_leave_code(struct session *s);
+
+/* Waits for that thread. */
+void ct_await_code(void);
 
 #endif

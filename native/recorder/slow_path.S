@@ -4,6 +4,7 @@
 # A thread that has nearly used up its stack must not overflow it here, where the target's own code would not have: it
 # gets a reserve stack for the time being, if one is free.
 #
+#   [rbp+16]  return address: which entry it came through
 #   [rbp+8]   flags
 #   [rbp+0]   rbp
 #   [rbp-16]  rax, rcx
@@ -28,8 +29,20 @@
     .set RESERVE_SIZE, 0x8000 # session.h: CT_RESERVE_STACKS
 
     .text
-    .globl ct_slow_path
-    .def ct_slow_path; .scl 2; .type 32; .endef
+# One entry for each TLS slot that may hold the cursor. An entry is a leaf to the unwinder: it leaves the stack alone.
+# What stays there below the caller's return address tells whoever looks at the stack whether that is still in use: the
+# address behind the call, or zero.
+    .globl ct_slow_paths
+    .p2align 4
+ct_slow_paths:
+    .rept 64
+    call ct_slow_path
+    mov qword ptr [rsp - 8], 0
+    ret
+    .p2align 4
+    .endr
+
+    .def ct_slow_path; .scl 3; .type 32; .endef
     .p2align 4
     .seh_proc ct_slow_path
 ct_slow_path:
@@ -98,6 +111,7 @@ ct_slow_path:
     xsave64 [rsp]
     sub rsp, 64
     mov [rsp + 32], rcx
+    mov rcx, [rbp + 16]
     call ct_refill
     mov eax, [rip + ct_xsave_mask]
     xor edx, edx
@@ -107,6 +121,7 @@ ct_slow_path:
 4:  fxsave64 [rsp]
     sub rsp, 64
     mov [rsp + 32], rcx
+    mov rcx, [rbp + 16]
     call ct_refill
     fxrstor64 [rsp + 64]
 

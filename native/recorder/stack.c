@@ -224,21 +224,20 @@ static bool walk_thread(struct session *s, struct walk *walk, const struct ct_ev
     return true;
 }
 
-enum calltrace_result calltrace_export_stack_trace(struct calltrace_frame *frames, uint32_t capacity, uint32_t *count)
+static enum calltrace_result export_stack_trace(struct session *s, struct calltrace_frame *frames, uint32_t capacity,
+                                                uint32_t *count)
 {
-    *count = 0;
-    struct session *s = ct_session;
-    uint64_t cursor = s ? ct_room(s->unit_size) : 0;
+    uint64_t cursor = ct_room(s, s->unit_size);
     if (!cursor)
         return CALLTRACE_NOT_RECORDING;
     const struct ct_events *own = ct_block_of(cursor);
     struct walk *walk = ct_allocate(sizeof *walk);
     if (!walk)
         return CALLTRACE_CUT;
-    ct_set_cursor(ct_units_of(ct_busy_block)); /* what is called here may be traced itself */
+    ct_set_cursor(s->cursor, ct_units_of(ct_busy_block)); /* what is called here may be traced itself */
     for (int attempts = 3; attempts > 0 && !walk_thread(s, walk, own, cursor); attempts--)
         walk->depth = walk->floor = 0;
-    ct_set_cursor(cursor);
+    ct_move_cursor(s, cursor);
 
     bool cut = walk->cut || walk->floor > 0;
     bool was_function = false; /* the frame further in is a function without a call site of its own */
@@ -258,8 +257,17 @@ enum calltrace_result calltrace_export_stack_trace(struct calltrace_frame *frame
         frames[(*count)++] = frame->shown;
         was_function = !frame->outward && !frame->shown.call_site;
     }
-    void *memory = walk;
-    SIZE_T all = 0;
-    NtFreeVirtualMemory(NT_PROCESS, &memory, &all, MEM_RELEASE);
+    ct_free(walk);
     return cut ? CALLTRACE_CUT : CALLTRACE_OK;
+}
+
+enum calltrace_result calltrace_export_stack_trace(struct calltrace_frame *frames, uint32_t capacity, uint32_t *count)
+{
+    *count = 0;
+    struct session *s = ct_acquire();
+    if (!s)
+        return CALLTRACE_NOT_RECORDING;
+    enum calltrace_result result = export_stack_trace(s, frames, capacity, count);
+    ct_release(s);
+    return result;
 }

@@ -1,4 +1,4 @@
-"""How fast a large trace is read, and with how much memory: times info, top and tree.
+"""How fast a large trace is read, and with how much memory: times what is said of all of it.
 
 Writes a trace of 100 million events for it, or of as many millions as the first argument says.
 
@@ -88,7 +88,7 @@ def measure(*words: str) -> None:
     assert process.returncode == 0
     seconds = time.perf_counter() - start
     megabytes = used.ru_maxrss / 1024
-    print(f"  {words[0]:<6}{seconds:7.2f} s{megabytes:8.0f} MiB{len(shown.splitlines()):8} lines", flush=True)
+    print(f"  {words[0]:<8}{seconds:7.2f} s{megabytes:8.0f} MiB{len(shown.splitlines()):8} lines", flush=True)
 
 
 def main() -> None:
@@ -101,6 +101,9 @@ def main() -> None:
             measure("info", str(path))
             measure("top", str(path))
             measure("tree", str(path), "--limit", "1000")
+            measure("stacks", str(path))
+            measure("callers", str(path), "function1", "--depth", "3")
+            measure("callees", str(path), "function1", "--depth", "3")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,37 @@
-"""A port without a process: a target made of plain Python objects, for tests on any machine."""
+"""A port without a process: a target made of plain Python objects, for tests on any machine.
+
+Its threads stand still, but for those that come to the few machine instructions it knows (`_execute`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from calltrace.errors import AccessRefused, EngineError, OutOfSpace, TargetLost
-from calltrace.ports import Capability, Protection, Registers, TargetModule
+from calltrace.ports import (
+    Capability,
+    DebugEvent,
+    DebugEventKind,
+    Protection,
+    Registers,
+    TargetModule,
+)
 
 GRANULARITY = 0x10000
 REACH = 1 << 31
 TOP = 0x7FFF_FFFF_0000
+TURNS = 1000  # instructions of each thread after which nothing is expected any more
+FLAGS = 0x202
+BREAKPOINT_CODE, ILLEGAL_CODE = 0x80000003, 0xC000001D
 
 
 @dataclass
 class _Range:
     base: int
     data: bytearray
+    writable: bool = True
 
 
 class FakePort:
@@ -27,23 +42,29 @@ class FakePort:
     def __init__(self) -> None:
         self.functions: dict[int, Callable[..., int]] = {}
         self.threads_at: dict[int, Registers] = {}
+        self.tebs: dict[int, int] = {}
         self.stopped = True
         self.ended = False
         self._modules: list[TargetModule] = []
         self._ranges: list[_Range] = []
+        self._breakpoints: set[int] = set()
+        self._told: int | None = None  # the thread of the event told last; none: it was stopped on the first
+        self._stack: dict[int, list[int]] = {}  # what threads pushed
+        self._end_told = False
 
     def map(self, module: TargetModule, data: bytes) -> None:
         self._modules.append(module)
-        self._ranges.append(_Range(module.base, bytearray(data.ljust(module.size, b"\0"))))
+        self._ranges.append(_Range(module.base, bytearray(data.ljust(module.size, b"\0")), writable=False))
 
     def supports(self, capability: Capability) -> bool:
-        return capability == Capability.STOP
+        return capability in (Capability.STOP, Capability.DEBUG)
 
     def stop(self) -> None:
         self._alive()
         self.stopped = True
 
     def detach(self) -> None:
+        self._breakpoints.clear()
         self.stopped = False
 
     def share_handle(self, handle: int) -> int:
@@ -71,10 +92,25 @@ class FakePort:
         return start
 
     def protect(self, address: int, size: int, protection: Protection) -> None:
-        self._find(address, size)
+        place, _ = self._find(address, size)
+        place.writable = protection == Protection.READ_WRITE  # of all of it: all that tests need
 
     def free(self, address: int) -> None:
         self._ranges.remove(self._find(address, 1)[0])
+
+    def writable(self) -> Iterator[tuple[int, int]]:
+        self._alive()
+        for place in sorted(self._ranges, key=lambda place: place.base):
+            if place.writable:
+                yield place.base, place.base + len(place.data)
+
+    def add_thread(self, thread: int, registers: Registers, stack: int, size: int) -> None:
+        """A thread whose stack is an allocated range."""
+        self.threads_at[thread] = registers
+        teb = self.tebs[thread] = self.allocate(0x2000)
+        self.write(teb + 8, struct.pack("<QQ", stack + size, stack))
+        self.write(teb + 0x30, struct.pack("<Q", teb))
+        self.write(teb + 0x1478, struct.pack("<Q", stack))
 
     def modules(self) -> list[TargetModule]:
         return list(self._modules)
@@ -89,17 +125,81 @@ class FakePort:
             raise AccessRefused(f"there is no thread {thread}")
         return self.threads_at[thread]
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        self.threads_at[thread] = Registers(rip, self.registers(thread).rsp)
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        self.registers(thread)
+        self.threads_at[thread] = registers
+
+    def teb(self, thread: int) -> int:
+        self.registers(thread)
+        return self.tebs[thread]
 
     def call(self, function: int, *arguments: int) -> int:
         self._need_stop()
+        if self._breakpoints:
+            raise EngineError("nothing can be called while breakpoints are set")
         if function not in self.functions:
             raise EngineError(f"{function:#x} raised exception 0xc0000005")
         code = self.read(function, 6)
         if code[0] == 0xB8 and code[5] == 0xC3:  # mov eax, immediate ; ret: all the machine code we know
             return int.from_bytes(code[1:5], "little")
         return self.functions[function](*arguments)
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        self._need_stop()
+        self._breakpoints |= set(addresses)
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        self._need_stop()
+        self._breakpoints -= set(addresses)
+
+    def go(self, step: bool = False) -> DebugEvent:
+        if self.ended and not self._end_told:
+            self._end_told = True
+            return DebugEvent(DebugEventKind.PROCESS_EXIT, 0, code=3)
+        self._need_stop()
+        if self._told is None:
+            self._told = next(iter(self.threads_at))
+        passing = {self._told}
+        for _ in range(TURNS):
+            for thread in self.threads_at:
+                event = self._turn(thread, thread in passing, step and thread == self._told)
+                passing.discard(thread)
+                if event:
+                    self._told = thread
+                    return event
+        raise AssertionError("nothing happens in the target any more")
+
+    def _turn(self, thread: int, passing: bool, step: bool) -> DebugEvent | None:
+        """One instruction of one thread, unless it stops before that."""
+        rip = self.threads_at[thread].rip
+        if rip in self._breakpoints and not passing:
+            return DebugEvent(DebugEventKind.BREAKPOINT, thread, rip)
+        code = self._execute(thread)
+        if code:
+            return DebugEvent(DebugEventKind.EXCEPTION, thread, rip, code)
+        return DebugEvent(DebugEventKind.STEP, thread, self.threads_at[thread].rip) if step else None
+
+    def _execute(self, thread: int) -> int:
+        """Execute what the thread stands at, if we know it; the code of the exception it raises, or 0."""
+        registers, stack = self.threads_at[thread], self._stack.setdefault(thread, [])
+        code, rip, rax = self.read(registers.rip, 3), registers.rip, registers.rax
+        if code[0] == 0x90:  # nop
+            rip += 1
+        elif code == b"\x48\xff\xc0":  # inc rax
+            rip, rax = rip + 3, rax + 1
+        elif code[0] == 0xEB:  # jmp rel8
+            rip += 2 + int.from_bytes(code[1:2], "little", signed=True)
+        elif code[0] == 0x9C:  # pushfq
+            stack.append(FLAGS)
+            rip += 1
+        elif code[0] == 0x58:  # pop rax
+            rip, rax = rip + 1, stack.pop()
+        elif code[0] == 0xCC:  # int3
+            return BREAKPOINT_CODE
+        elif code[:2] == b"\x0f\x0b":  # ud2
+            return ILLEGAL_CODE
+        self.threads_at[thread] = replace(registers, rip=rip, rax=rax)
+        return 0
 
     def _find(self, address: int, size: int) -> tuple[_Range, int]:
         self._alive()

@@ -7,11 +7,13 @@ debugger or in Windows Python.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, OutOfSpace, TargetLost
-from calltrace.ports import Capability, Port, Protection
+from calltrace.ports import Capability, DebugEvent, DebugEventKind, Port, Protection, Registers
 
 PAGE = 0x1000
 GIGABYTE = 1 << 30
@@ -176,11 +178,35 @@ def a_thread_can_be_moved(subject: Subject) -> None:
     port = subject.port
     thread = port.call(subject.thread_id_function)
     before = port.registers(thread)
-    port.set_rip(thread, subject.process_id_function)
-    assert port.registers(thread).rip == subject.process_id_function
-    assert port.registers(thread).rsp == before.rsp
-    port.set_rip(thread, before.rip)
+    elsewhere = dataclasses.replace(before, rip=subject.process_id_function, rcx=0x123456789ABCDEF0, r15=15)
+    port.set_registers(thread, elsewhere)
+    assert port.registers(thread) == elsewhere
+    port.set_registers(thread, before)
     assert port.registers(thread) == before
+
+
+@check
+def every_thread_stands_on_the_stack_that_its_teb_names(subject: Subject) -> None:
+    port = subject.port
+    for thread in port.threads():
+        teb = port.teb(thread)
+        base, limit = struct.unpack("<QQ", port.read(teb + 8, 16))
+        assert limit <= port.registers(thread).rsp < base, thread
+        assert struct.unpack("<Q", port.read(teb + 0x30, 8)) == (teb,)
+        assert any(start <= base - 1 < end for start, end in port.writable()), thread
+
+
+@check
+def writable_memory_is_what_can_be_written(subject: Subject) -> None:
+    port = subject.port
+    address = port.allocate(3 * PAGE)
+    assert any(start <= address and address + 3 * PAGE <= end for start, end in port.writable())
+    port.protect(address, 3 * PAGE, Protection.EXECUTE_READ)
+    assert not any(start < address + 3 * PAGE and address < end for start, end in port.writable())
+    ranges = list(port.writable())
+    assert ranges == sorted(ranges)
+    code = port.modules()[0].base
+    assert not any(start <= code < end for start, end in ranges)
 
 
 @check
@@ -189,7 +215,9 @@ def a_thread_that_does_not_exist_is_refused(subject: Subject) -> None:
     with raises(AccessRefused, str(unknown)):
         subject.port.registers(unknown)
     with raises(AccessRefused, str(unknown)):
-        subject.port.set_rip(unknown, 0)
+        subject.port.set_registers(unknown, Registers(0, 0))
+    with raises(AccessRefused, str(unknown)):
+        subject.port.teb(unknown)
 
 
 @check
@@ -232,6 +260,213 @@ def a_running_target_can_be_read_and_written(subject: Subject) -> None:
     port.write(address, b"written")
     port.protect(address, PAGE, Protection.READ)
     assert port.read(address, 7) == b"written"
+
+
+# A debugger. A thread is made to run instructions of ours:
+#
+#   00  nop
+#   01  inc rax
+#   04  jmp 00
+LOOP, INCREMENT, JUMP = bytes.fromhex("90 48 ff c0 eb fa"), 1, 4
+
+
+def debugged(subject: Subject, code: bytes) -> tuple[int, int]:
+    """A thread that stands at the start of `code`, and the VA of that."""
+    port = subject.port
+    thread = port.call(subject.thread_id_function)
+    address = port.allocate(PAGE)
+    port.write(address, code)
+    port.protect(address, PAGE, Protection.EXECUTE_READ)
+    port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=address))
+    return thread, address
+
+
+def told(port: Port, thread: int, step: bool = False) -> DebugEvent:
+    """The next event of `thread`: others may start and end as they like."""
+    while True:
+        event = port.go(step)
+        if event.thread == thread or event.kind is DebugEventKind.PROCESS_EXIT:
+            return event
+        step = False
+
+
+def debug_check(function: Check) -> Check:
+    """A check of hosts that can debug."""
+
+    def checked(subject: Subject) -> None:
+        if subject.port.supports(Capability.DEBUG):
+            function(subject)
+
+    CHECKS[function.__name__] = checked
+    return function
+
+
+@debug_check
+def a_step_executes_one_instruction(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, LOOP)
+    for _ in range(3):
+        for place in (INCREMENT, JUMP, 0):
+            event = told(port, thread, step=True)
+            assert event == DebugEvent(DebugEventKind.STEP, thread, address + place), event
+            assert port.registers(thread).rip == address + place
+
+
+@debug_check
+def a_thread_stops_in_front_of_a_breakpoint_each_time_it_comes_there(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, LOOP)
+    rax = port.registers(thread).rax
+    port.set_breakpoints([address + JUMP])
+    for turn in range(1, 6):
+        event = told(port, thread)
+        assert event == DebugEvent(DebugEventKind.BREAKPOINT, thread, address + JUMP), event
+        registers = port.registers(thread)
+        assert (registers.rip, registers.rax) == (address + JUMP, rax + turn)
+
+
+@debug_check
+def a_breakpoint_where_a_thread_stands_does_not_hold_it(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, LOOP)
+    rax = port.registers(thread).rax
+    port.set_breakpoints([address])
+    assert told(port, thread) == DebugEvent(DebugEventKind.BREAKPOINT, thread, address)
+    assert port.registers(thread).rax == rax + 1  # once round
+
+
+@debug_check
+def a_breakpoint_reached_by_a_step_is_told_of_once(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, LOOP)
+    port.set_breakpoints([address, address + INCREMENT, address + JUMP])
+    for step in (True, True, False, True, False, False, True):
+        kind = DebugEventKind.STEP if step else DebugEventKind.BREAKPOINT
+        places = {0: INCREMENT, INCREMENT: JUMP, JUMP: 0}
+        expected = address + places[port.registers(thread).rip - address]
+        event = told(port, thread, step)
+        assert event == DebugEvent(kind, thread, expected), event
+
+
+@debug_check
+def a_breakpoint_that_was_cleared_holds_nobody(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, LOOP)
+    port.set_breakpoints([address + INCREMENT, address + JUMP])
+    assert told(port, thread).address == address + INCREMENT
+    port.clear_breakpoints([address + INCREMENT, address + 2])
+    for _ in range(3):
+        assert told(port, thread).address == address + JUMP
+
+
+@debug_check
+def breakpoints_are_seen_neither_by_reading_nor_by_writing(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, LOOP)
+    port.set_breakpoints([address, address + JUMP])
+    assert port.read(address, len(LOOP)) == LOOP
+    assert port.read(address + JUMP, 1) == LOOP[JUMP : JUMP + 1]
+    # 00 nop; nop; nop; nop; jmp 00
+    changed = bytes.fromhex("90 90 90 90 eb fa")
+    port.write(address, changed)
+    assert port.read(address, len(changed)) == changed
+    rax = port.registers(thread).rax
+    for place in (JUMP, 0, JUMP):
+        assert told(port, thread).address == address + place
+    assert port.registers(thread).rax == rax
+    port.clear_breakpoints([address, address + JUMP])
+    assert port.read(address, len(changed)) == changed
+
+
+@debug_check
+def an_exception_is_told_of_before_the_program_s_handlers_see_it(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, bytes.fromhex("90 0f 0b"))  # nop; ud2
+    assert told(port, thread, step=True).kind is DebugEventKind.STEP
+    event = told(port, thread)
+    assert event == DebugEvent(DebugEventKind.EXCEPTION, thread, address + 1, 0xC000001D), event
+
+
+@debug_check
+def an_exception_of_the_stepped_instruction_is_told_of_instead(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, bytes.fromhex("0f 0b"))  # ud2
+    port.set_breakpoints([address])
+    event = told(port, thread, step=True)
+    assert event == DebugEvent(DebugEventKind.EXCEPTION, thread, address, 0xC000001D), event
+
+
+@debug_check
+def the_program_s_own_int3_is_an_exception(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, bytes.fromhex("90 cc"))  # nop; int3
+    port.set_breakpoints([address + 1])
+    assert told(port, thread) == DebugEvent(DebugEventKind.BREAKPOINT, thread, address + 1)
+    event = told(port, thread)
+    assert event == DebugEvent(DebugEventKind.EXCEPTION, thread, address + 1, 0x80000003), event
+
+
+@debug_check
+def flags_saved_by_a_stepped_instruction_do_not_tell_of_the_step(subject: Subject) -> None:
+    port = subject.port
+    # 00 pushfq; 01 pop rax; 02 jmp 00
+    thread, address = debugged(subject, bytes.fromhex("9c 58 eb fc"))
+    for breakpoint_at in ([], [address]):
+        port.set_breakpoints(breakpoint_at)
+        for _ in range(4):
+            assert told(port, thread, step=True).thread == thread
+            if port.registers(thread).rip == address + 2:
+                assert port.registers(thread).rax & 0x302 == 0x202
+
+
+@debug_check
+def nothing_is_called_while_breakpoints_are_set(subject: Subject) -> None:
+    port = subject.port
+    _, address = debugged(subject, LOOP)
+    port.set_breakpoints([address])
+    with raises(EngineError, "breakpoints"):
+        port.call(subject.process_id_function)
+    port.clear_breakpoints([address])
+    assert port.call(subject.process_id_function) == port.process_id
+
+
+@debug_check
+def a_running_target_is_no_debugger_s(subject: Subject) -> None:
+    port = subject.port
+    if not port.supports(Capability.STOP):
+        return
+    address = subject.muldiv_function
+    port.detach()
+    for use in (port.go, lambda: port.set_breakpoints([address]), lambda: port.clear_breakpoints([address])):
+        with raises(EngineError, "not stopped"):
+            use()
+
+
+@debug_check
+def breakpoints_are_gone_when_the_target_is_let_go(subject: Subject) -> None:
+    port = subject.port
+    if not port.supports(Capability.STOP):
+        return
+    before = port.read(subject.muldiv_function, 16)
+    port.set_breakpoints([subject.muldiv_function, subject.process_id_function])
+    port.detach()
+    port.stop()
+    assert port.read(subject.muldiv_function, 16) == before
+    assert port.call(subject.muldiv_function, 6, 7, 3) == 14
+    assert port.call(subject.process_id_function) == port.process_id
+
+
+@debug_check
+def the_end_of_a_target_is_told_of_once(subject: Subject) -> None:
+    port = subject.port
+    debugged(subject, LOOP)
+    subject.end()
+    event = port.go()
+    while event.kind is DebugEventKind.THREAD_EXIT:
+        event = port.go()
+    assert (event.kind, event.code) == (DebugEventKind.PROCESS_EXIT, 3), event
+    with raises(TargetLost, str(port.process_id)):
+        port.go()
 
 
 @check

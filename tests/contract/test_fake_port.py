@@ -17,7 +17,9 @@ def subject() -> Subject:
     library = TargetModule(BASE + 0x10000, 0x3000, r"C:\folder\library.dll")
     for module in (program, library):
         port.map(module, b"MZ")
-    port.threads_at = {8: Registers(BASE + 0x1000, 0x20000), 12: Registers(BASE + 0x2000, 0x40000)}
+    for thread in (8, 12):
+        stack = port.allocate(0x4000)
+        port.add_thread(thread, Registers(BASE + 0x100 * thread, stack + 0x3000), stack, 0x4000)
     port.functions = {
         BASE + 0x1100: lambda: port.process_id,
         BASE + 0x1200: lambda: 8,

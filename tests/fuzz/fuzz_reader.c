@@ -142,7 +142,7 @@ static void read_tree(struct ct_reader *reader, const struct ct_index *index, co
 
 static void read_summary(struct ct_reader *reader)
 {
-    struct ct_summary *summary = ct_reader_summary_open(reader);
+    struct ct_summary *summary = ct_reader_summary_open(reader, 0, UINT32_MAX);
     CHECK(summary);
     uint32_t pull = CT_PULL_MORE;
     while (pull == CT_PULL_MORE)
@@ -167,13 +167,68 @@ static void read_summary(struct ct_reader *reader)
     ct_reader_summary_close(summary);
 }
 
+static void read_stacks(struct ct_reader *reader, const struct ct_index *index)
+{
+    struct ct_stacks *stacks = ct_reader_stacks_open(reader, 0, UINT32_MAX);
+    CHECK(stacks);
+    uint32_t pull = CT_PULL_MORE, threads = 0;
+    struct ct_stack stack;
+    while (pull == CT_PULL_MORE) {
+        if (!ct_reader_stacks_next(stacks, &stack, &pull))
+            continue;
+        CHECK(stack.thread == threads++);
+        struct ct_stack_frame *frames = malloc(stack.depth * sizeof *frames + 1);
+        CHECK(frames);
+        ct_reader_stacks_frames(stacks, &stack, frames);
+        for (uint32_t at = 0; at < stack.depth; at++)
+            CHECK(frames[at].kind < CT_NODE_KINDS && (!at || frames[at].begin <= frames[at - 1].begin));
+        free(frames);
+    }
+    CHECK(pull == CT_PULL_END && threads == index->threads);
+    ct_reader_stacks_close(stacks);
+}
+
+static void read_edges(struct ct_reader *reader, const uint8_t *options)
+{
+    uint8_t bits[4];
+    memset(bits, options[1], sizeof bits);
+    struct ct_edge_options chosen = {
+        .thread_count = UINT32_MAX,
+        .depth = options[0] & 7,
+        .callees = options[0] >> 3 & 1,
+        .functions = bits,
+        .sites = bits,
+        .through = bits,
+        .function_bits = 8 * sizeof bits,
+        .site_bits = 8 * sizeof bits,
+        .through_bits = options[0] >> 4,
+    };
+    struct ct_edges *edges = ct_reader_edges_open(reader, &chosen);
+    CHECK(edges);
+    uint32_t pull = CT_PULL_MORE, count;
+    while (pull == CT_PULL_MORE)
+        pull = ct_reader_edges_run(edges);
+    CHECK(pull == CT_PULL_END);
+    const struct ct_edge *edge = ct_reader_edges_of(edges, &count);
+    for (uint32_t at = 0; at < count; at++)
+        CHECK((edge[at].parent < at || edge[at].parent == CT_NONE) && edge[at].kind <= CT_NODE_NOBODY);
+    ct_reader_edges_close(edges);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input;
     if (!unpack(data, size, &input))
         return 0;
     uint32_t status;
-    struct ct_reader *reader = ct_reader_open(input.file, input.size, &status);
+    struct ct_file_header header;
+    struct ct_snapshot *snapshot = NULL;
+    if (input.size >= sizeof header) {
+        memcpy(&header, input.file, sizeof header);
+        if (header.state == CT_STATE_RECORDING)
+            CHECK(snapshot = ct_reader_snapshot(input.file, input.size));
+    }
+    struct ct_reader *reader = ct_reader_open(input.file, input.size, snapshot, &status);
     CHECK(reader ? status == CT_READER_OK : status != CT_READER_OK && status != CT_READER_NO_MEMORY);
     if (reader) {
         struct ct_index index;
@@ -181,7 +236,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_steps(reader, &index);
         read_tree(reader, &index, input.options);
         read_summary(reader);
+        read_stacks(reader, &index);
+        read_edges(reader, input.options);
         ct_reader_close(reader);
+    } else if (snapshot) {
+        ct_reader_snapshot_close(snapshot);
     }
     free(input.file);
     return 0;

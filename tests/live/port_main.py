@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from calltrace.errors import CalltraceError
-from calltrace.ports import Protection
+from calltrace.plan import ModulePlan, read_image
+from calltrace.ports import DebugEventKind, Protection
 from calltrace.preflight import ProcessFacts
 from calltrace.recorder import load_library
 from calltrace.win32 import api, launch, process
@@ -153,6 +154,33 @@ def attach_twice(program: str) -> Any:
     finally:
         first.terminate()
     return None
+
+
+def debug_events(program: str, plugin: str) -> Any:
+    """What a debugger is told of a program that loads a DLL on a second thread, uses it, and unloads it."""
+    port = launch.create(launch.find_program(program), f'program "{plugin}" 2')
+    told, loaded = [], {}
+    while not told or told[-1][0] != "PROCESS_EXIT":
+        event = port.go()
+        names = {module.base: module.name for module in port.modules()} if event.address else {}
+        loaded.update(names)
+        told.append([event.kind.name, event.thread, loaded.get(event.address, ""), event.code])
+    return told
+
+
+def shared_breakpoint(program: str) -> Any:
+    """A breakpoint on a function that four threads run: met often, then taken away with the debugger."""
+    child = _start(program)
+    port = launch.attach(child.pid)
+    [module, *_] = port.modules()
+    planned = ModulePlan(read_image(port.read, module))
+    [rva] = [rva for rva, name in planned.image.names.items() if name == "fibonacci"]
+    port.set_breakpoints([module.base + rva])
+    met = [port.go(step=number % 3 == 0) for number in range(600)]
+    port.close()
+    output, _ = child.communicate(timeout=30)
+    threads = {event.thread for event in met if event.kind is DebugEventKind.BREAKPOINT}
+    return {"threads": len(threads), "output": output.decode(), "exit_code": child.returncode}
 
 
 def _start(program: str, *arguments: str) -> Any:

@@ -17,7 +17,7 @@ from rig.tracing import Job
 THREADS = 4
 OWN_FUNCTIONS = ("turns", "turn", "middle", "thrower", "descend", "note", "recover", "release")
 
-Frame = tuple[int, str, bool]  # depth, function, unwound by an exception
+Frame = tuple[int, str, bool]  # depth, function, unwound
 
 
 def expected_turn(n: int) -> Iterator[Frame]:
@@ -50,7 +50,7 @@ def recorded_frames(trace: TraceFile) -> Iterator[Frame]:
         if line.type == LineType.FRAME:
             if line.id not in names:
                 names[line.id] = trace.node_name(line.kind, line.id).partition("!")[2]
-            frame = line.depth, names[line.id], line.cause == Cause.EXCEPTION
+            frame = line.depth, names[line.id], line.cause == Cause.UNWOUND
             yield from itertools.repeat(frame, line.calls)
 
 
@@ -63,7 +63,7 @@ def test_100000_exceptions_leave_the_program_as_it_was(tmp_path: Path, events: s
     report = tracing.info(trace)
     assert report["gaps"]["count"] == 0
     assert report["frames"]["orphans"] == 0
-    assert report["frames"]["unclosed"].keys() <= {"exception", "process_end", "thread_exit"}
+    assert report["frames"]["unclosed"].keys() <= {"unwound", "process_end", "thread_exit"}
 
 
 def test_the_tree_shows_each_of_1000000_exceptions_where_it_was_thrown_and_caught(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_the_json_has_the_keys_that_its_description_names() -> None:
 
 
 def test_refused_functions_are_listed_on_request() -> None:
-    program = corpus.program("clang-format")
+    program = targets.build("own_code")
     short, full = tracing.calltrace("plan", program), tracing.calltrace("plan", program, "--refused")
     lines = set(full.stdout.decode().splitlines()) - set(short.stdout.decode().splitlines())
     listed = [line.split() for line in lines if line.strip().startswith("0x14")]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from calltrace.calltree import Summary, summarize
-from calltrace.errors import UsageError
+from calltrace.errors import NotTraceable, UsageError
 from calltrace.model import Cause, State
 from calltrace.tracefile import TraceFile
 from rig import targets, windows
@@ -150,16 +150,16 @@ def test_a_running_program_is_recorded_for_a_while_and_left_as_it_was(file: Path
     assert running.end() == IN_ORDER
 
 
-def test_a_trace_that_a_running_program_still_holds_is_not_overwritten(file: Path, running: Running) -> None:
+def test_a_trace_is_free_when_its_recording_has_ended(file: Path, running: Running) -> None:
     trace = {"output": windows.path(file)}
-    assert session("attach", trace, process_id=running.process_id, seconds=0.1).returncode == 0
-    with TraceFile(file) as made:
-        before = summarize(made)
-    done = session("attach", trace, process_id=running.process_id, seconds=0.1)
-    assert done.returncode == 77
-    assert b"a program that was recorded into it is still running" in done.stderr
-    with TraceFile(file) as made:
-        assert summarize(made) == before
+    for _ in range(2):
+        assert session("attach", trace, process_id=running.process_id, seconds=0.1).returncode == 0
+        with TraceFile(file) as made:
+            assert calls(summarize(made))["fibonacci"] > 1000
+    moved = windows.run(
+        ["cmd", "/c", f"move {windows.path(file)} {windows.path(file.with_suffix('.moved'))}"]
+    )
+    assert moved.returncode == 0, moved.stdout
     assert running.end() == IN_ORDER
 
 
@@ -191,6 +191,23 @@ def attached(running: Running, file: Path, **trace: Any) -> subprocess.Popen[byt
     while b"Ctrl+C ends the recording" not in process.stderr.readline():
         assert process.poll() is None
     return process
+
+
+def test_a_trace_that_is_being_recorded_is_not_overwritten(file: Path, running: Running) -> None:
+    process = attached(running, file)
+    done = run("exit_code", output=windows.path(file))
+    assert done.returncode == 77
+    assert b"a program is being recorded into it" in done.stderr
+    other = {"output": windows.path(file.with_suffix(".other"))}
+    done = session("attach", other, process_id=running.process_id, seconds=0.1)
+    assert done.returncode == NotTraceable.exit_code
+    assert b"is being recorded already" in done.stderr
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    with TraceFile(file) as made:
+        assert made.state == State.STOPPED
+        assert calls(summarize(made))["fibonacci"] > 1000
+    assert running.end() == IN_ORDER
 
 
 def test_a_program_that_loads_modules_all_the_while_can_be_left(file: Path) -> None:

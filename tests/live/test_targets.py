@@ -38,11 +38,11 @@ EVENTS, CLOCKS = ("functions", "outward", "all"), ("none", "tsc", "coarse")
 SECONDS = 60  # for one run
 
 # How frames may end in a run that nobody cut short.
-ORDERLY = {Cause.EXCEPTION, Cause.THREAD_EXIT, Cause.PROCESS_END}
+ORDERLY = {Cause.UNWOUND, Cause.THREAD_EXIT, Cause.PROCESS_END}
 
 
 HOOKS = ("hook_", "__cyg_profile_func_")  # what the names in hooks.h begin with
-ENDS_WITH_HOOK = {"", Cause.EXCEPTION.text}
+ENDS_WITH_HOOK = {"", Cause.UNWOUND.text}
 
 
 def is_hooked(name: str) -> bool:

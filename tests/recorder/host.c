@@ -21,6 +21,8 @@ static char **arguments;
 
 static uint32_t (*ct_start_)(struct ct_start *);
 static uint32_t (*ct_stop_)(void);
+static uint32_t (*ct_is_orphaned_)(void);
+static const struct ct_recorder *recorder;
 static uint32_t (*ct_add_code_)(const struct ct_code *);
 static uint32_t (*ct_remove_code_)(const struct ct_code *);
 #define API(name) static calltrace_##name##_t *name
@@ -332,33 +334,79 @@ static void scenario_block(void)
     CHECK(header->blocked == 0);
 }
 
+static struct ct_code load_code;
+
+/* Two entries above the module, for what would be the copies of its functions. */
+static void place_code(uint64_t base)
+{
+    uint8_t *memory = NULL;
+    for (uint32_t distance = 0x1000000; !memory && distance < 0x70000000; distance += 0x100000)
+        memory = VirtualAlloc((void *)(uintptr_t)(base + distance), 0x10000, MEM_COMMIT | MEM_RESERVE,
+                              PAGE_EXECUTE_READWRITE);
+    CHECK(memory != NULL);
+    uint32_t rva = (uint32_t)((uint64_t)(uintptr_t)memory - base);
+    *(uint32_t *)memory = 1; /* UNWIND_INFO version 1 without codes */
+    RUNTIME_FUNCTION *table = (void *)(memory + 0x100);
+    table[0] = (RUNTIME_FUNCTION){.BeginAddress = rva + 0x1000, .EndAddress = rva + 0x2000, .UnwindData = rva};
+    table[1] = (RUNTIME_FUNCTION){.BeginAddress = rva + 0x2000, .EndAddress = rva + 0x3000, .UnwindData = rva};
+    load_code = (struct ct_code){.base = base, .region = base + rva, .table = rva + 0x100, .table_count = 2};
+}
+
+/* What a host does with a suspended thread before ct_stop: if it is in the middle of an event, that goes nowhere. */
+static void leave_block(HANDLE thread)
+{
+    CONTEXT context = {.ContextFlags = CONTEXT_CONTROL | CONTEXT_INTEGER};
+    struct {
+        NTSTATUS status;
+        char *teb;
+        uint64_t rest[4];
+    } basic;
+    CHECK(GetThreadContext(thread, &context)); /* it is really suspended when this returns */
+    CHECK(NtQueryInformationThread(thread, (THREADINFOCLASS)0, &basic, sizeof basic, NULL) == 0);
+    uint64_t unit = *(uint64_t *)(basic.teb + request.cursor);
+    if (unit && context.Rcx - unit <= 8) {
+        context.Rcx = recorder->nowhere;
+        CHECK(SetThreadContext(thread, &context));
+    }
+}
+
 /* Threads record, are stopped, go on, record again into a second file, and are stopped again. */
 static void scenario_stop(const char *path)
 {
     char second[MAX_PATH];
+    place_code((uint64_t)(uintptr_t)GetModuleHandleA(NULL));
     start_threads();
     for (int round = 0; round < 2; round++) {
         Sleep(100);
         for (uint64_t i = 0; i < option("threads", 1); i++)
             CHECK(SuspendThread(threads[i]) != (DWORD)-1);
-        CONTEXT context = {.ContextFlags = CONTEXT_CONTROL};
+        if (round == 0) {
+            struct ct_start other = {.abi = CT_RECORDER_ABI};
+            CHECK(ct_start_(&other) == CT_RECORDER_TWICE && ct_is_orphaned_() == 0);
+        }
         for (uint64_t i = 0; i < option("threads", 1); i++)
-            CHECK(GetThreadContext(threads[i], &context)); /* it is really suspended when this returns */
-        if (round == 0)
-            CHECK(ct_start_(&request) == CT_RECORDER_TWICE);
-        CHECK(ct_stop_() == CT_RECORDER_OK);
+            leave_block(threads[i]);
+        CHECK(ct_add_code_(&load_code) == CT_RECORDER_OK); /* threads are still in it, so its cursor stays */
+        CHECK(ct_stop_() == CT_RECORDER_OK && ct_stop_() == CT_RECORDER_NOT_STARTED);
         CHECK(header->state == CT_STATE_STOPPED && header->stop == 1);
         for (uint64_t i = 0; i < option("threads", 1); i++)
             printf("stopped_%d_%d=%llu\n", round, (int)i, (unsigned long long)counts[i]);
         for (uint64_t i = 0; i < option("threads", 1); i++)
             CHECK(ResumeThread(threads[i]) != (DWORD)-1);
         uint64_t before = counts[0];
+        for (int waited = 0; recorder->open_files; waited++) {
+            CHECK(waited < 5000); /* the file is closed without any call of ours */
+            Sleep(1);
+        }
         Sleep(50);
         CHECK(counts[0] > before);
         CHECK(mark(1) == CALLTRACE_NOT_RECORDING);
         if (round == 0) {
+            uint32_t cursor = request.cursor;
             snprintf(second, sizeof second, "%s.second", path);
             start_recording(second);
+            CHECK(request.cursor != cursor);
+            assemble();
         }
     }
     finish_threads = 1;
@@ -603,7 +651,7 @@ static void not_started(void)
     CHECK(reset_stack_trace() == CALLTRACE_NOT_RECORDING);
     CHECK(ct_stop_() == CT_RECORDER_NOT_STARTED);
     CHECK(ct_add_code_(&code) == CT_RECORDER_NOT_STARTED);
-    CHECK(ct_remove_code_(&code) == CT_RECORDER_NOT_STARTED);
+    CHECK(ct_remove_code_(&code) == CT_RECORDER_OK);
     CHECK(ct_start_(&other) == CT_RECORDER_BAD_ABI && other.status == CT_RECORDER_BAD_ABI);
 }
 
@@ -645,23 +693,6 @@ static void scenario_refuse(const char *path)
 static volatile LONG loads_seen;
 static volatile LONG host_ready;
 static uint64_t load_base_seen;
-static struct ct_code load_code;
-
-/* Two entries above the module, for what would be the copies of its functions. */
-static void place_code(uint64_t base)
-{
-    uint8_t *memory = NULL;
-    for (uint32_t distance = 0x1000000; !memory && distance < 0x70000000; distance += 0x100000)
-        memory = VirtualAlloc((void *)(uintptr_t)(base + distance), 0x10000, MEM_COMMIT | MEM_RESERVE,
-                              PAGE_EXECUTE_READWRITE);
-    CHECK(memory != NULL);
-    uint32_t rva = (uint32_t)((uint64_t)(uintptr_t)memory - base);
-    *(uint32_t *)memory = 1; /* UNWIND_INFO version 1 without codes */
-    RUNTIME_FUNCTION *table = (void *)(memory + 0x100);
-    table[0] = (RUNTIME_FUNCTION){.BeginAddress = rva + 0x1000, .EndAddress = rva + 0x2000, .UnwindData = rva};
-    table[1] = (RUNTIME_FUNCTION){.BeginAddress = rva + 0x2000, .EndAddress = rva + 0x3000, .UnwindData = rva};
-    load_code = (struct ct_code){.base = base, .region = base + rva, .table = rva + 0x100, .table_count = 2};
-}
 
 static RUNTIME_FUNCTION *look_up(uint64_t address)
 {
@@ -728,7 +759,7 @@ static void scenario_tables(void)
         *(uint32_t *)(memory + 4 * k * PAGE + UNWIND) = 1; /* UNWIND_INFO version 1 without codes */
         table[0] = (RUNTIME_FUNCTION){.BeginAddress = at, .EndAddress = at + PAGE, .UnwindData = UNWIND};
         table[1] = (RUNTIME_FUNCTION){.BeginAddress = at + PAGE, .EndAddress = at + 2 * PAGE, .UnwindData = UNWIND};
-        codes[k] = (struct ct_code){.base = base, .table = PAGE, .table_count = 2};
+        codes[k] = (struct ct_code){.base = base, .region = base + at, .table = PAGE, .table_count = 2};
     }
     static const int orders[3][6] = {{0, 1, 2, 3, 4, 5}, {5, 4, 3, 2, 1, 0}, {2, 5, 0, 3, 1, 4}};
     for (int order = 0; order < 3; order++) {
@@ -913,6 +944,8 @@ int main(int argc, char **argv)
 #define FIND(variable, name) variable = (void *)(uintptr_t)GetProcAddress(dll, name), CHECK(variable != NULL)
     FIND(ct_start_, "ct_start");
     FIND(ct_stop_, "ct_stop");
+    FIND(ct_is_orphaned_, "ct_is_orphaned");
+    FIND(recorder, "ct_recorder");
     FIND(ct_add_code_, "ct_add_code");
     FIND(ct_remove_code_, "ct_remove_code");
 #define FIND_API(name) FIND(name, "calltrace_" #name)

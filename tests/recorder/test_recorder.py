@@ -55,7 +55,15 @@ DROP_OLDEST = 1
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("host") / "host.exe"
     subprocess.run(
-        [*COMPILE, f"-I{targets.INCLUDE}", str(HERE / "host.c"), str(HERE / "probe.S"), "-o", str(program)],
+        [
+            *COMPILE,
+            f"-I{targets.INCLUDE}",
+            str(HERE / "host.c"),
+            str(HERE / "probe.S"),
+            "-o",
+            str(program),
+            "-lntdll",
+        ],
         check=True,
     )
     return program

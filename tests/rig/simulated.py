@@ -13,7 +13,7 @@ from rig import tracewriter
 from rig.tracewriter import Units
 
 FUNCTION, CALL_NODE, API_FUNCTION, API_CALL = range(4)
-RETURN, TAIL, EXCEPTION, INFERRED = 1, 2, 3, 4
+RETURN, TAIL, UNWOUND, INFERRED = 1, 2, 3, 4
 
 PLAIN = range(0, 12)  # ids of functions nothing can land in
 LANDABLE = range(12, 20)  # each ENTER is preceded by its stack pointer
@@ -142,7 +142,7 @@ class SimulatedThread:
         else:
             self._event(tracewriter.ENTER, catcher.id + len(LANDABLE))
         while len(self.stack) > at + 1:
-            self._pop(EXCEPTION)
+            self._pop(UNWOUND)
         if not which & 64:
             self._push(FUNCTION, catcher.id + len(LANDABLE))
 
@@ -166,7 +166,7 @@ class SimulatedThread:
             again = which & 64 and all((frame.kind, frame.id) != (CALL_NODE, site) for frame in self.stack)
             self._event(tracewriter.RETURN if again else tracewriter.CALL, site)
             while len(self.stack) > at + 1:
-                self._pop(EXCEPTION if again else INFERRED)
+                self._pop(UNWOUND if again else INFERRED)
             if not again:
                 self._push(CALL_NODE, site)
             return

@@ -36,7 +36,7 @@ each two spaces apart:
 ``x3``        so often in a row, with all that is below
 ``x+``        once or more in a row; nothing is below
 ``x9 deep``   a recursion of nine levels; what is below is in the innermost
-``tail``, ``unwound by exception``, ...   its end if it did not return, in the words of `calltrace tree`
+``tail``, ``unwound``, ...  its end if it did not return, in the words of `calltrace tree`
 
 A line ``x500`` repeats what is below it, and is no frame itself. A frame ``NAME (goes on)`` is no new call,
 but one that its thread comes back to from another fiber. ``[name]`` is a call of an imported function and

@@ -102,7 +102,7 @@ class Job:
 
 
 # How frames may end without an event of their own in a run that nobody cut short.
-_ORDERLY_CAUSES = {"exception", "thread_exit", "process_end"}
+_ORDERLY_CAUSES = {"unwound", "thread_exit", "process_end"}
 
 
 def runs_the_same_three_times_traced(

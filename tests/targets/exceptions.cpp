@@ -17,56 +17,56 @@
  *         section
  *             handlers
  *                 choose  x2
- *                     narrow  unwound by exception
- *                         raise  unwound by exception
+ *                     narrow  unwound
+ *                         raise  unwound
  *                     add
  *                 choose
  *                     narrow
- *                         raise  unwound by exception
+ *                         raise  unwound
  *                         add
  *                 choose
- *                     narrow  unwound by exception
- *                         raise  unwound by exception
+ *                     narrow  unwound
+ *                         raise  unwound
  *                     add
  *             printf
  *         section
  *             nested
- *                 replace  unwound by exception
- *                     rethrow  unwound by exception
- *                         raise  unwound by exception
+ *                 replace  unwound
+ *                     rethrow  unwound
+ *                         raise  unwound
  *                         add
  *                     handle_below
- *                         rethrow_from_below  unwound by exception
+ *                         rethrow_from_below  unwound
  *                         add
- *                     raise  unwound by exception
+ *                     raise  unwound
  *                 add
- *                 raise  unwound by exception
+ *                 raise  unwound
  *                 add
  *             printf
  *         section
  *             destructors
- *                 thrown_by_destructor  unwound by exception
+ *                 thrown_by_destructor  unwound
  *                     Holder::Holder
  *                         add
  *                     add
- *                     Thrower::~Thrower  unwound by exception
- *                         raise  unwound by exception
+ *                     Thrower::~Thrower  unwound
+ *                         raise  unwound
  *                     Holder::~Holder
  *                         add
  *                 add
- *                 caught_in_destructor  unwound by exception
- *                     raise  unwound by exception
+ *                 caught_in_destructor  unwound
+ *                     raise  unwound
  *                     Careful::~Careful
- *                         raise  unwound by exception
+ *                         raise  unwound
  *                         add
  *                 add
  *             printf
  *         section
  *             constructors
- *                 Halfway::Halfway  unwound by exception
+ *                 Halfway::Halfway  unwound
  *                     Holder::Holder  x3
  *                         add
- *                     raise  unwound by exception
+ *                     raise  unwound
  *                     Holder::~Holder  x3
  *                         add
  *                 add
@@ -74,31 +74,31 @@
  *                     add
  *                 Holder::~Holder
  *                     add
- *                 Guarded::Guarded  unwound by exception
+ *                 Guarded::Guarded  unwound
  *                     Holder::Holder
  *                         add
- *                     raise  unwound by exception
+ *                     raise  unwound
  *                     Holder::~Holder
  *                         add
  *                     add
  *                 add
  *                 function_try
- *                     raise  unwound by exception
+ *                     raise  unwound
  *                     add
  *                 add
  *             printf
  *         section
  *             far_away
- *                 descend  unwound by exception
+ *                 descend  unwound
  *                     Holder::Holder
  *                         add
- *                     descend  unwound by exception
+ *                     descend  unwound
  *                         Holder::Holder
  *                             add
- *                         descend  unwound by exception
+ *                         descend  unwound
  *                             Holder::Holder
  *                                 add
- *                             raise  unwound by exception
+ *                             raise  unwound
  *                             Holder::~Holder
  *                                 add
  *                         Holder::~Holder
@@ -109,8 +109,8 @@
  *             printf
  *         section
  *             through_the_library
- *                 [qsort]  unwound by exception
- *                     compare  unwound by exception
+ *                 [qsort]  unwound
+ *                     compare  unwound
  *                         add
  *                 add
  *             printf
@@ -120,7 +120,7 @@
  *             printf
  * thread:
  *     carry_out
- *         raise  unwound by exception
+ *         raise  unwound
  * thread:
  *     bring_back
  *         add

@@ -2,9 +2,6 @@
 /* C++ exceptions as Microsoft's compilers have them: __CxxFrameHandler3 calls catch blocks and destructors as functions
  * of their own, funclets, on top of what was thrown through.
  *
- * A try inside a catch block ("nested"): its handler shows beside that catch block instead of inside, and what comes
- * behind it is not recorded.
- *
  * clang names them ?catch$N@?0?NAME@4HA and ?dtor$N@?0?NAME@4HA.
  *
  * exit: 42
@@ -18,20 +15,20 @@
  *         section
  *             handlers
  *                 choose
- *                     narrow  unwound by exception
+ *                     narrow  unwound
  *                         ??0Holder@@QEAA@J@Z
  *                             add
- *                         throw_out  unwound by exception
+ *                         throw_out  unwound
  *                         ?dtor$2@?0?narrow@4HA
  *                             ??1Holder@@QEAA@XZ
  *                                 add
  *                     ?catch$4@?0?choose@4HA
  *                         add
  *                 choose
- *                     narrow  unwound by exception
+ *                     narrow  unwound
  *                         ??0Holder@@QEAA@J@Z
  *                             add
- *                         throw_out  unwound by exception
+ *                         throw_out  unwound
  *                         ?dtor$2@?0?narrow@4HA
  *                             ??1Holder@@QEAA@XZ
  *                                 add
@@ -41,71 +38,71 @@
  *                     narrow
  *                         ??0Holder@@QEAA@J@Z
  *                             add
- *                         throw_out  unwound by exception
+ *                         throw_out  unwound
  *                         ?catch$3@?0?narrow@4HA
  *                             add
  *                         ??1Holder@@QEAA@XZ
  *                             add
  *                 choose
- *                     narrow  unwound by exception
+ *                     narrow  unwound
  *                         ??0Holder@@QEAA@J@Z
  *                             add
- *                         throw_out  unwound by exception
+ *                         throw_out  unwound
  *                         ?dtor$2@?0?narrow@4HA
  *                             ??1Holder@@QEAA@XZ
  *                                 add
  *                     ?catch$3@?0?choose@4HA
  *                         add
  *         section
- *             nested  end not recorded
- *                 replace  unwound by exception
- *                     rethrow  unwound by exception
- *                         throw_out  unwound by exception
- *                         ?catch$2@?0?rethrow@4HA  unwound by exception
+ *             nested
+ *                 replace  unwound
+ *                     rethrow  unwound
+ *                         throw_out  unwound
+ *                         ?catch$2@?0?rethrow@4HA  unwound
  *                             add
- *                     ?catch$2@?0?replace@4HA  unwound by exception
+ *                     ?catch$2@?0?replace@4HA  unwound
  *                         handle_below
- *                             rethrow_from_below  unwound by exception
+ *                             rethrow_from_below  unwound
  *                             ?catch$2@?0?handle_below@4HA
  *                                 add
- *                         throw_out  unwound by exception
- *                 ?catch$3@?0?nested@4HA  unwound by exception
+ *                         throw_out  unwound
+ *                 ?catch$3@?0?nested@4HA
  *                     add
- *                     throw_out  unwound by exception
- *                 ?catch$2@?0?nested@4HA
- *                     add
+ *                     throw_out  unwound
+ *                     ?catch$2@?0?nested@4HA
+ *                         add
  *         section
  *             destructors
- *                 two_holders  unwound by exception
+ *                 two_holders  unwound
  *                     ??0Holder@@QEAA@J@Z  x2
  *                         add
- *                     throw_out  unwound by exception
+ *                     throw_out  unwound
  *                     ?dtor$2@?0?two_holders@4HA
  *                         ??1Holder@@QEAA@XZ  x2
  *                             add
  *                 ?catch$3@?0?destructors@4HA
  *                     add
- *                 caught_in_destructor  unwound by exception
- *                     throw_out  unwound by exception
+ *                 caught_in_destructor  unwound
+ *                     throw_out  unwound
  *                     ?dtor$2@?0?caught_in_destructor@4HA
  *                         ??1Careful@@QEAA@XZ
- *                             throw_out  unwound by exception
+ *                             throw_out  unwound
  *                             ?catch$3@?0???1Careful@@QEAA@XZ@4HA
  *                                 add
  *                 ?catch$4@?0?destructors@4HA
  *                     add
  *         section
  *             far_away
- *                 descend  unwound by exception
+ *                 descend  unwound
  *                     ??0Holder@@QEAA@J@Z
  *                         add
- *                     descend  unwound by exception
+ *                     descend  unwound
  *                         ??0Holder@@QEAA@J@Z
  *                             add
- *                         descend  unwound by exception
+ *                         descend  unwound
  *                             ??0Holder@@QEAA@J@Z
  *                                 add
- *                             throw_out  unwound by exception
+ *                             throw_out  unwound
  *                             ?dtor$4@?0?descend@4HA
  *                                 ??1Holder@@QEAA@XZ
  *                                     add
@@ -121,15 +118,7 @@
 extern "C" int printf(const char *format, ...);
 extern "C" int fflush(void *file);
 
-/* What mingw's import libraries lack of the C++ runtime: a vtable that only its address is taken of, and an end. */
-extern const void *const type_info_vtable __asm__("??_7type_info@@6B@");
-const void *const type_info_vtable = nullptr;
-extern "C" [[noreturn]] void __std_terminate()
-{
-    __builtin_trap();
-}
-
-#define OWN extern "C" __attribute__((noinline))
+#include "visual_cpp.h"
 
 static volatile long sum;
 

@@ -15,35 +15,35 @@
  * tree:
  *     main
  *         over_frames
- *             descend  unwound by exception
- *                 descend  unwound by exception
- *                     descend  unwound by exception
- *                         jump  unwound by exception
+ *             descend  unwound
+ *                 descend  unwound
+ *                     descend  unwound
+ *                         jump  unwound
  *             note
  *         again
  *             note
- *             descend  unwound by exception
- *                 jump  unwound by exception
+ *             descend  unwound
+ *                 jump  unwound
  *             note
- *             descend  unwound by exception
- *                 jump  unwound by exception
+ *             descend  unwound
+ *                 jump  unwound
  *             note
- *             descend  unwound by exception
- *                 jump  unwound by exception
+ *             descend  unwound
+ *                 jump  unwound
  *             note
- *             descend  unwound by exception
- *                 jump  unwound by exception
+ *             descend  unwound
+ *                 jump  unwound
  *             note
  *         from_a_callback
- *             [qsort]  unwound by exception
- *                 compare  unwound by exception
- *                     jump  unwound by exception
+ *             [qsort]  unwound
+ *                 compare  unwound
+ *                     jump  unwound
  *             note
  *         restored
  *             note
- *             restore  unwound by exception
+ *             restore  unwound
  *             note
- *             restore  unwound by exception
+ *             restore  unwound
  *             note
  *         builtin  end not recorded
  *             builtin_descend  end not recorded

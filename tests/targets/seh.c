@@ -17,32 +17,32 @@
  *             handled_load
  *                 load
  *             handled_load
- *                 load  unwound by exception
+ *                 load  unwound
  *                     __filt_handled_load
  *                         wanted
  *                 note
  *             handled_store
- *                 store  unwound by exception
+ *                 store  unwound
  *                     __filt_handled_store
  *                         wanted
  *                 note
  *             handled_divide
- *                 divide  unwound by exception
+ *                 divide  unwound
  *                     __filt_handled_divide
  *                         wanted
  *                 note
  *             handled_trap
- *                 trap  unwound by exception
+ *                 trap  unwound
  *                     __filt_handled_trap
  *                         wanted
  *                 note
  *             handled_break
- *                 [DebugBreak]  unwound by exception
+ *                 [DebugBreak]  unwound
  *                     __filt_handled_break
  *                         wanted
  *                 note
  *             handled_run  x2
- *                 run  unwound by exception
+ *                 run  unwound
  *                     __filt_handled_run
  *                         wanted
  *                 note
@@ -71,9 +71,9 @@
  *                         __fin_finish
  *                             note
  *             outermost
- *                 passed_on  unwound by exception
- *                     finish  unwound by exception
- *                         load  unwound by exception
+ *                 passed_on  unwound
+ *                     finish  unwound
+ *                         load  unwound
  *                             __filt_passed_on
  *                                 wanted
  *                             __filt_outermost
@@ -87,7 +87,7 @@
  *                 __fin_nested
  *                     note
  *             nested
- *                 load  unwound by exception
+ *                 load  unwound
  *                     __filt_nested.6
  *                         wanted
  *                     __filt_nested
@@ -97,23 +97,23 @@
  *                         note
  *                 note
  *         collision
- *             collided  unwound by exception
- *                 finally_raises  unwound by exception
- *                     finally_handles  unwound by exception
- *                         load  unwound by exception
+ *             collided  unwound
+ *                 finally_raises  unwound
+ *                     finally_handles  unwound
+ *                         load  unwound
  *                             __filt_collided
  *                                 wanted
  *                         ?dtor$2@?0?finally_handles@4HA
  *                             __fin_finally_handles
  *                                 handled_load
- *                                     load  unwound by exception
+ *                                     load  unwound
  *                                         __filt_handled_load
  *                                             wanted
  *                                     note
  *                                 note
- *                     ?dtor$2@?0?finally_raises@4HA  unwound by exception
- *                         __fin_finally_raises  unwound by exception
- *                             divide  unwound by exception
+ *                     ?dtor$2@?0?finally_raises@4HA  unwound
+ *                         __fin_finally_raises  unwound
+ *                             divide  unwound
  *                                 __filt_collided
  *                                     wanted
  *                                 __filt_collision

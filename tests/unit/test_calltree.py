@@ -52,9 +52,9 @@ def read(tmp_path: Path) -> Iterator[Read]:
 
 
 def trace_of(units: Units, **fields: int) -> TraceWriter:
-    """A trace of one thread, whose functions 0 to 7 can be named, 6 being a funclet of 5."""
+    """A trace of one thread, whose functions 0 to 7 can be named, 6 being a funclet of 5 and 7 one of 6."""
     writer = TraceWriter(units.unit_size, **fields)
-    functions = [(0x1000 * (at + 1), 16, 1, at == 6, 0, 5 if at == 6 else NONE) for at in range(8)]
+    functions = [(0x1000 * (at + 1), 16, 1, at >= 6, 0, at - 1 if at >= 6 else NONE) for at in range(8)]
     names = [[0x1000 * (at + 1), name] for at, name in enumerate("abcdefgh")]
     writer.module(
         {"name": "m.exe", "names": names}, functions, [(0x100 + at, at, 0, NONE) for at in range(4)]
@@ -432,9 +432,9 @@ def test_setjmp_that_returns_again_unwinds_to_its_caller(read: Read) -> None:
     with read(trace_of(units)) as trace:
         assert [cause for _, cause in closes(trace)] == [
             Cause.RETURN,
-            Cause.EXCEPTION,
-            Cause.EXCEPTION,
-            Cause.EXCEPTION,
+            Cause.UNWOUND,
+            Cause.UNWOUND,
+            Cause.UNWOUND,
             Cause.RETURN,
         ]
         assert summarize(trace).orphans == 0
@@ -449,7 +449,7 @@ def test_landing_goes_on_in_the_topmost_frame_above_the_stack_pointer(read: Read
     units.frame(0x1800)
     units.event(tracewriter.LAND, 5)
     with read(trace_of(units)) as trace:
-        assert closes(trace)[:2] == [(0, Cause.EXCEPTION), (5, Cause.EXCEPTION)]
+        assert closes(trace)[:2] == [(0, Cause.UNWOUND), (5, Cause.UNWOUND)]
         assert closes(trace)[2:] == [(5, Cause.PROCESS_END)] * 2
 
 
@@ -473,7 +473,7 @@ def test_small_units_compare_stack_pointers_across_4_gigabytes(read: Read) -> No
     units.frame(0xFFFF_FFF8)
     units.event(tracewriter.LAND, 5)
     with read(trace_of(units)) as trace:
-        assert closes(trace)[0] == (0, Cause.EXCEPTION)
+        assert closes(trace)[0] == (0, Cause.UNWOUND)
         assert summarize(trace).orphans == 0
 
 
@@ -487,12 +487,38 @@ def test_a_funclet_unwinds_to_its_parent_and_opens_under_it(read: Read) -> None:
     calls(units, "GF")
     with read(trace_of(units)) as trace:
         assert closes(trace) == [
-            (1, Cause.EXCEPTION),
-            (0, Cause.EXCEPTION),
+            (1, Cause.UNWOUND),
+            (0, Cause.UNWOUND),
             (6, Cause.RETURN),
             (5, Cause.RETURN),
         ]
         assert shape(trace)[-1] == (1, "g", 1)
+
+
+def test_a_funclet_nested_in_another_has_the_same_frame(read: Read) -> None:
+    units = Units()
+    units.frame(0x2000)
+    units.event(tracewriter.ENTER, 5)
+    units.frame(0x1F00)
+    units.event(tracewriter.ENTER, 6)
+    calls(units, "a")
+    units.frame(0x1F00)
+    units.event(tracewriter.ENTER, 7)
+    units.event(tracewriter.LEAVE, 7)
+    units.frame(0x1E00)
+    units.event(tracewriter.LAND, 6)
+    calls(units, "bB")
+    units.event(tracewriter.LEAVE, 6)
+    units.event(tracewriter.LEAVE, 5)
+    with read(trace_of(units)) as trace:
+        assert closes(trace) == [
+            (0, Cause.UNWOUND),
+            (7, Cause.RETURN),
+            (1, Cause.RETURN),
+            (6, Cause.RETURN),
+            (5, Cause.RETURN),
+        ]
+        assert summarize(trace).orphans == 0
 
 
 def test_a_stack_pointer_and_its_enter_may_lie_in_two_blocks(read: Read) -> None:
@@ -505,7 +531,7 @@ def test_a_stack_pointer_and_its_enter_may_lie_in_two_blocks(read: Read) -> None
     writer = trace_of(Units())
     writer.thread(units, block_units=2)
     with read(writer) as trace:
-        assert closes(trace)[0] == (1, Cause.EXCEPTION)
+        assert closes(trace)[0] == (1, Cause.UNWOUND)
         assert summarize(trace).gaps == 0
 
 

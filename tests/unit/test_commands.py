@@ -27,10 +27,15 @@ def test_the_verbs_are_those_promised() -> None:
     assert [command.verb for command in COMMANDS] == [
         "run",
         "attach",
+        "reference",
+        "diff-reference",
         "plan",
         "info",
         "tree",
         "top",
+        "callers",
+        "callees",
+        "stacks",
         "export",
         "help",
     ]

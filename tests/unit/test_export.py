@@ -132,8 +132,8 @@ def test_text_shows_causes_times_and_places(tmp_path: Path) -> None:
     assert exported(writer.write(tmp_path / "t"), "text").splitlines() == [
         "thread 0 (id 1000)",
         "  demo!main  2.002 ms  open at a gap",
-        "    demo!f  1.60 µs  unwound by exception",
-        "      call #0  1.60 µs  unwound by exception",
+        "    demo!f  1.60 µs  unwound",
+        "      call #0  1.60 µs  unwound",
         "    demo!f  0 ns  tail → demo!g",
         "    demo!g  2.000 ms",
         "    demo!f  0 ns  tail → code not traced",

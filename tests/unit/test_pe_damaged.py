@@ -44,6 +44,7 @@ FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "for ARM64": (lambda raw: header(raw, 4, b"\x64\xaa"), "an ARM64 program: only x64 programs"),
     "for 32-bit x86": (lambda raw: header(raw, 4, b"\x4c\x01"), "a 32-bit program: only x64 programs"),
     "of no size": (lambda raw: header(raw, 0x50, bytes(4)), "damaged"),
+    "of more than its sections": (lambda raw: header(raw, 0x50, b"\0\0\0\x20"), "its sections only"),
     "of 4 GB": (lambda raw: header(raw, 0x50, b"\xff" * 4), "image size is 4,294,967,295"),
     ".pdata outside": (lambda raw: header(raw, 0xA0, b"\0\0\0\x10"), r"\.pdata .* lies outside the image"),
     ".pdata too large": (lambda raw: header(raw, 0xA4, b"\xff\xff\xff\x7f"), r"\.pdata .* lies outside"),

@@ -12,10 +12,11 @@ import itertools
 import capstone
 import pytest
 
+from calltrace.model import NONE_ID
 from calltrace.pe.image import Image, from_file
 from calltrace.plan import Composition, ModulePlan
 from rig import corpus, handlers, images, targets
-from rig.emulator import Slots
+from rig.emulator import IMPORTED, Slots
 from rig.handlers import Place
 from rig.unwinding import Entry, Tables
 
@@ -145,6 +146,27 @@ class Clones:
             if part != primary:
                 self.checked[f"chained {kind}"] += 1
 
+    def returned(self, funclet: int) -> int:
+        """Where the copy of a __CxxFrameHandler3 catch funclet tells the runtime to go on."""
+        copy = self.mapped(funclet)
+        assert copy
+        for address, length, mnemonic, operand in self.decoder.disasm_lite(self.read(copy, 1000), copy):
+            if mnemonic == "lea" and operand.startswith("rax, [rip"):
+                return address + length + int(operand[9:-1].replace(" ", ""), 16)
+        raise AssertionError(f"{funclet:#x} does not say")
+
+    def told(self, funclet: int) -> int:
+        """Where cloned __CxxFrameHandler4 data tells it to."""
+        for entry in self.after.entries:
+            info = self.after.info(entry[2])
+            if info.handler:
+                for block in handlers.fh4(self.read, info.data, entry[0], entry[0])[5:]:
+                    assert isinstance(block, tuple)
+                    for handler in block[3:]:
+                        if handler[3].rva == funclet:
+                            return int(handler[4].rva)
+        raise AssertionError(f"nothing leads from {funclet:#x}")
+
     def answer(self, kind: str, read: handlers.Read, data: int, pc: int, function: int) -> object:
         if kind == "scope":
             return handlers.scope(read, data, pc)
@@ -152,6 +174,8 @@ class Clones:
             return handlers.fh3(read, data, pc)
         if kind == "fh4":
             return handlers.fh4(read, data, pc, function)
+        if kind == "labels":
+            return handlers.labels(read, data, pc)
         return handlers.lsda(read, data, pc, function, self.image.base)
 
 
@@ -172,6 +196,12 @@ def test_landing_pads_of_gcc_are_found_for_the_same_calls() -> None:
     clones = Clones(from_file(targets.build("throws")))
     clones.check()
     assert clones.checked["lsda"] > 100
+
+
+def test_labels_in_the_data_of_handlers_in_assembly() -> None:
+    clones = Clones(from_file(targets.build("seh_labels")))
+    clones.check()
+    assert clones.checked["labels"] > 30
 
 
 def test_scope_that_reaches_into_chained_parts() -> None:
@@ -265,3 +295,186 @@ ip_map:
     clones = Clones(program.image)
     clones.check()
     assert clones.checked["chained fh3"] == 5
+
+
+# A try inside a catch block: `inner` is called on top of `outer`, and goes on in it.
+NESTED = """
+function f
+    sub rsp, 0x28
+    %alloc 0x28
+    %handler handler
+    %data .long F_INFO - image
+state_0:
+    call g
+back_in_f:
+    add rsp, 0x28
+    ret
+function outer
+    sub rsp, 0x28
+    %alloc 0x28
+    %handler handler
+    %data .long OUTER_INFO - image
+outer_state:
+    call g
+back_in_outer:
+    call g
+    BACK_IN_F
+    add rsp, 0x28
+    ret
+function inner
+    sub rsp, 0x28
+    %alloc 0x28
+    %handler handler
+    %data .long INNER_INFO - image
+inner_state:
+    call g
+    BACK_IN_OUTER
+    add rsp, 0x28
+    ret
+function cleanup
+    sub rsp, 0x28
+    %alloc 0x28
+    call g
+    add rsp, 0x28
+    ret
+function other
+    sub rsp, 0x28
+    %alloc 0x28
+    %handler handler
+    %data .long OTHER_INFO - image
+other_state:
+    call g
+    BACK_IN_F
+    add rsp, 0x28
+    ret
+function g
+    lea rax, [rax + 1]
+    ret
+leaf handler
+    jmp qword ptr [rip + import]
+"""
+
+FRAME_HANDLER_3 = """
+    .balign 8
+import:
+    .quad IMPORTED
+info:
+    .long 0x19930522, 6, unwind_map - image, 2, try_map - image, 10, ip_map - image, 0x20, 0, 1
+unwind_map: # a state that is left leads to another, by way of a cleanup
+    .long -1, 0, -1, 0, 1, 0, 1, cleanup - image, 3, 0, -1, 0
+try_map: # states of the try block, and the last one of its handlers
+    .long 0, 0, 5, 2, catches - image
+    .long 3, 3, 4, 1, nested_catches - image
+catches:
+    .long 0x40, 0, 0, other - image, 0x38, 0x40, 0, 0, outer - image, 0x38
+nested_catches:
+    .long 0x40, 0, 0, inner - image, 0x38
+ip_map:
+    .long f - image, -1, state_0 - image, 0, back_in_f - image, -1
+    .long outer - image, 1, outer_state - image, 3, back_in_outer - image, 1
+    .long inner - image, 4, cleanup - image, -1, other - image, 1, other_state - image, 5
+"""
+
+# Its integers take one byte as long as they are below 128: twice the number.
+FRAME_HANDLER_4 = """
+    .balign 8
+import:
+    .quad IMPORTED
+f_info:
+    .byte 0x18
+    .long f_unwind - image, f_tries - image, f_ips - image
+    .balign 4
+f_unwind:
+    .byte 4, 16, 16
+f_tries:
+    .byte 2, 0, 0, 2
+    .long f_catches - image
+f_catches:
+    .byte 4
+    .byte 0x11, 128
+    .long outer - image
+    .byte 2 * (back_in_f - f)
+    .byte 0x11, 128
+    .long other - image
+    .byte 2 * (back_in_f - f)
+f_ips:
+    .byte 4, 2 * (state_0 - f), 2, 2 * (back_in_f - state_0), 0
+    .balign 4
+outer_info:
+    .byte 0x19
+    .long outer_unwind - image, outer_tries - image, outer_ips - image
+    .byte 2 * 0x38
+    .balign 4
+outer_unwind: # the second state with a cleanup
+    .byte 6, 16, 2 * (8 + 3)
+    .long cleanup - image
+    .byte 16
+outer_tries:
+    .byte 2, 2, 2, 4
+    .long outer_catches - image
+outer_catches:
+    .byte 2
+    .byte 0x11, 128
+    .long inner - image
+    .byte 2 * (back_in_outer - outer)
+outer_ips:
+    .byte 6, 0, 2, 2 * (outer_state - outer), 4, 2 * (back_in_outer - outer_state), 2
+    .balign 4
+inner_info:
+    .byte 0x09
+    .long no_unwind - image, inner_ips - image
+    .byte 2 * 0x38
+    .balign 4
+no_unwind:
+    .byte 2, 16
+inner_ips:
+    .byte 2, 0, 2
+    .balign 4
+other_info:
+    .byte 0x09
+    .long no_unwind - image, inner_ips - image
+    .byte 2 * 0x38
+"""
+
+
+def nested(version: int) -> images.Program:
+    """A function with nested handlers, for __CxxFrameHandler3 or 4."""
+    code, data = NESTED, FRAME_HANDLER_4 if version == 4 else FRAME_HANDLER_3
+    for name in ("F", "OUTER", "INNER", "OTHER"):
+        code = code.replace(f"{name}_INFO", f"{name.lower()}_info" if version == 4 else "info")
+    for place in ("back_in_f", "back_in_outer"):  # version 4's handlers return a number
+        goes_on = f"lea rax, [rip + {place}]" if version == 3 else "xor eax, eax"
+        code = code.replace(place.upper(), goes_on)
+    program = images.build(code, data.replace("IMPORTED", hex(IMPORTED)))
+    program.image.imports[program.symbols["import"]] = "runtime.dll!__CxxFrameHandler"
+    return program
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_handler_inside_a_catch_block_belongs_to_that_block(version: int) -> None:
+    program = nested(version)
+    names = {rva: name for name, rva in program.symbols.items()}
+    plan = ModulePlan(program.image)
+    parents = {
+        names[function.rva]: names[plan.functions[function.parent].rva]
+        for function in plan.functions
+        if function.parent != NONE_ID
+    }
+    assert parents == {"outer": "f", "other": "f", "inner": "outer", "cleanup": "outer"}
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_what_comes_behind_a_nested_handler_is_recorded(version: int) -> None:
+    """It goes on in the copy of the outer handler, before the event that says so."""
+    program = nested(version)
+    clones = Clones(program.image)
+    clones.check()
+    assert clones.checked[f"fh{version}"] > 10
+    for place, funclets in (("back_in_f", ("outer", "other")), ("back_in_outer", ("inner",))):
+        goes_on = clones.mapped(program.symbols[place])
+        assert goes_on
+        for funclet in funclets:
+            to = (clones.returned if version == 3 else clones.told)(program.symbols[funclet])
+            behind = clones.decoder.disasm_lite(clones.read(to, 300), to)
+            assert to < goes_on
+            assert goes_on in [insn[0] for insn in behind], (place, funclet)

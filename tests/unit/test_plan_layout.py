@@ -17,7 +17,6 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "ct_range": plan._Range,
     "ct_seed": plan._Seed,
     "ct_image": plan._Image,
-    "ct_site": plan._Site,
     "ct_layout": plan._Layout,
     "ct_region": plan._Region,
     "ct_stub": stubs.Stub,
@@ -27,15 +26,16 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
 # Arrays of these are read record by record: their fields, in order, and how they are unpacked.
 UNPACKED: dict[str, tuple[tuple[str, ...], struct.Struct]] = {
     "ct_function": (plan.Function._fields, plan._FUNCTION),
+    "ct_extent": (plan.Extent._fields, plan._EXTENT),
+    "ct_site": (("rva", "function", "target", "import"), tracefile.SITE),
     "ct_patch": (("rva", "size", "original", "bytes"), plan._PATCH),
 }
 CHOICES = ("CT_CHOICE_LEAVE", "CT_CHOICE_WANT", "CT_CHOICE_RUNTIME")
 CHUNK_KINDS = [f"CT_CHUNK_{kind.name}" for kind in tracefile.ChunkKind]
-RENAMED = {("ct_site", "imported"): "import"}  # a keyword in Python
 RECORDS = {
     "ct_chunk": ctypes.sizeof(tracefile.Chunk),
     "ct_function_record": tracefile.FUNCTION.size,
-    "ct_site_record": ctypes.sizeof(plan._Site),
+    "ct_site_record": tracefile.SITE.size,
 }
 
 
@@ -45,10 +45,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, i
     lines = []
     for name, structure in STRUCTURES.items():
         lines.append(f'printf("{name} 0 %zu\\n", sizeof(struct {name}));')
-        for python, *_ in structure._fields_:
-            field = RENAMED.get((name, python), python)
+        for field, *_ in structure._fields_:
             lines.append(
-                f'printf("{name}.{python} %zu %zu\\n", offsetof(struct {name}, {field}),'
+                f'printf("{name}.{field} %zu %zu\\n", offsetof(struct {name}, {field}),'
                 f" sizeof ((struct {name} *)0)->{field});"
             )
     for name, (fields, _) in UNPACKED.items():

@@ -77,6 +77,20 @@ def unchanged(_: Program, __: bytearray) -> None:
     pass
 
 
+# A handler that compares RIP with two labels in its data.
+COMPARES = """
+function compares
+    mov rax, qword ptr [r9 + 0x38]
+    mov r10d, dword ptr [rax]
+    add r10, qword ptr [r9 + 8]
+    cmp qword ptr [r8 + 0xf8], r10
+    jb before
+    mov r10d, dword ptr [rax + 4]
+before:
+    mov eax, 1
+    ret
+"""
+
 CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     # what: status of `f`, code, data, change of the image, label of the address told
     "no room": (
@@ -127,8 +141,7 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
     ),
     "a long prolog": (
         Status.PROLOG_TOO_LONG,
-        "function f\n .space 240, 0x90\n jmp a\na:\n jmp b\nb:\n jmp c\nc:\n jmp d\nd:\n push rbx\n"
-        " %push rbx\n pop rbx\n ret\n",
+        "function f\n .space 240, 0x90\n jrcxz a\na:\n jrcxz b\nb:\n push rbx\n %push rbx\n pop rbx\n ret\n",
         "",
         unchanged,
         "f.unwind",
@@ -140,12 +153,35 @@ CASES: dict[str, tuple[Status, str, str, Change, str]] = {
         unchanged,
         "far",
     ),
-    "a handler that is told addresses of its function": (
+    "a handler that is told addresses of its function and does not read them": (
         Status.HANDLER_UNKNOWN,
         FRAME + "%handler far\n%data .long f - image, f.end - image\n",
         "",
         unchanged,
         "far",
+    ),
+    "a handler that is told addresses of another function": (
+        Status.HANDLER_UNKNOWN,
+        FRAME + "%handler compares\n%data .long f - image, before - image\n" + COMPARES,
+        "",
+        unchanged,
+        "compares",
+    ),
+    "a handler that is told an address inside an instruction": (
+        Status.HANDLER_UNKNOWN,
+        FRAME + "%handler compares\n%data .long f - image, f - image + 3\n" + COMPARES,
+        "",
+        unchanged,
+        "compares",
+    ),
+    "a handler that has addresses in itself": (
+        Status.HANDLER_UNKNOWN,
+        FRAME
+        + "%handler knows\n%data .long 8\nfunction knows\n mov rbx, qword ptr [r8 + 0xf8]\n"
+        + " lea r10, [rip + f]\n cmp rbx, r10\n mov eax, 1\n ret\n",
+        "",
+        unchanged,
+        "knows",
     ),
     "scopes that contradict themselves": (
         Status.HANDLER_BAD,

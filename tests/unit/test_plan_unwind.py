@@ -272,6 +272,39 @@ function h
     add rsp, 8
     ret
 """,
+    "a prolog of 249 bytes with branches, calls and a ret in it": """
+function f
+    test rsp, rsp
+    jne goes_on
+    ret
+goes_on:
+    sub rsp, 0x48
+    %alloc 0x48
+    mov qword ptr [rsp + 0x50], rbx
+    %save rbx 0x50
+    xor ebx, ebx
+again:
+    call g
+    test cl, 1
+    jne odd
+    .space 40, 0x90
+    jmp both
+odd:
+    .space 40, 0x90
+both:
+    inc ebx
+    cmp ebx, 2
+    jb again
+    .space 128, 0x90
+    mov qword ptr [rsp + 0x58], rsi
+    %save rsi 0x58
+    xor esi, esi
+    call g
+    mov rsi, qword ptr [rsp + 0x58]
+    mov rbx, qword ptr [rsp + 0x50]
+    add rsp, 0x48
+    ret
+""",
     "recursion": """
 function f
     push rbx
@@ -339,7 +372,7 @@ def test_copies_of_version_2_are_version_1() -> None:
     assert {copies.info(entry[2]).version for entry in made} == {1}
 
 
-@pytest.mark.parametrize(("nops", "status"), [(245, 0), (246, PROLOG_TOO_LONG)])
+@pytest.mark.parametrize(("nops", "status"), [(241, 0), (242, PROLOG_TOO_LONG)])
 def test_prolog_that_grows_beyond_255_bytes_is_refused(nops: int, status: int) -> None:
     program = images.build(
         f"""
@@ -347,7 +380,7 @@ function f
     push rbx # 1 byte
     %push rbx
     .space {nops}, 0x90
-    jmp over # 2 bytes, 5 in the copy
+    jrcxz over # 2 bytes, 9 in the copy
 over:
     sub rsp, 0x20 # 4 bytes
     %alloc 0x20

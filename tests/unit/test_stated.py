@@ -25,7 +25,7 @@ COMMENT = """ Sorts.
  *             compare  x+
  *         [*]
  *             chosen
- *         descend  x3 deep  unwound by exception
+ *         descend  x3 deep  unwound
  *             bottom
  *         x2
  *             even  tail
@@ -41,7 +41,7 @@ MAIN = [
     Line(2, "compare", many=True),
     Line(1, "[*]"),
     Line(2, "chosen"),
-    *[Line(depth, "descend", "unwound by exception") for depth in (1, 2, 3)],
+    *[Line(depth, "descend", "unwound") for depth in (1, 2, 3)],
     Line(4, "bottom"),
     *[Line(1, "even", "tail"), Line(1, "odd")] * 2,
 ]
@@ -61,9 +61,9 @@ def test_a_comment_without_statement_has_none() -> None:
     assert stated.parse(" Prints a line.\n * exit: now\n") is None
 
 
-@pytest.mark.parametrize("line", ["main  x", "main  unwound", "main  x3 times", "x+", "[f]  x+\n    g"])
+@pytest.mark.parametrize("line", ["main  x", "main  unwinding", "main  x3 times", "x+", "[f]  x+\n    g"])
 def test_a_line_that_makes_no_sense_is_refused(line: str) -> None:
-    with pytest.raises(ValueError, match=r"x|unwound"):
+    with pytest.raises(ValueError, match=r"x|unwinding"):
         stated.tree(["main", *("    " + each for each in line.split("\n"))])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import model, tracefile
+from calltrace import edges, model, tracefile
 from calltrace.calltree import Tree, TreeFilter, steps, summarize
 from calltrace.errors import AccessRefused, BadTrace, CalltraceError, FileMissing
 from calltrace.tracefile import TraceFile
@@ -28,6 +28,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "ct_span": tracefile.Span,
     "ct_thread_entry": tracefile.ThreadEntry,
     "ct_tree_options": tracefile.TreeOptions,
+    "ct_edge_options": tracefile.EdgeOptions,
     "ct_totals": tracefile.Totals,
     "ct_stat": tracefile.Stat,
 }
@@ -35,8 +36,11 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
 TUPLES = {
     "ct_step": (tracefile.STEP, model.Step._fields, {"self_time": "self"}),
     "ct_line": (tracefile.LINE, model.Line._fields, {"calls": "count"}),
+    "ct_stack": (tracefile.STACK, ("time", "thread", "depth", "cause", "incomplete"), {}),
+    "ct_stack_frame": (tracefile.STACK_FRAME, ("begin", "id", "kind"), {}),
+    "ct_edge": (tracefile.EDGE, ("calls", "self", "total", "parent", "id", "kind", "tail"), {}),
     "ct_function_record": (tracefile.FUNCTION, model.FunctionRecord._fields, {}),
-    "ct_site_record": (tracefile._SITE, model.SiteRecord._fields, {"imported": "import"}),
+    "ct_site_record": (tracefile.SITE, model.SiteRecord._fields, {"imported": "import"}),
 }
 ENUMS = {
     "CT_": (model.Event,),
@@ -114,8 +118,9 @@ def test_numbers_of_enumerations_are_those_of_the_headers(tmp_path: Path) -> Non
         model.LINE_TAIL_CALLEE,
         model.LINE_TAIL_KNOWN,
     ]
-    statements += ["CT_VERSION", "CT_BLOCK", "CT_NONE", "CT_READER_ABI"]
+    statements += ["CT_VERSION", "CT_BLOCK", "CT_NONE", "CT_READER_ABI", "CT_NODE_NOBODY", "CT_EDGE_LEVELS"]
     expected += [tracefile.VERSION, tracefile.BLOCK, model.NONE_ID, tracefile.READER_ABI]
+    expected += [model.NOBODY, edges.LEVELS]
     found = compiled_output(
         tmp_path, "".join(f'    printf("%u ", (unsigned){text});\n' for text in statements)
     )

@@ -15,19 +15,18 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from calltrace import preflight
-from calltrace.errors import CalltraceError, EngineError, NotTraceable
-from calltrace.ports import Capability, Registers, TargetModule
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, NotTraceable
+from calltrace.ports import Capability, DebugEvent, Registers, TargetModule
 from calltrace.win32 import api, process
 from calltrace.win32.exports import export_address
 from calltrace.win32.memory import ProcessMemory
+from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS
 from calltrace_windbg.call_page import CallPage
 from calltrace_windbg.engine import Engine, Stop
 from calltrace_windbg.export_engine import ExportEngine
 from calltrace_windbg.pykd_engine import PykdEngine
 
-FROZEN_SECONDS = 2.0  # how long a call may take while the other threads are frozen
-CALL_SECONDS = 15.0  # how long a call may take in all
-
+_NO_DEBUGGING = "breakpoints and steps are the debugger's own here: use bp, g and t"
 _CALLABLE = (
     api.EXCEPTION_BREAKPOINT,
     api.EXCEPTION_SINGLE_STEP,
@@ -80,6 +79,20 @@ class WindbgPort(ProcessMemory):
     def detach(self) -> None:
         """Nothing: the user lets the target go."""
 
+    # Debugging is the user's, too
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
+    def go(self, step: bool = False) -> DebugEvent:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
     # Modules
 
     def modules(self) -> list[TargetModule]:
@@ -101,10 +114,21 @@ class WindbgPort(ProcessMemory):
         found = self._engine.registers(thread)
         return Registers(**{each.name: found[each.name] for each in dataclasses.fields(Registers)})
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        """Let `thread` go on at VA `rip`."""
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        """Let `thread` go on with these."""
         self._require_stop()
-        self._engine.set_registers(thread, {"rip": rip})
+        self._engine.set_registers(thread, dataclasses.asdict(registers))
+
+    def teb(self, thread: int) -> int:
+        """The VA of the thread environment block of `thread`."""
+        self._require_stop()
+        handle = api.kernel32().OpenThread(api.THREAD_RIGHTS, 0, thread)
+        if not handle:
+            raise self._unless_ended(AccessRefused(f"process {self.process_id} has no thread {thread}"))
+        try:
+            return self._environment_block(thread, handle)
+        finally:
+            api.kernel32().CloseHandle(handle)
 
     def call(self, function: int, *arguments: int) -> int:
         """Call `function` on the thread of the last event, the others frozen for at most FROZEN_SECONDS.

@@ -30,17 +30,19 @@ instrumented nor refused, and not ``wanted``. Addresses are hexadecimal strings.
 from __future__ import annotations
 
 import datetime
+import enum
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from calltrace.calltree import CallStat, Summary
+from calltrace.errors import UsageError
 from calltrace.export import units
 from calltrace.model import Clock, Entry, Ext, FunctionRecord, Module, NodeKind, Source, State, printable
 from calltrace.tracefile import VERSION, TraceFile
 
-_STATES = {State.RECORDING: "cut", State.EXITED: "exited", State.STOPPED: "stopped", State.KILLED: "killed"}
+STATES = {State.RECORDING: "cut", State.EXITED: "exited", State.STOPPED: "stopped", State.KILLED: "killed"}
 _EXT_NAMES = {
     Ext.THREAD_START: "thread_start",
     Ext.THREAD_EXIT: "thread_exit",
@@ -66,6 +68,16 @@ SOURCE_TEXTS = {
     Source.HANDLER: "exception data",
     Source.GAP: "gaps between functions",
 }
+
+
+class Order(enum.Enum):
+    """What `top` sorts by, the most first."""
+
+    CALLS = "calls"
+    SELF = "self"
+    TOTAL = "total"
+
+
 _WIDTH = 17  # of the first column
 _MANY_THREADS = 12
 
@@ -82,7 +94,7 @@ def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
         "file": str(trace.path),
         "format": VERSION,
         "size": trace.index.file_size,
-        "state": _STATES[trace.state],
+        "state": STATES[trace.state],
         "exit_code": header.exit_code if ended else None,
         "process_id": header.process_id,
         "clock": trace.clock.name.lower(),
@@ -311,10 +323,15 @@ def _health_rows(health: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "problem", problem
 
 
-def write_top(trace: TraceFile, summary: Summary, limit: int, out: TextIO) -> None:
-    """Write the functions and outward calls with the most time of their own, else the most calls."""
+def write_top(
+    trace: TraceFile, summary: Summary, limit: int, out: TextIO, order: Order | None = None
+) -> None:
+    """Write functions and outward calls in this order; none: most time of their own, else most calls, first.
+
+    Raises UsageError for an order by time in a trace without a clock.
+    """
     timed = trace.clock is not Clock.NONE
-    stats = sorted(summary.stats, key=_most_self_time if timed else _most_calls)
+    stats = _ordered(trace, summary, order)
     shown = stats[:limit] if limit else stats
     columns = f"{'calls':>14}"
     if timed:
@@ -331,9 +348,58 @@ def write_top(trace: TraceFile, summary: Summary, limit: int, out: TextIO) -> No
         out.write(f"{len(stats) - len(shown):,} more: --limit 0 shows all\n")
 
 
-def _most_self_time(stat: CallStat) -> tuple[int, int, str]:
-    return -stat.self_time, -stat.calls, stat.name
+def write_top_json(
+    trace: TraceFile, summary: Summary, limit: int, out: TextIO, order: Order | None = None
+) -> None:
+    """Write the same as JSON: ``file``, ``clock``, ``ticks_per_second`` and ``functions``.
+
+    Each function or call has ``name``, ``kind``, ``calls``, ``self`` and ``total`` (both ticks, and null
+    without a clock). Raises UsageError as write_top.
+    """
+    timed = trace.clock is not Clock.NONE
+    stats = _ordered(trace, summary, order)
+    told = {
+        "file": str(trace.path),
+        "clock": trace.clock.name.lower(),
+        "ticks_per_second": trace.header.tsc_hz or None,
+        "functions": [
+            {
+                "name": stat.name,
+                "kind": stat.kind.name.lower(),
+                "calls": stat.calls,
+                "self": stat.self_time if timed else None,
+                "total": stat.total_time if timed else None,
+            }
+            for stat in (stats[:limit] if limit else stats)
+        ],
+    }
+    json.dump(told, out, indent=2, ensure_ascii=False)
+    out.write("\n")
+
+
+def _ordered(trace: TraceFile, summary: Summary, order: Order | None) -> list[CallStat]:
+    timed = trace.clock is not Clock.NONE
+    if order is None:
+        order = Order.SELF if timed else Order.CALLS
+    if order is not Order.CALLS and not timed:
+        raise UsageError(f"{trace.path} has no times to sort by: record with --clock, or take --sort calls")
+    return sorted(summary.stats, key=_ORDER_KEYS[order])
 
 
 def _most_calls(stat: CallStat) -> tuple[int, str]:
     return -stat.calls, stat.name
+
+
+def _most_self_time(stat: CallStat) -> tuple[int, int, str]:
+    return -stat.self_time, -stat.calls, stat.name
+
+
+def _most_total_time(stat: CallStat) -> tuple[int, int, str]:
+    return -stat.total_time, -stat.calls, stat.name
+
+
+_ORDER_KEYS: dict[Order, Callable[[CallStat], tuple[Any, ...]]] = {
+    Order.CALLS: _most_calls,
+    Order.SELF: _most_self_time,
+    Order.TOTAL: _most_total_time,
+}

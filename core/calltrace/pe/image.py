@@ -30,6 +30,7 @@ _MACHINES = {
 DOTNET_ONLY = "holds .NET code only, which is compiled at run time and cannot be traced"
 _MAX_IMAGE = 1 << 30  # larger ones leave no room for copies within reach of 32-bit displacements
 _GUARD_ENTRIES_LIMIT = 1 << 22
+_SLACK = 16 << 20  # bytes behind the last section that an image may have: far more than alignment takes
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,12 @@ def _check_sections(raw: bytes, headers: pefile.PE, path: Path) -> None:
             )
         if section.VirtualAddress + count > headers.OPTIONAL_HEADER.SizeOfImage:
             raise NotTraceable(f"{path} is damaged: section {_section_name(section)} lies outside the image")
+    size = headers.OPTIONAL_HEADER.SizeOfImage
+    needed = max(
+        (section.VirtualAddress + section.Misc_VirtualSize for section in headers.sections), default=0
+    )
+    if size > needed + _SLACK:  # the loader takes no such file, and we not the memory for it
+        raise NotTraceable(f"{path} is damaged: its image has {size:,} bytes, its sections only {needed:,}")
 
 
 def _check_code(headers: pefile.PE, path: str) -> None:

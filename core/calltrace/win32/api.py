@@ -31,7 +31,7 @@ FSCTL_SET_SPARSE = 0x900C4
 PROCESS_RIGHTS = 0x0001 | 0x0002 | 0x0008 | 0x0010 | 0x0020 | 0x0040 | 0x0400 | 0x0800 | SYNCHRONIZE
 OBSERVER_RIGHTS = 0x0010 | 0x0400 | SYNCHRONIZE  # read memory, query; SYNCHRONIZE
 LIMITED_RIGHTS = 0x1000  # query little: even a protected process grants it
-THREAD_RIGHTS = 0x0002 | 0x0008 | 0x0010 | 0x0040  # suspend, get and set context, query
+THREAD_RIGHTS = 0x0002 | 0x0008 | 0x0010 | 0x0040 | SYNCHRONIZE  # suspend, get and set context, query
 
 # Errors
 ERROR_FILE_NOT_FOUND = 2
@@ -55,6 +55,8 @@ MEM_RELEASE = 0x8000
 MEM_COMMIT = 0x1000
 MEM_FREE = 0x10000
 MEM_PRIVATE = 0x20000
+MEM_MAPPED = 0x40000
+PAGE_GUARD = 0x100
 PAGES_EXECUTABLE = 0xF0  # any of PAGE_EXECUTE*
 
 # GetProcessMitigationPolicy
@@ -82,6 +84,7 @@ DBG_CONTINUE = 0x00010002
 DBG_EXCEPTION_NOT_HANDLED = 0x80010001
 EXCEPTION_BREAKPOINT = 0x80000003
 EXCEPTION_SINGLE_STEP = 0x80000004
+TRAP_FLAG = 0x100  # of EFlags
 
 CONTEXT_CONTROL_INTEGER = 0x100003  # with CONTEXT_AMD64
 CONTEXT_CONTROL_INTEGER_FLOAT = 0x10000B
@@ -149,6 +152,20 @@ class ProcessBasicInformation(ctypes.Structure):
         ("BasePriority", c_uint64),
         ("UniqueProcessId", c_uint64),
         ("InheritedFromUniqueProcessId", c_uint64),
+    ]
+
+
+class ThreadBasicInformation(ctypes.Structure):
+    """THREAD_BASIC_INFORMATION, 64-bit."""
+
+    _fields_ = [
+        ("ExitStatus", c_uint64),
+        ("TebBaseAddress", c_uint64),
+        ("UniqueProcess", c_uint64),
+        ("UniqueThread", c_uint64),
+        ("AffinityMask", c_uint64),
+        ("Priority", c_uint32),
+        ("BasePriority", c_uint32),
     ]
 
 
@@ -298,9 +315,11 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
     "GetCurrentProcess": (c_void_p, []),
     "GetExitCodeProcess": (c_int, [c_void_p, ctypes.POINTER(c_uint32)]),
     "GetFinalPathNameByHandleW": (c_uint32, [c_void_p, c_wchar_p, c_uint32, c_uint32]),
+    "GetProcessId": (c_uint32, [c_void_p]),
     "GetProcessMitigationPolicy": (c_int, [c_void_p, c_uint32, c_void_p, c_size_t]),
     "GetStdHandle": (c_void_p, [c_uint32]),
     "GetThreadContext": (c_int, [c_void_p, c_void_p]),
+    "GetThreadId": (c_uint32, [c_void_p]),
     "K32EnumProcessModulesEx": (
         c_int,
         [c_void_p, c_void_p, c_uint32, ctypes.POINTER(c_uint32), c_uint32],
@@ -326,6 +345,7 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
 }
 _NTDLL: dict[str, tuple[Any, list[Any]]] = {
     "NtQueryInformationProcess": (c_uint32, [c_void_p, c_uint32, c_void_p, c_uint32, c_void_p]),
+    "NtQueryInformationThread": (c_uint32, [c_void_p, c_uint32, c_void_p, c_uint32, c_void_p]),
 }
 
 

@@ -12,6 +12,7 @@ from calltrace import preflight
 from calltrace.errors import AccessRefused, CalltraceError, FileMissing, NotTraceable
 from calltrace.pe.image import from_memory
 from calltrace.win32 import api, process
+from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port
 
@@ -39,7 +40,7 @@ def find_program(name: str, tell: Callable[[str], None] = _silent) -> Path:
     return path
 
 
-def create(program: Path, command_line: str) -> Win32Port:
+def create(program: Path, command_line: str) -> DebuggingPort:
     """Start `program` with `command_line` as it stands, and stop it at its initial breakpoint.
 
     It inherits our standard handles, environment, working folder and console. FileMissing, AccessRefused or
@@ -78,7 +79,7 @@ def create(program: Path, command_line: str) -> Win32Port:
     if not created:
         raise _start_failure(program, error)
     kernel32.CloseHandle(information.hThread)
-    port = Win32Port(information.hProcess, information.dwProcessId)
+    port = DebuggingPort(information.hProcess, information.dwProcessId)
     try:
         port.wait_for_break()
         # What the system demands of it, it may have from whoever set it up, or inherit from us.
@@ -114,7 +115,7 @@ def _forget_variable(port: Win32Port, name: str) -> None:
     port.free(address)
 
 
-def attach(process_id: int, tell: Callable[[str], None] = _silent) -> Win32Port:
+def attach(process_id: int, tell: Callable[[str], None] = _silent) -> DebuggingPort:
     """Stop the running process `process_id`, after a look at whether it can be traced.
 
     What limits that is told, a line each. TargetLost if there is none, AccessRefused if it may not be opened,
@@ -135,7 +136,7 @@ def attach(process_id: int, tell: Callable[[str], None] = _silent) -> Win32Port:
     handle = kernel32.OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
     if not handle:
         raise process.open_failure(process_id)
-    port = Win32Port(handle, process_id)
+    port = DebuggingPort(handle, process_id)
     try:
         port.stop()
     except BaseException:

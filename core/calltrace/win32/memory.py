@@ -50,6 +50,9 @@ class ProcessMemory:
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at VA `address`."""
+        return self._read_plain(address, size)
+
+    def _read_plain(self, address: int, size: int) -> bytes:
         store = bytearray(size)
         for offset in range(0, size, _PIECE):
             length = min(_PIECE, size - offset)
@@ -74,7 +77,7 @@ class ProcessMemory:
                 if not writable:
                     self._set_protection(start, end - start, protection)
         api.kernel32().FlushInstructionCache(self._process, address, len(data))
-        if self.read(address, len(data)) != data:
+        if self._read_plain(address, len(data)) != data:
             raise AccessRefused(
                 f"process {self.process_id} changes its memory at {address:#x} back: it protects itself, "
                 "so it cannot be traced"
@@ -118,6 +121,19 @@ class ProcessMemory:
         if not api.kernel32().VirtualFreeEx(self._process, address, 0, api.MEM_RELEASE):
             raise self._failure(f"free the memory at {address:#x}")
 
+    def writable(self) -> Iterator[tuple[int, int]]:
+        """Start and end of the ranges of heaps, stacks and modules' data."""
+        address = 0
+        while (info := self.query(address)) is not None:
+            address = info.BaseAddress + info.RegionSize
+            if (
+                info.State == api.MEM_COMMIT
+                and info.Type != api.MEM_MAPPED
+                and info.Protect & api.PAGES_WRITABLE
+                and not info.Protect & api.PAGE_GUARD
+            ):
+                yield info.BaseAddress, address
+
     def mapped_modules(self) -> list[TargetModule]:
         """What the loader of the process has mapped, the program first.
 
@@ -160,6 +176,18 @@ class ProcessMemory:
             return int.from_bytes(self.read(nt_headers + 0x50, 4), "little")
         except AccessRefused:
             return _PAGE
+
+    def _environment_block(self, thread: int, handle: int) -> int:
+        """The VA of the TEB of `thread`, of which `handle` is a handle with THREAD_RIGHTS."""
+        info = api.ThreadBasicInformation()
+        status = api.ntdll().NtQueryInformationThread(
+            handle, 0, ctypes.byref(info), ctypes.sizeof(info), None
+        )
+        if status:
+            raise self._unless_ended(
+                AccessRefused(f"cannot find the environment block of thread {thread}: status {status:#x}")
+            )
+        return int(info.TebBaseAddress)
 
     # Memory, inside
 

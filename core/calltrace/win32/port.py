@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -19,8 +21,11 @@ from calltrace.win32.exports import export_address
 from calltrace.win32.memory import ProcessMemory
 
 STOP_SECONDS = 20.0  # from asking for a stop to its breakpoint
-FROZEN_SECONDS = 2.0  # how long a call may take while the other threads are frozen
+FROZEN_SECONDS = 0.5  # how long a call may take while the other threads are frozen
 CALL_SECONDS = 15.0  # how long a call may take in all
+_STOP_ATTEMPTS = 5
+_ANSWER_SECONDS = 1.0  # for the registers of all threads
+_BREAK_IN_MS = 1000  # for a break-in thread to end after the target was let go
 _SLICE_MS = 100  # waits are cut into slices, so that Ctrl+C is noticed between them
 
 _PAGE = 0x1000
@@ -44,6 +49,7 @@ _STUB = bytearray.fromhex(
 )
 _STUB_RETURNED, _STUB_EXIT_THREAD, _STUB_RAISED, _STUB_TABLE = 0x06, 0x0E, 0x18, 0x30
 _NOP = b"\x90"
+_REGISTERS = [field.name for field in dataclasses.fields(Registers)]  # api.Context has them capitalized
 _RETURNED = 0  # how a call ended, else the code of its exception
 
 
@@ -57,7 +63,11 @@ class Win32Port(ProcessMemory):
         self._thread_handles: dict[int, int] = {}
         self._module_paths: dict[int, str] = {}  # base -> path, in order of loading
         self._event: tuple[int, int] | None = None  # unanswered: thread id, how to answer it
+        self._event_threads: list[tuple[int, int]] = []  # handles that came with events, and thread ids
+        self._event_processes: list[int] = []  # the same of the process
         self._stub = 0  # VA of the call stub, 0 = none
+        self._ntdll_functions: dict[str, int] = {}  # name -> VA
+        self._break_in = 0  # the thread that the system made to stop the target last time: a handle, 0 = none
 
     # Control
 
@@ -67,11 +77,22 @@ class Win32Port(ProcessMemory):
 
     def stop(self) -> None:
         """Become the target's debugger again and wait for the break-in."""
+        for _ in range(_STOP_ATTEMPTS):
+            self._stop()
+            if self._threads_answer():
+                return
+            self.detach()
+        raise EngineError(f"process {self.process_id} has a thread that does not stop: try again")
+
+    def _stop(self) -> None:
+        self._await_break_in()
         if not api.kernel32().DebugActiveProcess(self.process_id):
             why = api.error_text(api.last_error())
             raise self._unless_ended(AccessRefused(f"cannot stop process {self.process_id}: {why}"))
         api.kernel32().DebugSetProcessKillOnExit(0)
         self.wait_for_break()
+        assert self._event is not None
+        self._break_in = api.kernel32().OpenThread(api.SYNCHRONIZE, 0, self._event[0]) or 0
 
     def wait_for_break(self) -> None:
         """Wait for the first breakpoint of a process this thread has just begun to debug.
@@ -99,10 +120,14 @@ class Win32Port(ProcessMemory):
             return
         kernel32 = api.kernel32()
         self._remove_stub()
-        with self._frozen(list(self._thread_handles)):  # so that nothing happens between answer and farewell
+        with self._frozen(
+            list(self._thread_handles)
+        ) as frozen:  # so that nothing happens before the farewell
             if self._event is not None:
                 kernel32.ContinueDebugEvent(self.process_id, *self._event)
                 self._event = None
+            with contextlib.suppress(CalltraceError):  # a lost target
+                self._answer_waiting(frozen)
             kernel32.DebugActiveProcessStop(self.process_id)
             self._clear_being_debugged()
         self._end_debugging()
@@ -110,6 +135,8 @@ class Win32Port(ProcessMemory):
     def close(self) -> None:
         """Detach, and give up the process handle; the port is of no further use."""
         self.detach()
+        if self._break_in:
+            api.kernel32().CloseHandle(self._break_in)
         api.kernel32().CloseHandle(self._process)
 
     def terminate(self) -> None:
@@ -140,20 +167,28 @@ class Win32Port(ProcessMemory):
     # Threads
 
     def threads(self) -> list[int]:
-        """The ids of the target's threads."""
+        """The ids of the target's threads; of one that has ended we may still have to hear."""
         self._require_stop()
-        return list(self._thread_handles)
+        wait = api.kernel32().WaitForSingleObject
+        return [
+            thread for thread, handle in self._thread_handles.items() if wait(handle, 0) != api.WAIT_OBJECT_0
+        ]
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
-        context = self._context(thread)
-        return Registers(context.Rip, context.Rsp)
+        return registers_of(self._context(thread))
 
-    def set_rip(self, thread: int, rip: int) -> None:
-        """Let `thread` go on at VA `rip`."""
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        """Let `thread` go on with these."""
         context = self._context(thread)
-        context.Rip = rip
+        for name in _REGISTERS:
+            setattr(context, name.capitalize(), getattr(registers, name))
         self._set_context(thread, context)
+
+    def teb(self, thread: int) -> int:
+        """The VA of the thread environment block of `thread`."""
+        self._require_stop()
+        return self._environment_block(thread, self._thread_handle(thread))
 
     def call(self, function: int, *arguments: int) -> int:
         """Call `function` on the stopped thread, the others frozen for at most FROZEN_SECONDS."""
@@ -193,6 +228,30 @@ class Win32Port(ProcessMemory):
 
     # Debug events
 
+    def _threads_answer(self) -> bool:
+        """Whether the registers of all threads can be read.
+
+        Under Wine a thread that was stopped while it was being made never answers, and whoever asks waits for
+        ever: so it is somebody else who asks, who goes when the target goes on.
+        """
+        handles = list(self._thread_handles.values())
+
+        def ask() -> None:
+            for handle in handles:
+                api.kernel32().GetThreadContext(handle, ctypes.byref(api.new_context()))
+
+        asker = threading.Thread(target=ask, daemon=True)
+        asker.start()
+        asker.join(_ANSWER_SECONDS)
+        return not asker.is_alive()
+
+    def _await_break_in(self) -> None:
+        """Wait for the last break-in thread's end: Wine cannot read the registers of one that is leaving."""
+        if self._break_in:
+            api.kernel32().WaitForSingleObject(self._break_in, _BREAK_IN_MS)
+            api.kernel32().CloseHandle(self._break_in)
+            self._break_in = 0
+
     def _next_event(self, deadline: float) -> api.DebugEvent | None:
         """The next debug event, already noted in our tables; None at the deadline. TargetLost at its end."""
         event = api.DebugEvent()
@@ -210,12 +269,26 @@ class Win32Port(ProcessMemory):
         self._note(event)
         return event
 
+    def _answer_waiting(self, frozen: list[int]) -> None:
+        """Answer the events that threads, all of them frozen now, raised while the target was stopped.
+
+        An exception among them would be taken for handled, and lost, if we left it unanswered. Threads that
+        we hear of only now are frozen, too.
+        """
+        while (event := self._next_event(time.monotonic())) is not None:
+            thread = event.dwThreadId
+            if event.dwDebugEventCode == api.CREATE_THREAD_DEBUG_EVENT and self._freeze(thread):
+                frozen.append(thread)
+            self._answer(event)
+
     def _note(self, event: api.DebugEvent) -> None:
         """Keep the tables of threads and modules, and close what the event hands over."""
         kernel32, code = api.kernel32(), event.dwDebugEventCode
         if code == api.CREATE_PROCESS_DEBUG_EVENT:
             info = event.u.CreateProcessInfo
             self._module_paths = {info.lpBaseOfImage: self.module_path(info.lpBaseOfImage, info.hFile)}
+            self._event_processes.append(info.hProcess)
+            self._event_threads.append((info.hThread, event.dwThreadId))
             self._open_thread(event.dwThreadId)
         elif code == api.LOAD_DLL_DEBUG_EVENT:
             dll = event.u.LoadDll
@@ -223,6 +296,7 @@ class Win32Port(ProcessMemory):
         elif code == api.UNLOAD_DLL_DEBUG_EVENT:
             self._module_paths.pop(event.u.UnloadedDll, None)
         elif code == api.CREATE_THREAD_DEBUG_EVENT:
+            self._event_threads.append((event.u.CreateThread.hThread, event.dwThreadId))
             self._open_thread(event.dwThreadId)
         elif code == api.EXIT_THREAD_DEBUG_EVENT:
             handle = self._thread_handles.pop(event.dwThreadId, 0)
@@ -297,9 +371,18 @@ class Win32Port(ProcessMemory):
     def _end_debugging(self) -> None:
         self._debugging = False
         self._stub = 0
+        kernel32 = api.kernel32()
         for handle in self._thread_handles.values():
-            api.kernel32().CloseHandle(handle)
+            kernel32.CloseHandle(handle)
         self._thread_handles = {}
+        # The system closes what came with events; Wine leaves that to us.
+        for handle, thread in self._event_threads:
+            if kernel32.GetThreadId(handle) == thread:
+                kernel32.CloseHandle(handle)
+        for handle in self._event_processes:
+            if kernel32.GetProcessId(handle) == self.process_id:
+                kernel32.CloseHandle(handle)
+        self._event_threads, self._event_processes = [], []
 
     def _clear_being_debugged(self) -> None:
         """PEB.BeingDebugged is the system's to clear; where it forgets to, we do."""
@@ -312,23 +395,26 @@ class Win32Port(ProcessMemory):
 
     def _open_thread(self, thread: int) -> None:
         # The event's own handle is closed by the system on detaching, before we let the threads go on.
+        if thread in self._thread_handles:  # told of twice, as it began just when we came
+            return
         handle = api.kernel32().OpenThread(api.THREAD_RIGHTS, 0, thread)
         if handle:
             self._thread_handles[thread] = handle
 
     @contextlib.contextmanager
-    def _frozen(self, threads: Sequence[int]) -> Iterator[None]:
-        kernel32 = api.kernel32()
-        frozen = []
-        for thread in threads:
-            if kernel32.SuspendThread(self._thread_handles[thread]) != 0xFFFFFFFF:
-                frozen.append(thread)
+    def _frozen(self, threads: Sequence[int]) -> Iterator[list[int]]:
+        """Suspend threads for a while; those in the list, which may be added to, go on afterwards."""
+        frozen = [thread for thread in threads if self._freeze(thread)]
         try:
-            yield
+            yield frozen
         finally:
             for thread in frozen:
                 if thread in self._thread_handles:
-                    kernel32.ResumeThread(self._thread_handles[thread])
+                    api.kernel32().ResumeThread(self._thread_handles[thread])
+
+    def _freeze(self, thread: int) -> bool:
+        handle = self._thread_handles.get(thread)
+        return handle is not None and api.kernel32().SuspendThread(handle) != 0xFFFFFFFF
 
     def _require_stop(self) -> int:
         if self._event is None:
@@ -355,22 +441,33 @@ class Win32Port(ProcessMemory):
 
     def _call_stub(self) -> int:
         if not self._stub:
-            code, exit_thread = bytearray(_STUB), export_address(self, "ntdll.dll", "RtlExitUserThread")
+            code, exit_thread = bytearray(_STUB), self._ntdll("RtlExitUserThread")
             code[_STUB_EXIT_THREAD : _STUB_EXIT_THREAD + 8] = exit_thread.to_bytes(8, "little")
             stub = self.allocate(_PAGE)
             self.write(stub, bytes(code))
             self.protect(stub, _PAGE, Protection.EXECUTE_READ)
             self._stub = stub
-            self.call(export_address(self, "ntdll.dll", "RtlAddFunctionTable"), stub + _STUB_TABLE, 1, stub)
+            self.call(self._ntdll("RtlAddFunctionTable"), stub + _STUB_TABLE, 1, stub)
         return self._stub
+
+    def _ntdll(self, function: str) -> int:
+        """The VA of a function of ntdll, which stays where it is."""
+        if function not in self._ntdll_functions:
+            self._ntdll_functions[function] = export_address(self, "ntdll.dll", function)
+        return self._ntdll_functions[function]
 
     def _remove_stub(self) -> None:
         if self._stub and self._event is not None:
             with contextlib.suppress(CalltraceError):  # what cannot be removed does no harm
-                forget = export_address(self, "ntdll.dll", "RtlDeleteFunctionTable")
+                forget = self._ntdll("RtlDeleteFunctionTable")
                 self.call(forget, self._stub + _STUB_TABLE)
                 self.free(self._stub)
             self._stub = 0
+
+
+def registers_of(context: api.Context) -> Registers:
+    """The registers of a thread's context."""
+    return Registers(**{name: getattr(context, name.capitalize()) for name in _REGISTERS})
 
 
 def process_environment_block(process: int) -> int:
@@ -386,4 +483,4 @@ def process_environment_block(process: int) -> int:
 
 def _milliseconds_until(deadline: float) -> int:
     """What is left of it, but no more than a slice; 0 when it is over."""
-    return max(0, min(_SLICE_MS, int((deadline - time.monotonic()) * 1000)))
+    return max(0, int(min(_SLICE_MS, (deadline - time.monotonic()) * 1000)))

@@ -11,7 +11,7 @@ from ctypes import c_uint32, c_uint64
 from calltrace.errors import AccessRefused, CalltraceError, TargetLost
 from calltrace.ports import TargetModule
 from calltrace.preflight import ProcessFacts
-from calltrace.recorder import DLL
+from calltrace.recorder import DLL, RecorderState
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port, process_environment_block
@@ -59,8 +59,9 @@ class Observed:
         if not any(module.name.lower() == DLL.lower() for module in modules):
             return False
         with suppress(CalltraceError):
-            if int.from_bytes(self.read(export_address(self, DLL, "ct_active"), 4), "little"):
-                return True
+            field = export_address(self, DLL, "ct_recorder") + RecorderState.recording.offset
+            host = int.from_bytes(self.read(field, 4), "little")
+            return True if host and _is_running(host) else None
         return None
 
     def _loose_code(self, modules: list[TargetModule]) -> Iterator[int]:
@@ -128,6 +129,17 @@ def open_failure(process_id: int) -> CalltraceError:
         f"cannot open process {process_id}: {api.error_text(error)}; run calltrace as the user who runs "
         "the program, or as administrator"
     )
+
+
+def _is_running(process_id: int) -> bool:
+    """Whether there is such a process; one that may not even be asked counts."""
+    kernel32 = api.kernel32()
+    handle = kernel32.OpenProcess(api.LIMITED_RIGHTS | api.SYNCHRONIZE, 0, process_id)
+    if not handle:
+        return api.last_error() != api.ERROR_INVALID_PARAMETER
+    ended = kernel32.WaitForSingleObject(handle, 0) == 0
+    kernel32.CloseHandle(handle)
+    return not ended
 
 
 def _query(process: int, what: int, size: int) -> int | None:

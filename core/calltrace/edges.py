@@ -1,0 +1,105 @@
+"""Who calls a function, and what it calls: exact counts and times, by calling context.
+
+A call whose callee is traced is the edge from the caller to that function. A function that was entered by a
+jump is called by the one that jumped, whose frame it replaced. A callback is called by the call of what
+called it back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_uint32
+from dataclasses import dataclass, field
+
+from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range
+from calltrace.errors import UsageError
+from calltrace.model import NOBODY, NONE_ID, module_stem
+from calltrace.patterns import Pattern
+from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_library
+
+LEVELS = 64  # CT_EDGE_LEVELS
+_NOBODY_NAME = "code not traced"
+
+
+@dataclass
+class Context:
+    """A function or call in its context. Times are ticks; positions in a trace without a clock."""
+
+    name: str
+    tail: bool  # the callee was entered by a jump that replaced its caller's frame
+    calls: int = 0
+    self_time: int = 0
+    total_time: int = 0  # recursion within the context counted once
+    others: dict[tuple[str, bool], Context] = field(default_factory=dict)  # its callers, or callees
+
+    def add(self, calls: int, self_time: int, total_time: int) -> None:
+        """Count further calls."""
+        self.calls += calls
+        self.self_time += self_time
+        self.total_time += total_time
+
+
+def contexts(
+    trace: TraceFile, patterns: Sequence[Pattern], *, callees: bool, depth: int = 1, thread: int | None = None
+) -> list[Context]:
+    """Each function or import meant that was called, with up to LEVELS levels of callers or callees.
+
+    Reads the whole trace; can be interrupted. Raises UsageError for an unknown thread, patterns that match
+    nothing, or a depth beyond LEVELS; EngineError if memory runs out.
+    """
+    if not 1 <= depth <= LEVELS:
+        raise UsageError(f"a depth of {depth} is out of range: 1 to {LEVELS} levels can be told apart")
+    first, count = thread_range(trace, thread)
+    options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
+    functions, sites = matching(trace, patterns)
+    bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
+    for name, (array, size) in zip(("function", "site", "through"), bits):
+        setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
+        setattr(options, f"{name}_bits", size)
+    library = reader_library()
+    handle = library.ct_reader_edges_open(trace.reader, ctypes.byref(options))
+    if not handle:
+        raise no_memory(trace)
+    try:
+        pull = MORE
+        while pull == MORE:
+            pull = library.ct_reader_edges_run(handle)
+        if pull == NO_MEMORY:
+            raise no_memory(trace)
+        number = c_uint32()
+        address = library.ct_reader_edges_of(handle, ctypes.byref(number))
+        return _merged(trace, ctypes.string_at(address, number.value * EDGE.size) if address else b"")
+    finally:
+        library.ct_reader_edges_close(handle)
+
+
+def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
+    """Contexts by name: sites that call the same thing are one to the user."""
+    roots: dict[tuple[str, bool], Context] = {}
+    made: list[Context] = []
+    for calls, self_time, total_time, parent, node, kind, tail in EDGE.iter_unpack(edges):
+        name = _NOBODY_NAME if kind == NOBODY else trace.node_name(kind, node)
+        among = roots if parent == NONE_ID else made[parent].others
+        context = among.setdefault((name, bool(tail)), Context(name, bool(tail)))
+        context.add(calls, self_time, total_time)
+        made.append(context)
+    return list(roots.values())
+
+
+def _sites_of_traced_imports(trace: TraceFile) -> list[int]:
+    """Call sites of imports that lie in a traced module: there the function itself is what is called."""
+    if len(trace.modules) < 2:
+        return []
+    traced = {(module.stem.lower(), name) for module in trace.modules for name in module.names.values()}
+    found: list[int] = []
+    for module in trace.modules:
+        imports = set()
+        for at, imported in enumerate(module.imports):
+            library, _, function = imported.partition("!")
+            if (module_stem(library).lower(), function) in traced:
+                imports.add(at)
+        if imports:
+            sites = enumerate(trace.sites(module), module.first_site)
+            found += [number for number, site in sites if site.imported in imports]
+    return found

@@ -1,0 +1,347 @@
+"""The standalone port as a debugger: breakpoints and single steps."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from calltrace.errors import AccessRefused, EngineError, TargetLost
+from calltrace.ports import Capability, DebugEvent, DebugEventKind, Registers
+from calltrace.win32 import api
+from calltrace.win32.port import STOP_SECONDS, Win32Port, registers_of
+
+_INT3 = 0xCC
+_PUSHF = b"\x9c"
+_PREFIXES = {b"\x66"} | {bytes([rex]) for rex in range(0x40, 0x50)}
+_GAP = 0x1000  # untouched bytes between breakpoints that are still moved in one go
+
+
+class DebuggingPort(Win32Port):
+    """A process that can also be run from one breakpoint or instruction to the next.
+
+    A thread that stands at a breakpoint and is let go executes the program's own instruction there by a
+    single step, while all other threads are held.
+    """
+
+    def __init__(self, process: int, process_id: int) -> None:
+        """As Win32Port."""
+        super().__init__(process, process_id)
+        self._own_bytes: dict[int, int] = {}  # VA of each breakpoint: the program's byte there
+        self._sizes: dict[int, int] = {}  # of modules, by base: once unmapped, a module has no header to ask
+        self._gathered: deque[DebugEvent] = deque()  # events to be told
+        self._told = 0  # thread of the event told last, if it is to go on from where it stands
+        self._due: dict[int, bool] = {}  # told threads not let go yet: are they to be stepped?
+        self._stepping: set[int] = set()  # threads let go for one instruction
+        self._saving_flags: set[int] = set()  # those among them whose instruction is a pushf
+        self._is_pushf: dict[int, bool] = {}  # by VA
+        self._passing = 0  # the thread that is executing the instruction under a breakpoint
+        self._ended = False
+        # Of threads asked since the target stopped; asking and setting each cost as much as a step.
+        self._contexts: dict[int, api.Context] = {}
+        self._changed: set[int] = set()  # threads whose context is to be set before they go on
+
+    def supports(self, capability: Capability) -> bool:
+        """True: the standalone port can do everything."""
+        return capability is Capability.DEBUG or super().supports(capability)
+
+    def wait_for_break(self) -> None:
+        """As Win32Port's; the stopped thread is the one that `go` steps."""
+        super().wait_for_break()
+        self._told = self._require_stop()
+
+    def read(self, address: int, size: int) -> bytes:
+        """The program's own bytes at VA `address`."""
+        data = self._read_plain(address, size)
+        places = self._breakpoints_within(address, size)
+        if not places:
+            return data
+        own = bytearray(data)
+        for place in places:
+            own[place - address] = self._own_bytes[place]
+        return bytes(own)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write `data` at VA `address`; breakpoints there stay."""
+        places = self._breakpoints_within(address, len(data))
+        if not places:
+            super().write(address, data)
+            return
+        self.clear_breakpoints(places)
+        try:
+            super().write(address, data)
+        finally:
+            self.set_breakpoints(places)
+
+    def call(self, function: int, *arguments: int) -> int:
+        """As Win32Port's, but EngineError while breakpoints are set."""
+        if self._own_bytes:
+            raise EngineError("nothing can be called in the target while breakpoints are set")
+        return super().call(function, *arguments)
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Put an int3 at each VA."""
+        self._require_stop()
+
+        def plant(address: int, memory: bytearray, offset: int) -> None:
+            own[address] = memory[offset]
+            memory[offset] = _INT3
+
+        fresh = sorted(set(addresses).difference(self._own_bytes))
+        own: dict[int, int] = {}
+        self._change(fresh, plant)
+        self._own_bytes.update(own)
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Put the program's own byte back at each VA."""
+        self._require_stop()
+
+        def put_back(address: int, memory: bytearray, offset: int) -> None:
+            memory[offset] = self._own_bytes[address]
+
+        known = sorted(set(addresses).intersection(self._own_bytes))
+        self._change(known, put_back)
+        for address in known:
+            del self._own_bytes[address]
+
+    def go(self, step: bool = False) -> DebugEvent:
+        """Let the target run to its next event."""
+        if self._ended:
+            raise TargetLost(f"process {self.process_id} has ended (exit code {self.exit_code()})")
+        self._require_stop()
+        if self._told in self._thread_handles:
+            self._due[self._told] = step
+        while not self._gathered:
+            self._run()
+        event = self._gathered.popleft()
+        stands = event.kind in (DebugEventKind.BREAKPOINT, DebugEventKind.STEP)
+        self._told = event.thread if stands else 0
+        return event
+
+    def detach(self) -> None:
+        """Take every breakpoint away, and let the target run on."""
+        if self._debugging and self._event is not None and self._own_bytes:
+            with contextlib.suppress(TargetLost):
+                self.clear_breakpoints(list(self._own_bytes))
+                self._remove_stub()
+                with self._frozen(list(self._thread_handles)):
+                    # Nobody but us may see an int3 that a thread has already met.
+                    self._continue()
+                    while self._gather(time.monotonic(), rewind=True):
+                        self._continue()
+        super().detach()
+        self._gathered.clear()
+
+    def registers(self, thread: int) -> Registers:
+        """Where `thread` stands."""
+        return registers_of(self._standing(thread))
+
+    # Breakpoints, inside
+
+    def _breakpoints_within(self, address: int, size: int) -> list[int]:
+        if size < len(self._own_bytes):
+            return [place for place in range(address, address + size) if place in self._own_bytes]
+        return sorted(place for place in self._own_bytes if address <= place < address + size)
+
+    def _change(self, addresses: list[int], change: Callable[[int, bytearray, int], None]) -> None:
+        """Change single bytes of memory, runs of near ones in one go."""
+        start = 0
+        for at, address in enumerate(addresses):
+            if at + 1 == len(addresses) or addresses[at + 1] - address > _GAP:
+                run = addresses[start : at + 1]
+                memory = bytearray(self._read_plain(run[0], run[-1] + 1 - run[0]))
+                for place in run:
+                    change(place, memory, place - run[0])
+                self._write_plain(run[0], bytes(memory))
+                if self._read_plain(run[0], len(memory)) != memory:
+                    raise AccessRefused(f"cannot set breakpoints at {run[0]:#x} and behind")
+                start = at + 1
+
+    # Running, inside
+
+    def _run(self) -> None:
+        """Let a thread pass the breakpoint it stands at, or, if none has to, all threads run to an event."""
+        with contextlib.suppress(TargetLost):  # of which an event will tell
+            for thread in self._due:
+                if self._standing(thread).Rip in self._own_bytes:
+                    self._pass_breakpoint(thread, self._due.pop(thread))
+                    return
+            for thread, step in self._due.items():
+                if step:
+                    self._set_trap(thread)
+        self._due.clear()
+        self._continue()
+        self._gather(math.inf)
+
+    def _pass_breakpoint(self, thread: int, step: bool) -> None:
+        """Let `thread` execute the instruction under a breakpoint; gathered are all events of that time."""
+        address = self._standing(thread).Rip
+        self._set_trap(thread)
+        self._passing = thread
+        with self._held(other for other in self._thread_handles if other != thread):
+            there = self._read_plain(address, 1)[0]
+            if there == _INT3:
+                self._write_plain(address, bytes([self._own_bytes[address]]))
+            else:
+                self._own_bytes[address] = there  # the program has changed its code
+            try:
+                while thread in self._stepping:
+                    self._continue()
+                    self._gather(math.inf, rewind=True)
+            finally:
+                self._passing = 0
+            if address in self._own_bytes:  # its module is still there
+                self._write_plain(address, bytes([_INT3]))
+        if not step and self._gathered and self._gathered[-1].thread == thread:
+            event = self._gathered[-1]
+            if event.kind is DebugEventKind.STEP:
+                self._gathered.pop()
+                if event.address in self._own_bytes:
+                    self._gathered.append(DebugEvent(DebugEventKind.BREAKPOINT, thread, event.address))
+
+    @contextlib.contextmanager
+    def _held(self, threads: Iterable[int]) -> Iterator[None]:
+        held = list(threads)
+        with self._frozen(held):
+            for thread in held:
+                with contextlib.suppress(AccessRefused):
+                    self._standing(thread)  # not before it has really stopped is there an answer
+            yield
+
+    def _set_trap(self, thread: int) -> None:
+        """The processor traps behind the next instruction; what a pushf saves must not tell of it."""
+        context = self._standing(thread)
+        if self._at_pushf(context.Rip):
+            self._saving_flags.add(thread)
+        context.EFlags |= api.TRAP_FLAG
+        self._changed.add(thread)
+        self._stepping.add(thread)
+
+    def _at_pushf(self, address: int) -> bool:
+        known = self._is_pushf.get(address)
+        if known is None:
+            known = False
+            with contextlib.suppress(AccessRefused):  # then the instruction will not be executed either
+                code = self.read(address, 1)
+                if code in _PREFIXES:
+                    code = self.read(address + 1, 1)
+                known = code == _PUSHF
+            self._is_pushf[address] = known
+        return known
+
+    def _end_step(self, thread: int) -> api.Context:
+        """The context of a thread whose one instruction is done, or was given up."""
+        context = self._standing(thread)
+        self._stepping.discard(thread)
+        if context.EFlags & api.TRAP_FLAG:
+            context.EFlags &= ~api.TRAP_FLAG
+            self._changed.add(thread)
+        return context
+
+    def _gather(self, deadline: float, rewind: bool = False) -> bool:
+        """Wait for a debug event, note what it means, and leave it unanswered. False: none until `deadline`.
+
+        With `rewind` a thread that met a breakpoint is put back in front of it, to meet it again later.
+        """
+        try:
+            event = self._next_event(deadline)
+        except TargetLost:
+            if self._ended:
+                raise
+            self._ended = True
+            self._end_debugging()
+            api.kernel32().WaitForSingleObject(self._process, int(STOP_SECONDS * 1000))
+            self._gathered.append(DebugEvent(DebugEventKind.PROCESS_EXIT, 0, code=self.exit_code()))
+            return False
+        if event is None:
+            return False
+        thread, code = event.dwThreadId, event.dwDebugEventCode
+        self._event = (thread, api.DBG_CONTINUE)
+        if code == api.EXCEPTION_DEBUG_EVENT:
+            self._gather_exception(thread, event.u.Exception, rewind)
+        elif code == api.CREATE_THREAD_DEBUG_EVENT:
+            self._gathered.append(DebugEvent(DebugEventKind.THREAD_START, thread))
+        elif code == api.EXIT_THREAD_DEBUG_EVENT:
+            self._stepping.discard(thread)
+            self._due.pop(thread, None)
+            self._gathered.append(DebugEvent(DebugEventKind.THREAD_EXIT, thread, code=event.u.ExitCode))
+        elif code == api.LOAD_DLL_DEBUG_EVENT:
+            base = event.u.LoadDll.lpBaseOfDll
+            self._sizes[base] = self.image_size(base)
+            self._gathered.append(DebugEvent(DebugEventKind.MODULE_LOAD, thread, base))
+        elif code == api.UNLOAD_DLL_DEBUG_EVENT:
+            base = event.u.UnloadedDll
+            for place in self._breakpoints_within(base, self._sizes.pop(base, 0)):
+                del self._own_bytes[place]
+            self._gathered.append(DebugEvent(DebugEventKind.MODULE_UNLOAD, thread, base))
+        return True
+
+    def _gather_exception(self, thread: int, exception: api.ExceptionInfo, rewind: bool) -> None:
+        record = exception.ExceptionRecord
+        code, address = record.ExceptionCode, record.ExceptionAddress
+        if code == api.EXCEPTION_SINGLE_STEP and thread in self._stepping:
+            context = self._end_step(thread)
+            if thread in self._saving_flags:
+                self._saving_flags.discard(thread)
+                flags = int.from_bytes(self.read(context.Rsp, 2), "little") & ~api.TRAP_FLAG
+                self._write_plain(context.Rsp, flags.to_bytes(2, "little"))
+            self._gathered.append(DebugEvent(DebugEventKind.STEP, thread, context.Rip))
+        elif code == api.EXCEPTION_BREAKPOINT and self._is_ours(thread, address):
+            if thread in self._stepping:  # the breakpoint was set where it stood, told of already
+                self._end_step(thread)
+                self._due[thread] = True
+            elif not rewind and address in self._own_bytes:
+                self._gathered.append(DebugEvent(DebugEventKind.BREAKPOINT, thread, address))
+            context = self._standing(thread)
+            context.Rip = address
+            self._changed.add(thread)
+        else:
+            if thread in self._stepping:
+                self._end_step(thread)
+                self._saving_flags.discard(thread)
+            self._event = (thread, api.DBG_EXCEPTION_NOT_HANDLED)
+            first = bool(exception.dwFirstChance)
+            self._gathered.append(DebugEvent(DebugEventKind.EXCEPTION, thread, address, code, first))
+
+    def _is_ours(self, thread: int, address: int) -> bool:
+        """Is this int3 a breakpoint, or was it one when the thread met it?"""
+        if address in self._own_bytes:
+            return thread != self._passing  # else the program's own byte there is an int3
+        return self.read(address, 1)[0] != _INT3
+
+    # Contexts
+
+    def _standing(self, thread: int) -> api.Context:
+        """The context of a thread of the stopped target."""
+        context = self._contexts.get(thread)
+        if context is None:
+            context = self._contexts[thread] = super()._context(thread)
+        return context
+
+    def _settle_contexts(self) -> None:
+        for thread in self._changed:
+            with contextlib.suppress(TargetLost):
+                super()._set_context(thread, self._contexts[thread])
+        self._changed.clear()
+        self._contexts.clear()
+
+    def _context(self, thread: int) -> api.Context:
+        self._settle_contexts()
+        return super()._context(thread)
+
+    def _set_context(self, thread: int, context: api.Context) -> None:
+        self._settle_contexts()
+        super()._set_context(thread, context)
+
+    def _continue(self) -> None:
+        self._settle_contexts()
+        super()._continue()
+
+    def _end_debugging(self) -> None:
+        super()._end_debugging()
+        for noted in (self._own_bytes, self._contexts, self._changed, self._due, self._stepping):
+            noted.clear()
+        self._saving_flags.clear()
+        self._told = 0

@@ -1,0 +1,399 @@
+/* Who calls a function, and what it calls: calls and times by calling context.
+ *
+ * The path holds the open frames, and below each frame that was entered by a jump those that it replaced. A context
+ * is a chosen frame with up to `depth` others: its callers, or one of the chains of calls that it makes. Contexts are
+ * nodes of a tree. Each frame of the path has the nodes that it counts for: of level 0, it being a chosen one itself,
+ * and of each further level, one at most.
+ *
+ * A call site whose callee is a function that records itself is no level of its own. Whether it is, is known when the
+ * function is entered right behind it; else the call counts when it ends, or when something else is entered.
+ *
+ * A frame entered by a jump that a fiber comes back to has lost the ones it replaced.
+ */
+#include "machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STEPS_PER_RUN (1u << 22)
+#define NO_NODE CT_NONE
+#define ANY_FUNCTION (CT_NONE - 1)
+
+struct place { /* on the path */
+    uint32_t id;
+    uint32_t depth; /* of its frame */
+    uint8_t kind;
+    bool tail;    /* replaced the place below by a jump */
+    bool told;    /* its nodes are known */
+    bool counts;  /* it has any */
+    bool through; /* a call site, whose callee stands for it */
+};
+
+struct ct_edges {
+    struct ct_machine machine;
+    struct ct_totals totals;
+    struct ct_edge_options options;
+    uint8_t *functions, *sites; /* copies of the options' bits */
+    uint32_t *callees;          /* by site: the function that stands for the call, ANY_FUNCTION, or CT_NONE */
+    uint32_t *same;             /* by site: the first site of the same import, or itself */
+
+    struct place *path;
+    uint64_t path_room;
+    uint32_t path_count;
+    uint32_t *nodes; /* (depth + 1) of each place that counts */
+    uint64_t nodes_room;
+
+    struct ct_edge *edges;
+    uint32_t *active; /* by node: open frames that count for it */
+    uint64_t edge_room, active_room;
+    uint32_t edge_count;
+    uint32_t *slots; /* hash table of node + 1 */
+    uint64_t slot_count;
+};
+
+static uint8_t *copy_bits(const uint8_t *bits, uint32_t count)
+{
+    uint8_t *copy = calloc(count / 8 + 1u, 1);
+    if (copy && count)
+        memcpy(copy, bits, (count + 7) / 8);
+    return copy;
+}
+
+static bool bit(const uint8_t *bits, uint32_t count, uint32_t at)
+{
+    return at < count && bits[at / 8] >> at % 8 & 1;
+}
+
+/* ---- what is known of call sites ---- */
+
+struct import_site {
+    uint32_t import, site;
+};
+
+static int by_import(const void *a, const void *b)
+{
+    const struct import_site *x = a, *y = b;
+    if (x->import != y->import)
+        return x->import < y->import ? -1 : 1;
+    return x->site < y->site ? -1 : x->site > y->site;
+}
+
+/* False: no memory. */
+static bool read_sites(struct ct_edges *edges, const struct ct_module_entry *module)
+{
+    const struct ct_reader *reader = edges->machine.reader;
+    struct ct_start *starts = ct_function_starts(reader, module);
+    struct import_site *imports = malloc(((size_t)module->site_count + 1) * sizeof *imports);
+    uint32_t count = 0;
+    for (uint32_t at = 0; at < module->site_count && starts && imports; at++) {
+        struct ct_site_record record = ct_site_at(reader, module, at);
+        uint32_t site = module->first_site + at;
+        if (record.target)
+            edges->callees[site] = ct_function_at(starts, module->function_count, record.target);
+        else if (record.import == CT_NONE || bit(edges->options.through, edges->options.through_bits, site))
+            edges->callees[site] = ANY_FUNCTION;
+        if (record.import != CT_NONE)
+            imports[count++] = (struct import_site){record.import, site};
+    }
+    bool memory = starts && imports;
+    if (memory && count)
+        qsort(imports, count, sizeof *imports, by_import);
+    for (uint32_t at = 1; at < count && memory; at++)
+        if (imports[at].import == imports[at - 1].import)
+            edges->same[imports[at].site] = edges->same[imports[at - 1].site];
+    free(starts);
+    free(imports);
+    return memory;
+}
+
+static bool read_modules(struct ct_edges *edges)
+{
+    const struct ct_reader *reader = edges->machine.reader;
+    edges->callees = malloc((reader->id_count + 1u) * sizeof *edges->callees);
+    edges->same = malloc((reader->id_count + 1u) * sizeof *edges->same);
+    bool memory = edges->callees && edges->same;
+    for (uint32_t site = 0; site <= reader->id_count && memory; site++) {
+        edges->callees[site] = CT_NONE;
+        edges->same[site] = site;
+    }
+    for (uint32_t at = 0; at < reader->index.modules && memory; at++)
+        memory = read_sites(edges, &reader->modules[at]);
+    return memory;
+}
+
+struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options)
+{
+    struct ct_edges *edges = calloc(1, sizeof *edges);
+    if (!edges)
+        return NULL;
+    edges->options = *options;
+    if (edges->options.depth > CT_EDGE_LEVELS)
+        edges->options.depth = CT_EDGE_LEVELS;
+    ct_machine_start(&edges->machine, reader, options->first_thread, options->thread_count, &edges->totals);
+    edges->functions = copy_bits(options->functions, options->function_bits);
+    edges->sites = copy_bits(options->sites, options->site_bits);
+    edges->slot_count = 1024;
+    edges->slots = calloc(edges->slot_count, sizeof *edges->slots);
+    if (edges->functions && edges->sites && edges->slots && read_modules(edges))
+        return edges;
+    ct_reader_edges_close(edges);
+    return NULL;
+}
+
+void ct_reader_edges_close(struct ct_edges *edges)
+{
+    ct_machine_free(&edges->machine);
+    free(edges->functions);
+    free(edges->sites);
+    free(edges->callees);
+    free(edges->same);
+    free(edges->path);
+    free(edges->nodes);
+    free(edges->edges);
+    free(edges->active);
+    free(edges->slots);
+    free(edges);
+}
+
+/* ---- the tree of contexts ---- */
+
+static uint64_t slot_of(const struct ct_edges *edges, const struct ct_edge *key)
+{
+    uint64_t hash = ((uint64_t)key->parent << 32 | key->id) * 0x9E3779B97F4A7C15u;
+    hash ^= (uint64_t)(key->kind << 1 | key->tail) * 0xC2B2AE3D27D4EB4Fu;
+    uint64_t slot = (hash ^ hash >> 29) & (edges->slot_count - 1);
+    while (edges->slots[slot]) {
+        const struct ct_edge *other = &edges->edges[edges->slots[slot] - 1];
+        if (other->parent == key->parent && other->id == key->id && other->kind == key->kind &&
+            other->tail == key->tail)
+            break;
+        slot = (slot + 1) & (edges->slot_count - 1);
+    }
+    return slot;
+}
+
+/* False: no memory. */
+static bool grow_slots(struct ct_edges *edges)
+{
+    uint32_t *grown = calloc((size_t)edges->slot_count * 2, sizeof *grown);
+    if (!grown)
+        return false;
+    free(edges->slots);
+    edges->slots = grown;
+    edges->slot_count *= 2;
+    for (uint32_t node = 0; node < edges->edge_count; node++)
+        edges->slots[slot_of(edges, &edges->edges[node])] = node + 1;
+    return true;
+}
+
+/* The node of this key; NO_NODE: no memory. */
+static uint32_t node_of(struct ct_edges *edges, uint32_t parent, uint8_t kind, uint32_t id, bool tail)
+{
+    struct ct_edge key = {.parent = parent, .id = id, .kind = kind, .tail = tail};
+    uint64_t slot = slot_of(edges, &key);
+    if (edges->slots[slot])
+        return edges->slots[slot] - 1;
+    if (edges->edge_count == NO_NODE - 1 ||
+        !ct_reserve_items((void **)&edges->edges, &edges->edge_room, edges->edge_count + 1u, sizeof key) ||
+        !ct_reserve_items((void **)&edges->active, &edges->active_room, edges->edge_count + 1u, sizeof(uint32_t)))
+        return NO_NODE;
+    edges->edges[edges->edge_count] = key;
+    edges->slots[slot] = ++edges->edge_count;
+    if (edges->edge_count > edges->slot_count / 2 && !grow_slots(edges))
+        return NO_NODE;
+    return edges->edge_count - 1;
+}
+
+/* ---- the path ---- */
+
+static uint32_t *nodes_at(const struct ct_edges *edges, uint32_t at)
+{
+    return &edges->nodes[(uint64_t)at * (edges->options.depth + 1)];
+}
+
+/* Who called, or jumped to, the place: at - 1, or below the call site that it stands for. `at` itself if nobody did. */
+static uint32_t caller_of(const struct ct_edges *edges, uint32_t at)
+{
+    uint32_t caller = at;
+    do {
+        if (!caller)
+            return at;
+        caller--;
+    } while (edges->path[caller].through);
+    return caller;
+}
+
+static bool chosen(const struct ct_edges *edges, const struct place *place)
+{
+    if (place->kind == CT_NODE_FUNCTION)
+        return bit(edges->functions, edges->options.function_bits, place->id);
+    return place->kind == CT_NODE_CALL && bit(edges->sites, edges->options.site_bits, place->id);
+}
+
+/* Levels 1 and up of a chosen place: its callers. */
+static bool tell_callers(struct ct_edges *edges, uint32_t at)
+{
+    uint32_t *nodes = nodes_at(edges, at);
+    for (uint32_t level = 1; level <= edges->options.depth; level++) {
+        uint32_t caller = caller_of(edges, at);
+        if (caller == at) {
+            nodes[level] = node_of(edges, nodes[level - 1], CT_NODE_NOBODY, 0, false);
+            return nodes[level] != NO_NODE;
+        }
+        const struct place *place = &edges->path[caller];
+        nodes[level] = node_of(edges, nodes[level - 1], place->kind, place->id, edges->path[at].tail);
+        if (nodes[level] == NO_NODE)
+            return false;
+        at = caller;
+    }
+    return true;
+}
+
+/* Levels 1 and up of any place: as callee of what its caller counts for. */
+static bool tell_callees(struct ct_edges *edges, uint32_t at, uint32_t caller)
+{
+    uint32_t *nodes = nodes_at(edges, at);
+    const struct place *place = &edges->path[at];
+    const uint32_t *above = nodes_at(edges, caller);
+    for (uint32_t level = 1; level <= edges->options.depth; level++) {
+        if (above[level - 1] == NO_NODE)
+            continue;
+        nodes[level] = node_of(edges, above[level - 1], place->kind, place->id, place->tail);
+        if (nodes[level] == NO_NODE)
+            return false;
+        edges->path[at].counts = true;
+    }
+    return true;
+}
+
+/* Finds the nodes of a place. False: no memory. */
+static bool tell(struct ct_edges *edges, uint32_t at)
+{
+    struct place *place = &edges->path[at];
+    uint32_t *nodes = nodes_at(edges, at), caller = caller_of(edges, at);
+    bool is_callee = edges->options.callees && caller != at && edges->path[caller].counts;
+    place->told = true;
+    place->counts = chosen(edges, place);
+    if (!place->counts && !is_callee)
+        return true;
+    memset(nodes, 0xFF, (edges->options.depth + 1) * sizeof *nodes);
+    if (place->counts) {
+        nodes[0] = node_of(edges, NO_NODE, place->kind, place->id, false);
+        if (nodes[0] == NO_NODE)
+            return false;
+    }
+    if (edges->options.callees ? is_callee && !tell_callees(edges, at, caller) : !tell_callers(edges, at))
+        return false;
+    for (uint32_t level = 0; level <= edges->options.depth; level++)
+        if (nodes[level] != NO_NODE)
+            edges->active[nodes[level]]++;
+    return true;
+}
+
+static uint32_t callee_of(const struct ct_edges *edges, const struct place *place)
+{
+    if (place->kind != CT_NODE_CALL || place->id >= edges->machine.reader->id_count)
+        return CT_NONE;
+    return edges->callees[place->id];
+}
+
+/* Is the function that is entered right in this call what the call site calls? */
+static bool stands_for(const struct ct_edges *edges, const struct place *call, uint8_t kind, uint32_t id)
+{
+    uint32_t callee = callee_of(edges, call);
+    return kind == CT_NODE_FUNCTION && callee != CT_NONE && (callee == ANY_FUNCTION || callee == id);
+}
+
+/* Of the places that jumps have replaced in one frame no more are kept than can be told of. */
+static void forget_oldest_replaced(struct ct_edges *edges)
+{
+    uint32_t first = edges->path_count;
+    while (first && edges->path[first - 1].depth == edges->path[edges->path_count - 1].depth)
+        first--;
+    uint32_t rest = edges->path_count - first - 1;
+    if (rest < edges->options.depth)
+        return;
+    size_t row = (edges->options.depth + 1) * sizeof *edges->nodes;
+    memmove(&edges->path[first], &edges->path[first + 1], rest * sizeof *edges->path);
+    memmove(nodes_at(edges, first), nodes_at(edges, first + 1), rest * row);
+    edges->path_count--;
+}
+
+/* False: no memory. */
+static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
+{
+    while (edges->path_count && edges->path[edges->path_count - 1].depth > step->depth)
+        edges->path_count--;
+    struct place place = {.id = step->id, .depth = step->depth, .kind = step->kind};
+    if (place.kind == CT_NODE_CALL && place.id < edges->machine.reader->id_count)
+        place.id = edges->same[place.id];
+    place.tail = step->flags & CT_STEP_TAIL_CALLEE && edges->path_count &&
+                 edges->path[edges->path_count - 1].depth == step->depth;
+    if (place.tail)
+        forget_oldest_replaced(edges);
+    while (!place.tail && edges->path_count && edges->path[edges->path_count - 1].depth == step->depth)
+        edges->path_count--;
+    uint32_t at = edges->path_count, row = edges->options.depth + 1;
+    if (at && !place.tail) {
+        struct place *below = &edges->path[at - 1];
+        if (!below->told && stands_for(edges, below, place.kind, place.id))
+            below->through = true;
+        else if (!below->told && !below->through && !tell(edges, at - 1))
+            return false;
+    }
+    if (!ct_reserve_items((void **)&edges->path, &edges->path_room, at + 1u, sizeof place) ||
+        !ct_reserve_items((void **)&edges->nodes, &edges->nodes_room, (at + 1u) * (uint64_t)row, sizeof *edges->nodes))
+        return false;
+    edges->path[at] = place;
+    edges->path_count++;
+    return callee_of(edges, &place) != CT_NONE || tell(edges, at);
+}
+
+/* False: no memory. */
+static bool close_frame(struct ct_edges *edges, const struct ct_step *step)
+{
+    while (edges->path[edges->path_count - 1].depth > step->depth)
+        edges->path_count--;
+    uint32_t at = edges->path_count - 1;
+    if (!edges->path[at].told && !edges->path[at].through && !tell(edges, at))
+        return false;
+    const uint32_t *nodes = nodes_at(edges, at);
+    for (uint32_t level = 0; level <= edges->options.depth && edges->path[at].counts; level++) {
+        if (nodes[level] == NO_NODE)
+            continue;
+        struct ct_edge *edge = &edges->edges[nodes[level]];
+        edge->calls += !(step->flags & CT_STEP_RESUMED);
+        edge->self += step->self;
+        if (!--edges->active[nodes[level]])
+            edge->total += step->time - step->begin;
+    }
+    /* What was left by a jump stays for the one that it leads to. */
+    while (step->cause != CT_CAUSE_TAIL && edges->path_count && edges->path[edges->path_count - 1].depth == step->depth)
+        edges->path_count--;
+    return true;
+}
+
+uint32_t ct_reader_edges_run(struct ct_edges *edges)
+{
+    struct ct_step step;
+    for (uint32_t count = 0; count < STEPS_PER_RUN; count++) {
+        if (!ct_machine_next(&edges->machine, &step))
+            return edges->machine.no_memory ? CT_PULL_NO_MEMORY : CT_PULL_END;
+        bool memory = true;
+        if (step.type == CT_STEP_THREAD)
+            edges->path_count = 0;
+        else if (step.type == CT_STEP_OPEN)
+            memory = open_frame(edges, &step);
+        else if (step.type == CT_STEP_CLOSE)
+            memory = close_frame(edges, &step);
+        if (!memory)
+            return CT_PULL_NO_MEMORY;
+    }
+    return CT_PULL_MORE;
+}
+
+const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count)
+{
+    *count = edges->edge_count;
+    return edges->edges;
+}
