@@ -474,14 +474,15 @@ class Tracing:
 
     def _plan(self, module: TargetModule) -> plan.ModulePlan:
         """The plan of a module: that of an earlier recording, if nothing has changed."""
-        key = (module, *self._options.include, None, *self._options.exclude)
+        options = self._options
+        key = (module, options.breakpoints, *options.include, None, *options.exclude)
         planned = self._plans.get(key)
         if planned is None or not planned.is_of(self._port.read):
             self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
             image = plan.read_image(self._port.read, module)
             if self._modules:  # of the program itself it was said before it was started or stopped
                 preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
-            planned = self._plans[key] = plan.ModulePlan(image, self._options.include, self._options.exclude)
+            planned = self._plans[key] = plan.ModulePlan(image, options.include, options.exclude)
         return planned
 
     def _release_loads(self) -> None:

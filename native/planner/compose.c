@@ -633,6 +633,9 @@ static void check_group(struct ct_plan *plan, uint32_t index)
 static bool allocate_labels(struct ct_plan *plan)
 {
     size_t count = (size_t)plan->insns.count + 1;
+    free(plan->branch_label); /* of an earlier layout */
+    free(plan->end_label);
+    free(plan->exit_label);
     plan->branch_label = calloc(count, sizeof *plan->branch_label);
     plan->end_label = calloc(count, sizeof *plan->end_label);
     plan->exit_label = calloc(count, sizeof *plan->exit_label);

@@ -367,11 +367,12 @@ static void sweep_gaps(struct ct_plan *plan)
 {
     plan->sweeping = true;
     for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
-        const struct ct_part *part = &plan->parts.items[i];
+        struct ct_part *part = &plan->parts.items[i];
         const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
-        if (!group || !group->unresolved || group->tables) {
+        if (!group || !group->unresolved || group->tables || part->swept) {
             continue;
         }
+        part->swept = true;
         for (uint32_t at = part->begin; at < part->end; at++) {
             if (!ct_marked(plan, at, CT_MARK_BODY)) {
                 vec_push(&plan->work, &plan->oom, at);
@@ -504,7 +505,7 @@ static void merge_seeds(struct ct_plan *plan)
             plan->seeds.items[++kept] = plan->seeds.items[i];
         }
     }
-    plan->seeds.count = kept + 1;
+    plan->seeds.count = plan->seeds_merged = kept + 1;
 }
 
 static void mark_entries(struct ct_plan *plan)
@@ -589,7 +590,18 @@ static void drop_leaf(struct ct_plan *plan, struct ct_part *part)
 {
     plan->groups.items[part->group].joined = true;
     part->group = CT_NONE;
-    ct_mark(plan, part->begin, 1, CT_MARK_BODY);
+    uint32_t low = 0, high = plan->seeds_merged;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (plan->seeds.items[middle].rva < part->begin) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (low < plan->seeds_merged && plan->seeds.items[low].rva == part->begin) {
+        plan->seeds.items[low].source = 0; /* not to be tried again unless something else names it */
+    }
 }
 
 /* Where a leaf ends: behind the last instruction that was reached, but not behind padding that only a jump crosses at
@@ -623,6 +635,7 @@ static void settle_leaf(struct ct_plan *plan, struct ct_part *part)
         if (named) {
             function->status = CT_UNDECODABLE;
             function->status_at = part->begin;
+            part->end = part->begin + 1; /* of no size it would be found, and added, again */
         } else {
             drop_leaf(plan, part); /* not code after all */
         }
@@ -688,12 +701,12 @@ static bool add_leaves(struct ct_plan *plan)
             end = part->begin < end ? part->begin : end;
         }
         bool weak = !(seed.source & ~(CT_SOURCE_POINTER | CT_SOURCE_GAP));
-        if (!section || ct_marked(plan, seed.rva, CT_MARK_BODY) || (weak && ct_is_accessed(plan, seed.rva, 5)) ||
-            !is_plausible(plan, &plan->seeds.items[i])) {
+        if (!seed.source || !section || ct_marked(plan, seed.rva, CT_MARK_BODY) ||
+            (weak && ct_is_accessed(plan, seed.rva, 5)) || !is_plausible(plan, &plan->seeds.items[i])) {
             continue;
         }
         for (uint32_t k = i + 1; k < plan->seeds.count && plan->seeds.items[k].rva < end; k++) {
-            if (is_plausible(plan, &plan->seeds.items[k])) {
+            if (plan->seeds.items[k].source && is_plausible(plan, &plan->seeds.items[k])) {
                 end = plan->seeds.items[k].rva;
             }
         }

@@ -31,6 +31,7 @@ struct ct_part {
     bool returns;                  /* has a ret, an indirect jump, or a jump to code in no part */
     bool runs_out;                 /* goes on behind its end */
     bool dirty;                    /* runs into something that is no instruction */
+    bool swept;                    /* what nothing leads to in it was tried once: what is no code stays none */
     uint32_t copy_begin, copy_end; /* offsets in the region */
     uint32_t copy_unwind;          /* RVA of the cloned UNWIND_INFO */
 };
@@ -76,9 +77,10 @@ struct ct_plan {
     VEC(uint32_t) jumps;    /* targets in no known function of direct jumps, and of calls by what may be data */
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
-    uint64_t budget; /* table entries that may yet be looked at: a damaged image cannot take for ever */
-    bool sweeping;   /* what is decoded now may be data */
-    bool damaged;    /* .pdata contradicts itself: what it leaves out says nothing */
+    uint32_t seeds_merged; /* so many of them are in order, one for each address */
+    uint64_t budget;       /* table entries that may yet be looked at: a damaged image cannot take for ever */
+    bool sweeping;         /* what is decoded now may be data */
+    bool damaged;          /* .pdata contradicts itself: what it leaves out says nothing */
 
     /* layout */
     struct ct_codegen codegen;

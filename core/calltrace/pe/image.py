@@ -28,7 +28,7 @@ _MACHINES = {
     0xAA64: "an ARM64 program",
 }
 DOTNET_ONLY = "holds .NET code only, which is compiled at run time and cannot be traced"
-_MAX_IMAGE = 1 << 30  # larger ones leave no room for copies within reach of 32-bit displacements
+_MAX_IMAGE = 3 << 28  # larger ones leave little room for copies within reach of 32-bit displacements
 _GUARD_ENTRIES_LIMIT = 1 << 22
 _SLACK = 16 << 20  # bytes behind the last section that an image may have: far more than alignment takes
 
@@ -112,14 +112,18 @@ def from_file(path: Path) -> Image:
     """
     raw, headers = _open(path)
     _check_sections(raw, headers, path)
-    data = bytearray(headers.OPTIONAL_HEADER.SizeOfImage)
-    head = min(headers.OPTIONAL_HEADER.SizeOfHeaders, len(raw), len(data))
-    data[:head] = raw[:head]
-    for section in headers.sections:
-        count = _file_bytes(section)
-        start = section.PointerToRawData
-        data[section.VirtualAddress : section.VirtualAddress + count] = raw[start : start + count]
-    return _image(headers, str(path), headers.OPTIONAL_HEADER.ImageBase, bytes(data))
+    size = headers.OPTIONAL_HEADER.SizeOfImage
+    at = min(headers.OPTIONAL_HEADER.SizeOfHeaders, len(raw), size)
+    pieces = [raw[:at]]  # joined at the end, so that no image is in memory twice
+    for section in sorted(headers.sections, key=lambda section: int(section.VirtualAddress)):
+        begin, end = section.VirtualAddress, section.VirtualAddress + _file_bytes(section)
+        if end > at:
+            first = max(begin, at)
+            start = section.PointerToRawData - begin
+            pieces += [bytes(first - at), raw[start + first : start + end]]
+            at = end
+    pieces.append(bytes(size - at))
+    return _image(headers, str(path), headers.OPTIONAL_HEADER.ImageBase, b"".join(pieces))
 
 
 def _open(path: Path) -> tuple[bytes, pefile.PE]:
