@@ -7,14 +7,18 @@ to command is kept here.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from calltrace.errors import CalltraceError, EngineError, TargetLost, UsageError
+from calltrace import tracefile
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
+from calltrace.export import units
 from calltrace.model import State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Port, TargetModule
@@ -114,6 +118,7 @@ class LiveSession:
             with self._host.uninterrupted():
                 tracing.pause()
                 self.paused = True
+                self._mark("paused")
 
     def resume(self, tell: Progress) -> None:
         """Go on recording."""
@@ -121,8 +126,26 @@ class LiveSession:
             if not self.paused:
                 raise UsageError("the recording is not paused")
             with self._host.uninterrupted():
+                self._mark("resumed")
                 tracing.resume()
                 self.paused = False
+
+    def mark(self, name: str, tell: Progress) -> None:
+        """Give this moment a name, which the call tree shows in every thread."""
+        with self._while_recording(tell):
+            self._mark(name)
+
+    def save(self, path: Path, tell: Progress) -> None:
+        """Write the trace as it is now into another file, which is complete. UsageError if that exists."""
+        trace = self.trace(tell)
+        if path.exists():
+            raise UsageError(f"{path} exists already: name another file")
+        try:
+            shutil.copyfile(trace, path)
+        except OSError as error:
+            raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
+        if self._file:
+            self._file.finish_copy(path)
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended."""
@@ -144,6 +167,31 @@ class LiveSession:
                 "nothing has been recorded in this session: start a recording, or name a trace file"
             )
         return self._trace
+
+    def status(self, tell: Progress) -> Iterator[tuple[str, str]]:
+        """What there is to say about the recordings of this session: labels and texts."""
+        self.look(tell)
+        if self._file is None or self._port is None:
+            yield "recording", "nothing"
+            if self._trace:
+                yield "last trace", str(self._trace)
+            return
+        with tracefile.TraceFile(self._file.path) as trace:
+            begun = trace.header.created_ns / 1e9
+            since = time.strftime("%H:%M:%S", time.localtime(begun))
+            paused = ", paused" if self.paused else ""
+            yield "recording", f"process {self._port.process_id}{paused}"
+            yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
+            yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
+            yield (
+                "recorded",
+                f"{units.count(trace.index.units, 'unit')} in {units.count(len(trace.threads), 'thread')}",
+            )
+            yield "lost", units.count(trace.index.lost, "unit") if trace.index.lost else "nothing"
+            for module in trace.modules:
+                yield "module", module.name
+            for mark in trace.marks:
+                yield "mark", mark.name
 
     # Inside
 
@@ -179,6 +227,12 @@ class LiveSession:
         assert self._tracing is not None
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
+
+    def _mark(self, name: str) -> None:
+        assert self._file is not None
+        with tracefile.TraceFile(self._file.path) as trace:
+            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+        self._file.mark(name, positions)
 
     def _forget(self) -> None:
         if self._port is not None:
