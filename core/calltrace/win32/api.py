@@ -86,7 +86,8 @@ EXCEPTION_BREAKPOINT = 0x80000003
 EXCEPTION_SINGLE_STEP = 0x80000004
 TRAP_FLAG = 0x100  # of EFlags
 
-CONTEXT_CONTROL_INTEGER_FLOAT = 0x10000B  # with CONTEXT_AMD64
+CONTEXT_CONTROL_INTEGER = 0x100003  # with CONTEXT_AMD64
+CONTEXT_CONTROL_INTEGER_FLOAT = 0x10000B
 
 
 class StartupInfo(ctypes.Structure):
@@ -253,7 +254,9 @@ class Context(ctypes.Structure):
         ("_home", c_uint64 * 6),
         ("ContextFlags", c_uint32),
         ("MxCsr", c_uint32),
-        ("_segments", c_uint16 * 6),
+        ("SegCs", c_uint16),
+        ("_data_segments", c_uint16 * 4),
+        ("SegSs", c_uint16),
         ("EFlags", c_uint32),
         ("_debug", c_uint64 * 6),
         ("Rax", c_uint64),

@@ -1,0 +1,120 @@
+"""The engine through pykd, the Python extension for WinDbg."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from calltrace.errors import AccessRefused, EngineError
+from calltrace.win32 import api
+from calltrace_windbg.engine import REGISTERS, Stop
+
+_EVENT_THREAD = re.compile(r"Id: ([0-9a-f]+)\.([0-9a-f]+)")  # in what `~#` prints, hexadecimal
+
+
+class PykdEngine:
+    """An Engine on the module pykd."""
+
+    def __init__(self, pykd: Any, library: ctypes.CDLL | None = None) -> None:
+        """`pykd` is the module; `library` the extension DLL, if a command of that runs.
+
+        Without it the session is pykd's own, which shows nothing of the engine's output.
+        """
+        self._pykd = pykd
+        self._library = library
+        self._muted = False
+
+    def begin(self) -> None:
+        """Let pykd find the engine."""
+        self._do(self._pykd.initialize)
+
+    def end(self) -> None:
+        """Take pykd's callbacks out of the engine: a wait of the debugger's own may fail on them."""
+        self._do(self._pykd.deinitialize)
+
+    def stop_event(self) -> Stop | None:
+        """Why the target stands still."""
+        pykd = self._pykd
+        if self._do(pykd.getExecutionStatus) != pykd.executionStatus.Break:
+            return None
+        found = _EVENT_THREAD.search(self.execute("~#"))
+        if not found:
+            return None
+        process, thread = (int(number, 16) for number in found.groups())
+        kind = self._do(pykd.getLastEvent).type
+        if kind == pykd.eventType.Breakpoint:
+            return Stop(process, thread, api.EXCEPTION_BREAKPOINT)
+        if kind == pykd.eventType.Exception:
+            exception = self._do(pykd.getLastException)
+            return Stop(process, thread, exception.exceptionCode, exception.firstChance)
+        return Stop(process, thread, 0)
+
+    def threads(self) -> list[int]:
+        """The threads of the stopped process."""
+        return [thread.systemID for thread in self._threads()]
+
+    def registers(self, thread: int) -> dict[str, int]:
+        """The registers of a thread."""
+        with self._chosen(thread):
+            return {name: self._do(self._pykd.reg, name) for name in REGISTERS}
+
+    def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
+        """Set some of a thread's registers."""
+        with self._chosen(thread):
+            for name, value in values.items():
+                self._do(self._pykd.setReg, name, value)
+
+    def current_thread(self) -> int:
+        """The thread that the user has chosen."""
+        return int(self._do(self._pykd.getThreadSystemID))
+
+    def select_thread(self, thread: int) -> None:
+        """Let the user find `thread` chosen."""
+        for each in self._threads():
+            if each.systemID == thread:
+                if not each.isCurrent():  # choosing it anew would reset its user's frame
+                    muted = self._muted
+                    self.mute(True)  # symbols may be looked for
+                    self._do(each.setCurrent)
+                    self.mute(muted)
+                return
+        raise AccessRefused(f"there is no thread {thread}")
+
+    def execute(self, command: str) -> str:
+        """What a command prints."""
+        return self._do(self._pykd.dbgCommand, command) or ""
+
+    def mute(self, muted: bool) -> None:
+        """Show only what the target says, or everything again."""
+        if self._library is not None and muted != self._muted:
+            self._library.ct_engine_mute(muted)
+        self._muted = muted
+
+    def go(self, handled: bool) -> None:
+        """Let the target run to its next event."""
+        self.execute("gh" if handled else "gn")
+
+    def break_in(self) -> None:
+        """Stop the running target."""
+        self._pykd.breakin()
+
+    def _threads(self) -> list[Any]:
+        return list(self._do(lambda: self._pykd.targetProcess.getCurrent().threads()))
+
+    @contextlib.contextmanager
+    def _chosen(self, thread: int) -> Iterator[None]:
+        before = self.current_thread()
+        self.select_thread(thread)
+        try:
+            yield
+        finally:
+            self.select_thread(before)
+
+    def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except self._pykd.DbgException as error:
+            raise EngineError(f"the debugger's engine refuses: {' '.join(str(error).split())}") from None
