@@ -31,6 +31,7 @@ from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
 from calltrace.patterns import module_matches
 from calltrace.pe.image import Image
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Protection, TargetModule
 from calltrace.recorder import (
     DLL,
@@ -253,12 +254,18 @@ class Tracing:
         self._progress = progress
         self._plans: dict[tuple[object, ...], plan.ModulePlan] = {}
         self._recorder: Recorder | None = None
+        self._copied: list[Copied] = []
         # Of the recording that is under way:
         self._options = TraceOptions()
         self._file: TraceFile | None = None
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
+
+    @property
+    def copied(self) -> Sequence[Copied]:
+        """All copies of ours that are in the target: being recorded, or left until nobody can return to them."""
+        return self._copied
 
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
@@ -277,6 +284,8 @@ class Tracing:
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
+        for each in self._copied:
+            each.settle()
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
         self._instrument_stopped(program)
@@ -359,6 +368,10 @@ class Tracing:
         if answered and answered.region not in {code.region for code in recorder.codes()}:
             port.free(answered.region)
         copies.free_unused(port, recorder)
+        left = {code.region for code in recorder.codes()}
+        self._copied = [each for each in self._copied if each.region in left]
+        for each in self._copied:
+            each.active = False
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
@@ -444,6 +457,7 @@ class Tracing:
         self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
+        self._copied.append(Copied(module, code, patches, planned.places))
         write_patches(port, module, patches)
         for thread, rip in moves.items():
             port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=rip))

@@ -841,3 +841,41 @@ uint32_t ct_plan_map(const struct ct_plan *plan, uint32_t rva)
     }
     return plan->region + plan->branch_label[index];
 }
+
+/* May the copy's first instruction run without its function being entered anew? */
+static bool goes_back_to_start(const struct ct_plan *plan, const struct ct_group *group)
+{
+    if (group->unresolved || plan->marks[group->function.rva] & CT_MARK_LAND) {
+        return true;
+    }
+    for (uint32_t p = 0; p < group->parts.count; p++) {
+        const struct ct_part *part = &plan->parts.items[group->parts.items[p]];
+        for (uint32_t i = part->first; i < part->first + part->count; i++) {
+            const struct ct_insn *insn = &plan->insns.items[i];
+            bool jumps = insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
+            if (jumps && insn->target == group->function.rva) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+const struct ct_place *ct_plan_places(struct ct_plan *plan, uint32_t *count)
+{
+    plan->places.count = 0;
+    for (uint32_t p = 0; plan->bytes && p < plan->parts.count; p++) {
+        const struct ct_part *part = &plan->parts.items[p];
+        const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
+        if (!group || !ct_is_copied(group)) {
+            continue;
+        }
+        for (uint32_t i = part->first; i < part->first + part->count; i++) {
+            uint32_t rva = plan->insns.items[i].rva, copy = plan->region + plan->branch_label[i];
+            bool passed = rva == group->function.rva && !starts_with_int3(group) && !goes_back_to_start(plan, group);
+            vec_push(&plan->places, &plan->oom, ((struct ct_place){rva, passed ? rva : copy}));
+        }
+    }
+    *count = plan->places.count;
+    return plan->oom ? NULL : plan->places.items;
+}

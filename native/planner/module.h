@@ -92,6 +92,7 @@ struct ct_plan {
     uint8_t *bytes;
     VEC(struct ct_range) switches; /* offsets in the region: stubs that call SwitchToFiber in a tail call's place */
     VEC(struct ct_patch) patches;
+    VEC(struct ct_place) places;
     VEC(uint8_t) data; /* unwind data and address maps */
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };

@@ -118,6 +118,13 @@ enum ct_detail {
     CT_EVENTS_ALL = 2,       /* and CALL, RETURN at every other call */
 };
 
+/* Where a breakpoint on an instruction has to stand while its function runs as a copy: in the copy, or where it is if
+ * that is a function's first instruction and nothing in the copy goes back to it. */
+struct ct_place {
+    uint32_t rva;
+    uint32_t at; /* RVA */
+};
+
 /* Machine code, assembled once per session. The parts that differ from one place to the next are filled in at the
  * offsets given; CT_NONE where a stub has no such part. */
 #define CT_STUB_MAX 224
@@ -194,5 +201,7 @@ CT_EXPORT const struct ct_site *ct_plan_sites(const struct ct_plan *plan, uint32
 CT_EXPORT bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out);
 /* RVA in the copy of an original instruction's address, or 0: for threads that stand there. After ct_plan_emit. */
 CT_EXPORT uint32_t ct_plan_map(const struct ct_plan *plan, uint32_t rva);
+/* Of every instruction that was copied, ascending by `rva`. After ct_plan_emit. NULL: out of memory. */
+CT_EXPORT const struct ct_place *ct_plan_places(struct ct_plan *plan, uint32_t *count);
 
 #endif

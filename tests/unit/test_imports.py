@@ -32,6 +32,7 @@ LAYERS = (
         "pe",
         "stubs",
         "patches",
+        "places",
         "recorder",
         "flow",
         "reference",
