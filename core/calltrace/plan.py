@@ -142,7 +142,7 @@ def _engine() -> ctypes.CDLL:
 
 @dataclass(frozen=True)
 class CopyMap:
-    """Which code of a module the code in a region is the copy of, for whoever shows or finds the one by the other.
+    """What the code in a region is the copy of: for whoever shows or finds the one by the other.
 
     Addresses are VAs. Of a plan that has been laid out anew the map knows nothing any more.
     """

@@ -262,7 +262,7 @@ class Tracing:
         self._copies: dict[int, plan.CopyMap] = {}  # by region, those of recordings before too
 
     def copy_maps(self) -> list[plan.CopyMap]:
-        """The copies that are in the stopped target: those of the recording, and others that are in use still.
+        """The copies in the stopped target: those of the recording, and others that are still in use.
 
         A debugger shows their code as that of the originals. TargetLost if the process is gone.
         """
