@@ -261,6 +261,16 @@ class Tracing:
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
+        self._copies: dict[int, plan.CopyMap] = {}  # by region, those of recordings before too
+
+    def copy_maps(self) -> list[plan.CopyMap]:
+        """The copies in the stopped target: those of the recording, and others that are still in use.
+
+        A debugger shows their code as that of the originals. TargetLost if the process is gone.
+        """
+        regions = {code.region for code in self._recorder.codes()} if self._recorder else set()
+        self._copies = {region: copies for region, copies in self._copies.items() if region in regions}
+        return list(self._copies.values())
 
     @property
     def copied(self) -> Sequence[Copied]:
@@ -430,7 +440,7 @@ class Tracing:
             wanted = list(made.patches)
             if made.breakpoint_count or options.modules:
                 wanted += for_handlers
-            patches, moves = around_threads(wanted, standing, made.map_address)
+            patches, moves = around_threads(wanted, standing, lambda rva: made.copies.copy(module.base + rva))
             port.write(region, made.code)
             port.write(region + copied, copies.pack_patches(patches))
             port.protect(region, executable, Protection.EXECUTE_READ)
@@ -458,6 +468,7 @@ class Tracing:
         self._functions += made.function_count
         self._sites += made.site_count
         self._copied.append(Copied(module, code, patches, planned.places))
+        self._copies[region] = made.copies
         write_patches(port, module, patches)
         for thread, rip in moves.items():
             port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=rip))
