@@ -1,8 +1,8 @@
-"""Where breakpoints on traced functions have to stand, so that they are hit as often as if nothing were traced.
+"""Where breakpoints on traced functions have to stand, so that they are hit as often as untraced.
 
 The original of a traced function begins with a jump to its copy, and hardly runs any more: only threads that
-were inside when the jump was written, and what the analysis missed, go on there. After the recording it is the
-other way round: new calls run the original, and threads that are inside go on in the copy.
+were inside when the jump was written, and what the analysis missed, go on there. After the recording it is
+the other way round: new calls run the original, and threads that are inside go on in the copy.
 """
 
 from __future__ import annotations
@@ -67,11 +67,13 @@ def places(copied: Iterable[Copied], address: int) -> list[int]:
     In the middle of a jump to a copy none may stand: what is no instruction of a traced function, and hence
     never runs, goes to a VA where nothing runs.
     """
-    usual, original, others = address, True, []
+    usual, original = address, True
+    others: list[int] = []
     for each in copied:
         place = each.place(address)
         if not each.active:
-            others += [place] if place not in (None, address) else []
+            if place is not None and place != address:
+                others.append(place)
         elif place is not None:
             usual, original = place, not each.overwrites(address)
         elif each.overwrites(address):
