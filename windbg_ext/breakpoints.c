@@ -122,7 +122,7 @@ static void follow(IDebugBreakpoint *users)
         given.Flags & (DEBUG_BREAKPOINT_DEFERRED | DEBUG_BREAKPOINT_ADDER_ONLY))
         return;
     ULONG count = find(given.Offset, places);
-    if (count == 0 || (count == 1 && places[0] == given.Offset))
+    if (count == 0 || count > CT_PLACES || (count == 1 && places[0] == given.Offset))
         return;
     struct followed *each = add_followed(given.Id);
     if (!each)
@@ -228,8 +228,8 @@ static HRESULT STDMETHODCALLTYPE hit(IDebugEventCallbacks *self, PDEBUG_BREAKPOI
     struct followed *each = followed_by_mirror(given.Id);
     if (each)
         each->spent = (given.Flags & DEBUG_BREAKPOINT_ONE_SHOT) != 0;
-    else
-        each = followed_by_id(given.Id);
+    else if ((each = followed_by_id(given.Id)) && each->place == each->original)
+        each = NULL;
     if (!each || given.CommandSize > 1)
         return DEBUG_STATUS_NO_CHANGE;
     IDebugSymbols *symbols;
@@ -241,7 +241,7 @@ static HRESULT STDMETHODCALLTYPE hit(IDebugEventCallbacks *self, PDEBUG_BREAKPOI
         symbols->lpVtbl->Release(symbols);
     }
     control->lpVtbl->ControlledOutput(control, DEBUG_OUTCTL_ALL_CLIENTS, DEBUG_OUTPUT_NORMAL,
-                                      "calltrace: breakpoint %u is at %p %s+0x%I64x\n", each->id, each->original, name,
+                                      "calltrace: breakpoint %u is at %p, %s+0x%I64x\n", each->id, each->original, name,
                                       displacement);
     return DEBUG_STATUS_NO_CHANGE;
 }

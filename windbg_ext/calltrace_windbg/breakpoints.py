@@ -15,7 +15,7 @@ _FIND = ctypes.CFUNCTYPE(c_uint32, c_uint64, POINTER(c_uint64))
 
 
 class UserBreakpoints:
-    """The breakpoints in one process of the debugger, which follow their instructions into copies and back."""
+    """The breakpoints in one process, which follow their instructions into copies and back."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
@@ -31,7 +31,8 @@ class UserBreakpoints:
 
         def find(address: int, found: Any) -> int:
             stand = places(copied(), address)[:_MOST]
-            found[: len(stand)] = stand
+            for index, place in enumerate(stand):
+                found[index] = place
             return len(stand)
 
         self._do(process_id, _FIND(find))
