@@ -21,8 +21,10 @@ static const char usage[] = "calltrace " CALLTRACE_VERSION ": records every call
                             "  !calltrace help COMMAND  tells of one\n";
 
 static HMODULE library;
+static const char source_folder[] = "windbg_ext";
 static IDebugClient *client;
 static IDebugControl3 *control; /* an IDebugControl4; as long as `client` */
+static IDebugClient *listener;  /* of our own, while Python is to be told of notifications; else NULL */
 
 BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 {
@@ -87,15 +89,37 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
     return S_OK;
 }
 
-/* Nothing is kept here from one session to the next. */
-CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
+HRESULT ct_listen(BOOL wanted)
 {
-    (void)notification, (void)argument;
+    if (!wanted == !listener)
+        return S_OK;
+    if (wanted)
+        return client ? client->lpVtbl->CreateClient(client, &listener) : E_UNEXPECTED;
+    listener->lpVtbl->Release(listener);
+    listener = NULL;
+    return S_OK;
 }
 
-/* Nothing to undo: once Python was loaded, it and this DLL stay (ct_host_line). */
+/* What a command of ours does to the target is no news. */
+CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
+{
+    (void)argument;
+    IDebugClient *of_notification = listener, *outer_client;
+    IDebugControl3 *outer_control;
+    if (!listener || client || FAILED(enter(of_notification, &outer_client, &outer_control)))
+        return;
+    of_notification->lpVtbl->AddRef(of_notification); /* Python may end the listening */
+    WCHAR line[] = {(WCHAR)(L'0' + notification), 0};
+    ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_windbg.notifications", source_folder, fail};
+    ct_host_line(&plugin, line);
+    leave(outer_client, outer_control);
+    of_notification->lpVtbl->Release(of_notification);
+}
+
+/* Once Python was loaded, it and this DLL stay (ct_host_line). */
 CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
 {
+    ct_listen(FALSE);
 }
 
 CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
@@ -113,7 +137,6 @@ CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
 
 CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
 {
-    static const char source_folder[] = "windbg_ext";
     IDebugClient *outer_client;
     IDebugControl3 *outer_control;
     HRESULT result = enter(of_command, &outer_client, &outer_control);

@@ -14,6 +14,10 @@
 /* The client of the running command, on the engine's thread; NULL between commands. No reference is added. */
 IDebugClient *ct_client(void);
 
+/* From now on Python's calltrace_windbg.notifications is told when the target stops, runs and is gone; or no longer.
+ * Until the extension is unloaded. */
+CT_EXPORT HRESULT ct_listen(BOOL wanted);
+
 /* Print, as plain text or as DML. `mask` is one of DEBUG_OUTPUT_... */
 CT_EXPORT HRESULT ct_print(ULONG mask, const WCHAR *text, BOOL dml);
 

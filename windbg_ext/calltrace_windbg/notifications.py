@@ -1,0 +1,72 @@
+"""What the engine tells of the target while somebody here listens: it has stopped, it runs, it is gone.
+
+The extension calls Python only as long as there is a listener, and never while a command of ours runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Protocol
+
+from calltrace import hosted
+from calltrace_windbg import host
+
+_INACTIVE, _ACCESSIBLE, _INACCESSIBLE = 1, 2, 3  # DEBUG_NOTIFY_SESSION_...
+
+
+class Listener(Protocol):
+    """Is told on the engine's thread, with the engine's functions at hand as in a command.
+
+    Whoever raises an exception is told nothing more, and the user that.
+    """
+
+    def accessible(self) -> None:
+        """The target has stopped, and its user is about to be asked for a command."""
+        ...
+
+    def inaccessible(self) -> None:
+        """The target is about to run."""
+        ...
+
+    def inactive(self) -> None:
+        """The session has no target any more."""
+        ...
+
+
+_listeners: list[Listener] = []
+
+
+def add(library: ctypes.CDLL, listener: Listener) -> None:
+    """Tell `listener` from now on; while a command runs. `library` is the extension."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+    listen(library)
+
+
+def remove(library: ctypes.CDLL, listener: Listener) -> None:
+    """Tell `listener` nothing more."""
+    if listener in _listeners:
+        _listeners.remove(listener)
+    listen(library)
+
+
+def listen(library: ctypes.CDLL) -> None:
+    """Let the extension tell us what there is a listener for; it forgets that when it is unloaded."""
+    library.ct_listen(bool(_listeners))
+
+
+def run(library: int, line: str) -> None:
+    """Tell the listeners of a notification: what the extension calls. `line` is its number."""
+    debugger = host.WinDbg(library)
+    for listener in list(_listeners):
+        told = {
+            _INACTIVE: listener.inactive,
+            _ACCESSIBLE: listener.accessible,
+            _INACCESSIBLE: listener.inaccessible,
+        }.get(int(line))
+        try:
+            if told:
+                told()
+        except BaseException as error:  # nothing may reach the engine
+            remove(debugger.library, listener)
+            debugger.show_error(f"calltrace: {hosted.describe(error)}")
