@@ -21,10 +21,8 @@ static const char usage[] = "calltrace " CALLTRACE_VERSION ": records every call
                             "  !calltrace help COMMAND  tells of one\n";
 
 static HMODULE library;
-static const char source_folder[] = "windbg_ext";
 static IDebugClient *client;
 static IDebugControl3 *control; /* an IDebugControl4; as long as `client` */
-static IDebugClient *listener;  /* of our own, while Python is to be told of notifications; else NULL */
 
 BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 {
@@ -89,33 +87,6 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
     return S_OK;
 }
 
-HRESULT ct_listen(BOOL wanted)
-{
-    if (!wanted == !listener)
-        return S_OK;
-    if (wanted)
-        return client ? client->lpVtbl->CreateClient(client, &listener) : E_UNEXPECTED;
-    listener->lpVtbl->Release(listener);
-    listener = NULL;
-    return S_OK;
-}
-
-/* What a command of ours does to the target is no news. */
-CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
-{
-    (void)argument;
-    IDebugClient *of_notification = listener, *outer_client;
-    IDebugControl3 *outer_control;
-    if (!listener || client || FAILED(enter(of_notification, &outer_client, &outer_control)))
-        return;
-    of_notification->lpVtbl->AddRef(of_notification); /* Python may end the listening */
-    WCHAR line[] = {(WCHAR)(L'0' + notification), 0};
-    ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_windbg.notifications", source_folder, fail};
-    ct_host_line(&plugin, line);
-    leave(outer_client, outer_control);
-    of_notification->lpVtbl->Release(of_notification);
-}
-
 /* Once Python was loaded, it and this DLL stay (ct_host_line). */
 CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
 {
@@ -135,21 +106,27 @@ CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
     return S_OK;
 }
 
-CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
+HRESULT ct_run(IDebugClient *for_client, const char *module, const WCHAR *line)
 {
     IDebugClient *outer_client;
     IDebugControl3 *outer_control;
-    HRESULT result = enter(of_command, &outer_client, &outer_control);
+    HRESULT result = enter(for_client, &outer_client, &outer_control);
     if (FAILED(result))
         return result;
+    ct_plugin plugin = {library, CALLTRACE_VERSION, module, "windbg_ext", fail};
+    ct_host_line(&plugin, line);
+    leave(outer_client, outer_control);
+    return S_OK;
+}
+
+CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
+{
     int size = MultiByteToWideChar(CP_ACP, 0, arguments, -1, NULL, 0);
     WCHAR *line = HeapAlloc(GetProcessHeap(), 0, sizeof *line * (size_t)size);
-    if (line) {
-        MultiByteToWideChar(CP_ACP, 0, arguments, -1, line, size);
-        ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_windbg.host", source_folder, fail};
-        ct_host_line(&plugin, line);
-        HeapFree(GetProcessHeap(), 0, line);
-    }
-    leave(outer_client, outer_control);
-    return line ? S_OK : E_OUTOFMEMORY;
+    if (!line)
+        return E_OUTOFMEMORY;
+    MultiByteToWideChar(CP_ACP, 0, arguments, -1, line, size);
+    HRESULT result = ct_run(of_command, "calltrace_windbg.host", line);
+    HeapFree(GetProcessHeap(), 0, line);
+    return result;
 }

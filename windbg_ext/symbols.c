@@ -8,7 +8,10 @@ typedef struct {
     IDebugSymbols2Vtbl symbols2;
     HRESULT(STDMETHODCALLTYPE *GetNameByOffsetWide)
     (IDebugSymbols3 *self, ULONG64 offset, PWSTR name, ULONG room, PULONG size, PULONG64 displacement);
-    void *others_before_modules[36];
+    void *others_before_strings[28];
+    HRESULT(STDMETHODCALLTYPE *GetModuleNameStringWide)
+    (IDebugSymbols3 *self, ULONG which, ULONG index, ULONG64 base, PWSTR name, ULONG room, PULONG size);
+    void *others_before_modules[7];
     HRESULT(STDMETHODCALLTYPE *AddSyntheticModuleWide)
     (IDebugSymbols3 *self, ULONG64 base, ULONG size, PCWSTR path, PCWSTR name, ULONG flags);
     HRESULT(STDMETHODCALLTYPE *RemoveSyntheticModule)(IDebugSymbols3 *self, ULONG64 base);
@@ -38,6 +41,18 @@ HRESULT ct_name(ULONG64 address, WCHAR *name, ULONG room, ULONG64 *displacement)
     if (FAILED(result))
         return result;
     result = symbols->lpVtbl->GetNameByOffsetWide(symbols, address, name, room, NULL, displacement);
+    release(symbols);
+    return result;
+}
+
+HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room)
+{
+    enum { ANY_INDEX = -1, MODNAME_IMAGE = 0 };
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->GetModuleNameStringWide(symbols, MODNAME_IMAGE, (ULONG)ANY_INDEX, base, name, room, NULL);
     release(symbols);
     return result;
 }

@@ -9,6 +9,9 @@
  * characters. A failure: it has none. */
 CT_EXPORT HRESULT ct_name(ULONG64 address, WCHAR *name, ULONG room, ULONG64 *displacement);
 
+/* The engine's name for the image of a module, as `.reload` takes it. */
+CT_EXPORT HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room);
+
 /* Show [base, base + size) as a module, whose PE headers are at `base`; or no longer. */
 CT_EXPORT HRESULT ct_add_module(ULONG64 base, ULONG size, const WCHAR *path, const WCHAR *name);
 CT_EXPORT HRESULT ct_remove_module(ULONG64 base);

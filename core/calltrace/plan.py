@@ -153,6 +153,11 @@ class CopyMap:
     size: int  # bytes of the region: code, and data that nothing maps to
     _layout: int
 
+    @property
+    def module_size(self) -> int:
+        """SizeOfImage of the module, bytes."""
+        return self._plan.image.size
+
     def __contains__(self, address: object) -> bool:
         return isinstance(address, int) and self.region <= address < self.region + self.size
 

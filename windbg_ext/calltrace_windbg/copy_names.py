@@ -22,6 +22,7 @@ from calltrace_windbg.export_engine import ExportEngine
 _NAME = 4096  # characters
 _FUNCTIONS: dict[str, list[Any]] = {
     "ct_name": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint64)],
+    "ct_image_name": [c_uint64, c_wchar_p, c_uint32],
     "ct_add_module": [c_uint64, c_uint32, c_wchar_p, c_wchar_p],
     "ct_remove_module": [c_uint64],
     "ct_add_symbol": [c_uint64, c_wchar_p],
@@ -36,6 +37,7 @@ class CopyNames:
         self._engine = ExportEngine(library)
         self._memory = memory
         self._shown: dict[int, CopyMap] = {}  # by region
+        self._modules: dict[int, str] = {}  # by base: what the engine called the copied ones at first
         self._named: set[int] = set()  # addresses
         self._functions: dict[str, Any] = {}
         for name, arguments in _FUNCTIONS.items():
@@ -69,13 +71,39 @@ class CopyNames:
     def inactive(self) -> None:
         """The engine has forgotten all of it with the target."""
         self._shown.clear()
+        self._modules.clear()
         self._named.clear()
+
+    def symbols_loaded(self, base: int) -> None:
+        """Name everything anew that the engine has dropped our names of.
+
+        By `.reload` it may also have learned better ones, and it gives a module another name then if one of
+        ours has it already.
+        """
+        if base in self._shown:
+            self._named = {address for address in self._named if address not in self._shown[base]}
+            self.accessible()
+        elif base == 0:
+            self._renew()
+
+    def _renew(self) -> None:
+        maps = list(self._shown.values())
+        for copies in maps:
+            self._hide(copies.region)
+        for copies in maps:
+            if self._module(copies.base) != self._modules[copies.base]:
+                image = ctypes.create_unicode_buffer(_NAME)
+                self._do("name an image", "ct_image_name", copies.base, image, _NAME)
+                self._engine.execute(f".reload {image.value}={copies.base:#x},{copies.module_size:#x}")
+        self.show(maps)
 
     def _show(self, copies: CopyMap) -> None:
         self._load_symbols(copies.base)
-        module, _ = self._called(copies.base)
-        name = module.partition("!")[0]
-        self._do("show copies", "ct_add_module", copies.region, copies.size, f"{name} (calltrace's copies)", name)
+        name = self._module(copies.base)
+        self._modules.setdefault(copies.base, name)
+        self._do(
+            "show copies", "ct_add_module", copies.region, copies.size, f"{name} (calltrace's copies)", name
+        )
         self._shown[copies.region] = copies
         self._load_symbols(copies.region)
 
@@ -113,6 +141,9 @@ class CopyNames:
             return ()
         start = pointer & ~7
         return memoryview(self._memory.read(start, found.BaseAddress + found.RegionSize - start)).cast("Q")
+
+    def _module(self, base: int) -> str:
+        return self._called(base)[0].partition("!")[0]
 
     def _called(self, address: int) -> tuple[str, int]:
         name, displacement = ctypes.create_unicode_buffer(_NAME), c_uint64()

@@ -12,6 +12,7 @@ from calltrace import hosted
 from calltrace_windbg import host
 
 _INACTIVE, _ACCESSIBLE, _INACCESSIBLE = 1, 2, 3  # DEBUG_NOTIFY_SESSION_...
+_SYMBOLS_LOADED = 9  # windbg_ext/notifications.c
 
 
 class Listener(Protocol):
@@ -30,6 +31,10 @@ class Listener(Protocol):
 
     def inactive(self) -> None:
         """The session has no target any more."""
+        ...
+
+    def symbols_loaded(self, base: int) -> None:
+        """The engine has loaded a module's symbols anew; 0: modules and their symbols, by `.reload`."""
         ...
 
 
@@ -56,17 +61,19 @@ def listen(library: ctypes.CDLL) -> None:
 
 
 def run(library: int, line: str) -> None:
-    """Tell the listeners of a notification: what the extension calls. `line` is its number."""
+    """Tell the listeners: what the extension calls. `line` is the notification's number, and an address."""
     debugger = host.WinDbg(library)
+    number, address = (int(word) for word in line.split())
     for listener in list(_listeners):
-        told = {
-            _INACTIVE: listener.inactive,
-            _ACCESSIBLE: listener.accessible,
-            _INACCESSIBLE: listener.inaccessible,
-        }.get(int(line))
         try:
-            if told:
-                told()
+            if number == _ACCESSIBLE:
+                listener.accessible()
+            elif number == _INACCESSIBLE:
+                listener.inaccessible()
+            elif number == _INACTIVE:
+                listener.inactive()
+            elif number == _SYMBOLS_LOADED:
+                listener.symbols_loaded(address)
         except BaseException as error:  # nothing may reach the engine
             remove(debugger.library, listener)
             debugger.show_error(f"calltrace: {hosted.describe(error)}")
