@@ -45,22 +45,23 @@ class CopyNames:
             function.argtypes, function.restype = arguments, c_int32
             self._functions[name] = function
 
-    def show(self, maps: Iterable[CopyMap]) -> bool:
-        """Show these copies of the stopped target, and no others; whether there are any.
+    def is_of(self, memory: ProcessMemory) -> bool:
+        """Whether this is the target."""
+        return self._memory is memory
 
-        EngineError if the engine refuses.
-        """
+    def show(self, maps: Iterable[CopyMap]) -> None:
+        """Show these copies of the stopped target, and no others. EngineError if the engine refuses."""
         wanted = {copies.region: copies for copies in maps}
         for region in self._shown.keys() - wanted.keys():
             self._hide(region)
         for region in wanted.keys() - self._shown.keys():
             self._show(wanted[region])
         self.accessible()
-        return bool(wanted)
 
     def accessible(self) -> None:
         """Name where the threads stand in copies, and where they may return to."""
-        if not self._shown:
+        stop = self._engine.stop_event()
+        if not self._shown or stop is None or stop.process != self._memory.process_id:
             return
         for address in set(self._addresses()) - self._named:
             self._name(address)
