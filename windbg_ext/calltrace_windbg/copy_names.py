@@ -1,8 +1,8 @@
-"""Lets the debugger's stack walk go through copies of functions, and show their frames as those of the originals.
+"""Lets the debugger's stack walk pass through copies of functions, and name their frames as the originals' are.
 
-Each region of copies is shown to the engine as a module that has the name of the copied one. Unwind data the
-engine finds by the PE headers in the region. Symbols it gets one by one: for each address in a copy that a
-thread stands at or may return to, one whose name is all of what the original address is called, offset and all
+Each region of copies is shown to the engine as a module that has the name of the copied one. The engine finds
+unwind data by the PE headers in the region. Symbols it is given one by one: for each address in a copy that a
+thread stands at or may return to, one whose name is all that the original address is called, offset and all
 (`leaf+0x5`). So a frame reads `demo!leaf+0x5`, while `demo!leaf` still names the original alone.
 """
 
