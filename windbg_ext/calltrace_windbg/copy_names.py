@@ -1,4 +1,4 @@
-"""Lets the debugger's stack walk pass through copies of functions, and name their frames as the originals' are.
+"""Lets the debugger's stack walk pass through copies of functions, and names their frames as the originals'.
 
 Each region of copies is shown to the engine as a module that has the name of the copied one. The engine finds
 unwind data by the PE headers in the region. Symbols it is given one by one: for each address in a copy that a
