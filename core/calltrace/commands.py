@@ -68,7 +68,7 @@ class Option:
     choices: tuple[str, ...] | None = None
     switch: bool = False
     repeated: bool = False
-    required: bool = False  # of an option; a positional argument always is
+    required: bool = False  # of an option, or of `many`; another positional argument always is
     optional: bool = False  # of a positional argument
     many: bool = False  # of a positional argument: any number of them
     live_default: str | None = (
@@ -91,7 +91,8 @@ class Option:
         if self.optional:
             told["nargs"] = "?"
         if self.many:
-            told["nargs"] = "*"
+            told["nargs"] = "+" if self.required else "*"
+            told.pop("required", None)
         if live and self.live_default:
             told.update(nargs="?", help=f"{self.help}; default: {self.live_default}")
         parser.add_argument(*self.names, **told)
@@ -284,6 +285,22 @@ def _pause(request: Request, console: Console) -> int:
 
 def _resume(request: Request, console: Console) -> int:
     _live(console).resume(console.progress)
+    return 0
+
+
+def _mark(request: Request, console: Console) -> int:
+    _live(console).mark(" ".join(request.options.name), console.progress)
+    return 0
+
+
+def _save(request: Request, console: Console) -> int:
+    _live(console).save(request.options.path, console.progress)
+    return 0
+
+
+def _status(request: Request, console: Console) -> int:
+    told = _live(console).status(console.progress)
+    report.write_rows(told, console.out)
     return 0
 
 
@@ -676,6 +693,30 @@ COMMANDS: Sequence[Command] = (
         "calltrace resume",
         (),
         _resume,
+        live=True,
+    ),
+    Command(
+        "status",
+        "Tell what is being recorded since when, and where to.",
+        "calltrace status",
+        (),
+        _status,
+        live=True,
+    ),
+    Command(
+        "mark",
+        "Give this moment a name, which the call tree shows in every thread.",
+        "calltrace mark before the click",
+        (Option(("name",), "the name", metavar="NAME", many=True, required=True),),
+        _mark,
+        live=True,
+    ),
+    Command(
+        "save",
+        "Write the trace as it is now into another file, which is complete; recording goes on.",
+        r"calltrace save C:\traces\first.calltrace",
+        (Option(("path",), "a file that does not exist yet", metavar="FILE", convert=Path),),
+        _save,
         live=True,
     ),
     Command(

@@ -7,19 +7,24 @@ to command is kept here.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from calltrace.errors import CalltraceError, EngineError, TargetLost, UsageError
+from calltrace import tracefile
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
+from calltrace.export import units
 from calltrace.model import State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
+    from calltrace.plan import CopyMap
     from calltrace.recorder import TraceFile
     from calltrace.session import Progress, TraceOptions, Tracing
 
@@ -56,6 +61,13 @@ class Host(Protocol):
 
     def forgotten(self) -> None:
         """No more is done in the process that was recorded."""
+        ...
+
+    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
+        """These copies are in the stopped target of `port` now, and no others: show them as the originals.
+
+        EngineError if the debugger refuses.
+        """
         ...
 
 
@@ -112,6 +124,7 @@ class LiveSession:
         """End the recording, and leave the target as it was; where the trace is."""
         with self._while_recording(tell) as tracing, self._host.uninterrupted():
             tracing.stop()
+            self._show_copies(tracing)
             return self._finish(State.STOPPED)
 
     def pause(self, tell: Progress) -> None:
@@ -122,6 +135,7 @@ class LiveSession:
             with self._host.uninterrupted():
                 tracing.pause()
                 self.paused = True
+                self._mark("paused")
 
     def resume(self, tell: Progress) -> None:
         """Go on recording."""
@@ -129,8 +143,26 @@ class LiveSession:
             if not self.paused:
                 raise UsageError("the recording is not paused")
             with self._host.uninterrupted():
+                self._mark("resumed")
                 tracing.resume()
                 self.paused = False
+
+    def mark(self, name: str, tell: Progress) -> None:
+        """Give this moment a name, which the call tree shows in every thread."""
+        with self._while_recording(tell):
+            self._mark(name)
+
+    def save(self, path: Path, tell: Progress) -> None:
+        """Write the trace as it is now into another file, which is complete. UsageError if that exists."""
+        trace = self.trace(tell)
+        if path.exists():
+            raise UsageError(f"{path} exists already: name another file")
+        try:
+            shutil.copyfile(trace, path)
+        except OSError as error:
+            raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
+        if self._file:
+            self._file.finish_copy(path)
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended."""
@@ -152,6 +184,31 @@ class LiveSession:
                 "nothing has been recorded in this session: start a recording, or name a trace file"
             )
         return self._trace
+
+    def status(self, tell: Progress) -> Iterator[tuple[str, str]]:
+        """What there is to say about the recordings of this session: labels and texts."""
+        self.look(tell)
+        if self._file is None or self._port is None:
+            yield "recording", "nothing"
+            if self._trace:
+                yield "last trace", str(self._trace)
+            return
+        with tracefile.TraceFile(self._file.path) as trace:
+            begun = trace.header.created_ns / 1e9
+            since = time.strftime("%H:%M:%S", time.localtime(begun))
+            paused = ", paused" if self.paused else ""
+            yield "recording", f"process {self._port.process_id}{paused}"
+            yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
+            yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
+            yield (
+                "recorded",
+                f"{units.count(trace.index.units, 'unit')} in {units.count(len(trace.threads), 'thread')}",
+            )
+            yield "lost", units.count(trace.index.lost, "unit") if trace.index.lost else "nothing"
+            for module in trace.modules:
+                yield "module", module.name
+            for mark in trace.marks:
+                yield "mark", mark.name
 
     # Inside
 
@@ -183,11 +240,25 @@ class LiveSession:
             raise
         self._file, self._trace, self.paused = file, options.output, False
         self._host.recorded(port.process_id, tracing)
+        self._show_copies(tracing)
+
+    def _show_copies(self, tracing: Tracing) -> None:
+        assert self._port is not None
+        try:
+            self._host.show_copies(self._port, tracing.copy_maps())
+        except EngineError as error:
+            tracing.progress(f"the debugger does not show what is recorded as what it is: {error}")
 
     def _finish(self, state: State, exit_code: int = 0) -> Path:
         assert self._tracing is not None
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
+
+    def _mark(self, name: str) -> None:
+        assert self._file is not None
+        with tracefile.TraceFile(self._file.path) as trace:
+            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+        self._file.mark(name, positions)
 
     def _forget(self) -> None:
         if self._port is not None:

@@ -154,6 +154,11 @@ class CopyMap:
     size: int  # bytes of the region: code, and data that nothing maps to
     _layout: int
 
+    @property
+    def module_size(self) -> int:
+        """SizeOfImage of the module, bytes."""
+        return self._plan.image.size
+
     def __contains__(self, address: object) -> bool:
         return isinstance(address, int) and self.region <= address < self.region + self.size
 
@@ -177,10 +182,6 @@ class CopyMap:
         no copy, or no instruction is known to begin there.
         """
         return self._in_region(self._plan.copy_offset, address)
-
-    def of_rva(self, rva: int) -> int | None:
-        """As `copy`, by the RVA of the original instruction."""
-        return self.copy(self.base + rva)
 
     def entry(self, address: int) -> int | None:
         """Where the copy of the function at `address` is entered from outside; None if it has none."""

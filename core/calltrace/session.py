@@ -371,7 +371,8 @@ class Tracing:
         for code in self._active_codes():
             module = modules[code.base]
             patches = copies.patches_of(self._port, code)
-            patches, moves = around_threads(patches, self._standing(module), self._copies[code.region].of_rva)
+            to_copies = _by_rva(self._copies[code.region])
+            patches, moves = around_threads(patches, self._standing(module), to_copies)
             self._redirect(module, patches, moves)
         active = {code.region for code in self._active_codes()}
         for each in self._copied:
@@ -490,7 +491,7 @@ class Tracing:
             wanted = list(made.patches)
             if made.breakpoint_count or options.modules:
                 wanted += for_handlers
-            patches, moves = around_threads(wanted, standing, made.copies.of_rva)
+            patches, moves = around_threads(wanted, standing, _by_rva(made.copies))
             port.write(region, made.code)
             port.write(region + copied, copies.pack_patches(patches))
             port.protect(region, executable, Protection.EXECUTE_READ)
@@ -623,6 +624,11 @@ def _interrupts_held() -> Iterator[Sequence[int]]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _by_rva(copies: plan.CopyMap) -> Callable[[int], int | None]:
+    """Where the copy of the instruction at an RVA begins, as a VA."""
+    return lambda rva: copies.copy(copies.base + rva)
 
 
 def _whole_pages(size: int) -> int:

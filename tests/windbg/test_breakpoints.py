@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windbg, windows
 
 # Place -> how often it runs in each phase.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
+    from calltrace.plan import CopyMap
     from calltrace.session import Tracing
     from calltrace_windbg.breakpoints import UserBreakpoints
+    from calltrace_windbg.copy_names import CopyNames
     from calltrace_windbg.engine import Engine
 
 
@@ -23,6 +25,7 @@ class EngineHost:
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
         self._library = library
+        self._names: CopyNames | None = None
 
     @functools.cached_property
     def _engine(self) -> Engine:
@@ -64,3 +67,20 @@ class EngineHost:
     def forgotten(self) -> None:
         """They stay where they are."""
         self._breakpoints.release()
+
+    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
+        """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
+        from calltrace_windbg import notifications
+        from calltrace_windbg.copy_names import CopyNames
+        from calltrace_windbg.port import WindbgPort
+
+        assert isinstance(port, WindbgPort)
+        if self._names is None or not self._names.is_of(port):
+            if self._names is not None:
+                notifications.remove(self._library, self._names)
+            self._names = CopyNames(self._library, port)
+        self._names.show(maps)
+        if maps:
+            notifications.add(self._library, self._names)
+        else:
+            notifications.remove(self._library, self._names)

@@ -41,7 +41,7 @@ class TreeText:
 
     def _parts(self, line: Line) -> list[str]:
         if line.type == LineType.MARK:
-            return [f"-- mark {line.value} --"]
+            return [f"-- mark {self._trace.mark_name(line.id, line.value)} --"]
         if line.type == LineType.GAP:
             return [f"-- gap: {count(line.value, 'event')} lost --"]
         name = self._trace.node_name(line.kind, line.id)
