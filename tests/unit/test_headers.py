@@ -48,7 +48,7 @@ def test_headers_lead_to_the_same_unwind_data_as_the_system_s_table(name: str) -
 
 
 def same(shown: Tables, ours: Entry, registered: Tables, theirs: Entry, region: int) -> None:
-    """The one counts from the region, the other from the module; nothing else that unwinding needs differs."""
+    """One counts from the region, the other from the module; nothing else that unwinding needs differs."""
     assert ours[:2] == (theirs[0] - region, theirs[1] - region)
     one, other = shown.info(ours[2]), registered.info(theirs[2])
     assert (one.version, one.prolog, one.frame_register, one.frame_offset, one.codes) == (
