@@ -36,6 +36,10 @@ class LivePort(Port, Protocol):
         """The exit code of the process, if it has ended."""
         ...
 
+    def debugged(self) -> bool:
+        """Whether the process has a debugger still."""
+        ...
+
     def close(self) -> None:
         """Give up what the port holds."""
         ...
@@ -165,14 +169,32 @@ class LiveSession:
             self._file.finish_copy(path)
 
     def look(self, tell: Progress) -> None:
-        """Complete the trace of a target that has ended."""
-        code = self._port.ended() if self._port else None
-        if code is None:
+        """Complete the trace of a target that has ended, or that the debugger has let go.
+
+        Every command does so; a host may whenever a target is gone.
+        """
+        if self._port is None or self._tracing is None:
+            return
+        code, why = self._port.ended(), "has ended"
+        if code is None and self._port.debugged():
             return
         if self.recording:
-            trace = self._finish(State.KILLED, code)
-            tell(f"the recorded program has ended (exit code {code}); its trace is {trace}")
+            self._tracing.progress = tell
+            if code is None:
+                with self._host.uninterrupted():
+                    code, why = self._end_undebugged(self._tracing, self._port), "was let go by the debugger"
+            trace = self._finish(State.KILLED, code or 0)
+            tell(f"the recorded program {why}; its trace is {trace}")
         self._forget()
+
+    def _end_undebugged(self, tracing: Tracing, port: LivePort) -> int | None:
+        try:
+            tracing.end_undebugged(port.process_id)
+        except TargetLost:
+            return port.ended()
+        except CalltraceError as error:
+            tracing.progress(f"the program could not be left as it was: {error}")
+        return None
 
     def trace(self, tell: Progress) -> Path:
         """Where the trace of the recording under way is, or the last one's. UsageError if there is none."""

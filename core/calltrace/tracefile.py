@@ -454,7 +454,7 @@ class TraceFile:
         return f"call {name}" if kind == NodeKind.API_CALL else name
 
     def mark_name(self, number: int, value: int) -> str:
-        """What a mark is called: named mark `number`, from 1 on, or, if that is 0, the `value` given to it."""
+        """What a mark is called: named mark `number`, from 1 on; if that is 0, the `value` given to it."""
         return self.marks[number - 1].name if number else str(value)
 
     def address(self, node_id: int) -> int:

@@ -15,8 +15,8 @@ The object that ``info --json`` prints has these keys; they stay as they are, fu
   kind, each entry of which costs microseconds, ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
   ``share`` of those wanted, or null) and ``refusals``: each ``status``, ``reason``, ``count`` and
   ``functions`` (``name``, ``address`` (VA), ``rva``, ``instruction_rva`` or null)
-- ``marks``: what the user named, and where recording was paused and resumed: each ``name``, ``seconds`` (since
-  recording began, or null) and ``events`` (units that each thread had recorded, by its index)
+- ``marks``: what the user named, and where recording was paused and resumed: each ``name``, ``seconds``
+  (since recording began, or null) and ``events`` (units that each thread had recorded, by its index)
 - ``threads``: each ``index``, ``id``, ``units``, ``lost``
 - ``events``: ``total`` and a count by kind; ``frame`` counts the stack pointers recorded beside events
 - ``frames``: ``functions``, ``calls``, ``api_functions``, ``api_calls``, ``max_depth``, ``orphans`` (ends

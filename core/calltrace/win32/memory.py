@@ -41,6 +41,14 @@ class ProcessMemory:
         running = api.kernel32().WaitForSingleObject(self._process, 0) != api.WAIT_OBJECT_0
         return None if running else self.exit_code()
 
+    def debugged(self) -> bool:
+        """Whether a debugger holds the process."""
+        held = ctypes.c_uint64()
+        status = api.ntdll().NtQueryInformationProcess(
+            self._process, api.PROCESS_DEBUG_PORT, ctypes.byref(held), ctypes.sizeof(held), None
+        )
+        return not status and bool(held.value)
+
     def share_handle(self, handle: int) -> int:
         """The value in the target of a duplicate of `handle`. AccessRefused if the system refuses."""
         kernel32, duplicate = api.kernel32(), ctypes.c_void_p()
