@@ -18,6 +18,7 @@ LAYERS = (
     ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
+    ("live",),
     ("session", "wine"),
     (
         "export",
@@ -32,6 +33,7 @@ LAYERS = (
         "pe",
         "stubs",
         "patches",
+        "places",
         "recorder",
         "flow",
         "reference",
@@ -44,7 +46,7 @@ LAYERS = (
     ("model",),
     ("errors",),
 )
-PARTS = 5  # the layer whose modules may import each other
+PARTS = 6  # the layer whose modules may import each other
 
 
 def part_of(path: Path) -> str:
