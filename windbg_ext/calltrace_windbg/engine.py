@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from calltrace_windbg.export_engine import ExportEngine
 
 # The names of a thread's registers here, as the debugger's `r` has them.
 INTEGER_REGISTERS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
@@ -66,6 +69,10 @@ class Engine(Protocol):
 
     def go(self, handled: bool) -> None:
         """Let the target run to its next event; is the exception it stands at handled?"""
+        ...
+
+    def runner(self) -> ExportEngine | None:
+        """What can let the target run from event to event, to be used between `end` and `begin`."""
         ...
 
     def break_in(self) -> None:

@@ -16,35 +16,29 @@ from collections.abc import Iterable, Iterator
 
 from calltrace import preflight
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, NotTraceable
-from calltrace.ports import Capability, DebugEvent, Registers, TargetModule
+from calltrace.ports import Capability, Registers, TargetModule
 from calltrace.win32 import api, process
 from calltrace.win32.exports import export_address
-from calltrace.win32.memory import ProcessMemory
-from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS
+from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS, registers_of
 from calltrace_windbg.call_page import CallPage
-from calltrace_windbg.engine import Engine, Stop
+from calltrace_windbg.engine import Engine
 from calltrace_windbg.export_engine import ExportEngine
 from calltrace_windbg.pykd_engine import PykdEngine
+from calltrace_windbg.running import CALLABLE, RunningPort
 
-_NO_DEBUGGING = "breakpoints and steps are the debugger's own here: use bp, g and t"
-_CALLABLE = (
-    api.EXCEPTION_BREAKPOINT,
-    api.EXCEPTION_SINGLE_STEP,
-)  # stops from which a thread can be sent elsewhere
 _ENABLED_BREAKPOINT = re.compile(r"^ *(\d+) +eu? ", re.MULTILINE)  # in what `bl` prints
 _LOCAL_USER_MODE = re.compile(r"^\. +\d+ +Live user mode: <Local>", re.MULTILINE)  # in what `||` prints
 
 
-class WindbgPort(ProcessMemory):
-    """The process that a session stands at; a Port. It is stopped and let go by the user.
+class WindbgPort(RunningPort):
+    """The process that a session stands at; a Port. Between commands it is stopped and let go by the user.
 
     Used as a context manager for the length of one command: `with port: ...`.
     """
 
     def __init__(self, engine: Engine, handle: int, process_id: int) -> None:
         """Use `engine`, which is ready, and `handle` with PROCESS_RIGHTS, which `close` closes."""
-        super().__init__(handle, process_id)
-        self._engine = engine
+        super().__init__(engine, handle, process_id)
         self._modules: list[TargetModule] = []  # as of this stop, none = not asked yet
         self._page: CallPage | None = None
 
@@ -54,6 +48,7 @@ class WindbgPort(ProcessMemory):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end_debugging()
         self._engine.end()
 
     def close(self) -> None:
@@ -69,8 +64,8 @@ class WindbgPort(ProcessMemory):
     # Control
 
     def supports(self, capability: Capability) -> bool:
-        """False: stopping and letting go are the user's, and no command runs beside a running target."""
-        return False
+        """Whether it can debug; no command runs beside a running target."""
+        return capability is Capability.DEBUG and self._engine.runner() is not None
 
     def stop(self) -> None:
         """EngineError: the user does that."""
@@ -78,20 +73,6 @@ class WindbgPort(ProcessMemory):
 
     def detach(self) -> None:
         """Nothing: the user lets the target go."""
-
-    # Debugging is the user's, too
-
-    def set_breakpoints(self, addresses: Iterable[int]) -> None:
-        """EngineError."""
-        raise EngineError(_NO_DEBUGGING)
-
-    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
-        """EngineError."""
-        raise EngineError(_NO_DEBUGGING)
-
-    def go(self, step: bool = False) -> DebugEvent:
-        """EngineError."""
-        raise EngineError(_NO_DEBUGGING)
 
     # Modules
 
@@ -101,23 +82,30 @@ class WindbgPort(ProcessMemory):
             self._modules = self.mapped_modules()
         return self._modules
 
+    def _advance(self, rewind: bool = False) -> None:
+        self._modules = []
+        super()._advance(rewind)
+
     # Threads
 
     def threads(self) -> list[int]:
         """The ids of the target's threads."""
         self._require_stop()
-        return self._engine.threads()
+        return (self._runner or self._engine).threads()
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
         self._require_stop()
+        if self._runner:
+            return registers_of(self._standing(thread))
         found = self._engine.registers(thread)
         return Registers(**{each.name: found[each.name] for each in dataclasses.fields(Registers)})
 
     def set_registers(self, thread: int, registers: Registers) -> None:
         """Let `thread` go on with these."""
         self._require_stop()
-        self._engine.set_registers(thread, dataclasses.asdict(registers))
+        self._settle_contexts()
+        (self._runner or self._engine).set_registers(thread, dataclasses.asdict(registers))
 
     def teb(self, thread: int) -> int:
         """The VA of the thread environment block of `thread`."""
@@ -137,10 +125,13 @@ class WindbgPort(ProcessMemory):
         come back to. If the call does not come back the session is stopped, and the thread goes on
         afterwards as if nothing had been called.
         """
+        if self._own_bytes:
+            raise EngineError("nothing can be called in the target while breakpoints are set")
+        self._end_debugging()  # a call is seen by nobody
         stop = self._require_stop()
         if len(arguments) > 4:
             raise ValueError("a call takes at most four arguments")
-        if stop.code not in _CALLABLE:
+        if stop.code not in CALLABLE:
             what = f"an exception ({stop.code:#x})" if stop.code else "an event of the loader or of a thread"
             raise EngineError(f"the target stands at {what}: go on to a breakpoint first")
         if self._page is None:
@@ -150,14 +141,6 @@ class WindbgPort(ProcessMemory):
         return self._call(stop.thread, function, *arguments)
 
     # Calls, inside
-
-    def _require_stop(self) -> Stop:
-        stop = self._engine.stop_event()
-        if stop is None:
-            raise self._unless_ended(EngineError(f"process {self.process_id} is not stopped"))
-        if stop.process != self.process_id:
-            raise EngineError(f"the session is stopped in process {stop.process}, not in {self.process_id}")
-        return stop
 
     def _call(self, thread: int, function: int, *arguments: int) -> int:
         assert self._page
@@ -195,7 +178,7 @@ class WindbgPort(ProcessMemory):
                 stop = self._require_stop()
             except EngineError as error:
                 raise self._unless_ended(error) from None
-            handled = stop.code in (0, *_CALLABLE)
+            handled = stop.code in (0, *CALLABLE)
             if stop.thread == thread:
                 registers = engine.registers(thread)
                 if page.has_ended(registers["rip"]):

@@ -1,0 +1,213 @@
+"""Letting the target run from event to event within a command, as the contract's Debugging asks for it.
+
+Breakpoints are int3s of ours: the engine's would be taken out of the code and put back at every event, all of
+them. To the engine each is an exception, which its user does not see. His own breakpoints work as ever, and
+end the command.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+
+from calltrace import hosted
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
+from calltrace.ports import DebugEvent, DebugEventKind, Protection, TargetModule
+from calltrace.win32 import api
+from calltrace.win32.debugging import Stepping
+from calltrace.win32.exports import export_address
+from calltrace_windbg.engine import Engine, Stop
+from calltrace_windbg.export_engine import ExportEngine
+
+CALLABLE = (api.EXCEPTION_BREAKPOINT, api.EXCEPTION_SINGLE_STEP)  # a thread there can be sent elsewhere
+_INT3 = b"\xcc"
+_JUMP = bytes.fromhex("ff 25 00 00 00 00")  # jmp [rip], whose target follows
+_PAGE = 0x1000
+_SLICE_MS = 100  # between two looks at whether the user wants an end
+
+# In what `bl` prints: the number and the VA of a breakpoint that is enabled and known to lie somewhere.
+_ENABLED = re.compile(r"^ *(\d+) +e .*?([0-9a-f]{8})`([0-9a-f]{8})", re.MULTILINE)
+_LAST_EVENT = re.compile(r"^Last event: \S+ (.*)")  # in what `.lastevent` prints
+
+
+class RunningPort(Stepping):
+    """The process that a session stands at, and what debugs it for the length of a command."""
+
+    def __init__(self, engine: Engine, handle: int, process_id: int) -> None:
+        """Use `engine`, which is ready, and `handle` with PROCESS_RIGHTS."""
+        super().__init__(handle, process_id)
+        self._engine = engine
+        self._runner: ExportEngine | None = None  # while debugging: the engine then
+        self._users: dict[int, str] = {}  # VAs of the user's breakpoints: their numbers
+        self._break_in_entry = 0  # VA of the first function of the system's threads that stop a process
+        self._break_ins: set[int] = set()  # such threads
+        self._jumps: dict[int, int] = {}  # VAs of the program's own int3s: a jump to each
+        self._exit_code: int | None = None  # that we were told
+
+    def exit_code(self) -> int:
+        """The exit code of a target that has ended, 0 to 2**32 - 1."""
+        return super().exit_code() if self._exit_code is None else self._exit_code
+
+    # Debugging
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Put an int3 at each VA, until it is cleared or the command ends."""
+        self._begin_debugging()
+        super().set_breakpoints(addresses)
+
+    def go(self, step: bool = False) -> DebugEvent:
+        """Let the target run to its next event.
+
+        EngineError if a breakpoint of the user's ends that, KeyboardInterrupt if he breaks in: the session
+        then stands there.
+        """
+        with hosted.interrupts_held():
+            if not self._ended:
+                self._begin_debugging()
+            event = super().go(step)
+            if event.kind is DebugEventKind.STEP and event.address in self._users:
+                raise _ended_by(f"breakpoint {self._users[event.address]} is here")
+            return event
+
+    def _begin_debugging(self) -> None:
+        stop = self._require_stop()
+        if self._runner:
+            return
+        self._runner = self._engine.runner()
+        if self._runner is None:
+            raise EngineError("breakpoints and steps are the debugger's own here: use bp, g and t")
+        self._engine.end()
+        self._told, self._handled = stop.thread, stop.code in (0, *CALLABLE)
+        self._users = {
+            int(high + low, 16): number for number, high, low in _ENABLED.findall(self._runner.execute("bl"))
+        }
+        with contextlib.suppress(TargetLost):  # of which an event will tell
+            self._break_in_entry = export_address(self, "ntdll.dll", "DbgUiRemoteBreakin")
+            context = self._standing(stop.thread)
+            if stop.code == api.EXCEPTION_BREAKPOINT and self._read_plain(context.Rip, 1) == _INT3:
+                context.Rip += 1  # where the session was stopped by an int3 the engine shows it before that
+                self._changed.add(stop.thread)
+
+    def _end_debugging(self) -> None:
+        """Leave the target to the user, wherever it stands."""
+        if self._runner is None:
+            return
+        with hosted.interrupts_held():
+            with contextlib.suppress(CalltraceError):  # of a target that is lost, or runs
+                self.clear_breakpoints(list(self._own_bytes))
+                for thread in list(self._stepping):
+                    self._end_step(thread)
+                self._settle_contexts()
+            self._forget_all()
+            self._gathered.clear()
+            self._runner = None
+            self._engine.begin()
+
+    @abc.abstractmethod
+    def modules(self) -> list[TargetModule]:
+        """As of a Port."""
+
+    # What Stepping asks for
+
+    def _require_stop(self) -> Stop:
+        stop = (self._runner or self._engine).stop_event()
+        if stop is None:
+            raise self._unless_ended(EngineError(f"process {self.process_id} is not stopped"))
+        if stop.process != self.process_id:
+            raise EngineError(f"the session is stopped in process {stop.process}, not in {self.process_id}")
+        return stop
+
+    def _live_threads(self) -> Iterable[int]:
+        assert self._runner
+        return self._runner.threads()
+
+    def _load_context(self, thread: int) -> api.Context:
+        assert self._runner
+        return self._runner.context(thread)
+
+    def _store_context(self, thread: int, context: api.Context) -> None:
+        assert self._runner
+        self._runner.set_context(thread, context)
+
+    @contextlib.contextmanager
+    def _frozen(self, threads: Iterable[int]) -> Iterator[None]:
+        kernel32 = api.kernel32()
+        opened = (kernel32.OpenThread(api.THREAD_RIGHTS, 0, thread) for thread in threads)
+        handles = [handle for handle in opened if handle]
+        for handle in handles:
+            kernel32.SuspendThread(handle)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                kernel32.ResumeThread(handle)
+                kernel32.CloseHandle(handle)
+
+    def _advance(self, rewind: bool = False) -> None:
+        self._go_by_way_of_jump(self._require_stop().thread)
+        self._settle_contexts()
+        for event in self._run_to_event():
+            if event.kind is DebugEventKind.PROCESS_EXIT:
+                self._ended, self._exit_code = True, event.code
+                self._gathered.append(event)
+                self._forget_all()
+            else:
+                self._take(event, rewind)
+
+    def _go_by_way_of_jump(self, thread: int) -> None:
+        """Let `thread` execute the program's own int3 if it stands at one: the engine would leave it out."""
+        with contextlib.suppress(AccessRefused, TargetLost):
+            context = self._standing(thread)
+            target = context.Rip
+            if not self._handled or self._read_plain(target, 1) != _INT3:
+                return
+            if target not in self._jumps:
+                self._jumps[target] = self.allocate(_PAGE)  # stays: the thread may be stopped on it
+                self.write(self._jumps[target], _JUMP + target.to_bytes(8, "little"))
+                self.protect(self._jumps[target], _PAGE, Protection.EXECUTE_READ)
+            context.Rip = self._jumps[target]
+            context.EFlags &= ~api.TRAP_FLAG
+            self._changed.add(thread)
+
+    def _run_to_event(self) -> list[DebugEvent]:
+        """Let the target run to its next event; that comes last, behind exits of threads."""
+        assert self._runner
+        happened: list[DebugEvent] = []
+        asked = False  # for a break-in
+        while True:
+            try:
+                stopped, events = self._runner.run(self.process_id, self._handled, _SLICE_MS)
+            except EngineError as error:
+                if not isinstance(self._unless_ended(error), TargetLost):
+                    raise
+                return [*happened, DebugEvent(DebugEventKind.PROCESS_EXIT, 0, code=self.exit_code())]
+            self._handled = True
+            ours = [event for event in events if not self._is_of_break_in(event)]
+            happened += ours
+            passed_away = any(event.thread == self._passing for event in ours)
+            if not stopped:
+                # Nothing more may happen if all other threads are held.
+                if not asked and (passed_away or hosted.interrupt_waits()):
+                    self._runner.interrupt()
+                    asked = True
+            elif not events or events[-1].kind is DebugEventKind.THREAD_EXIT:
+                told = _LAST_EVENT.match(self._runner.execute(".lastevent"))
+                raise _ended_by(told[1] if told else "the session was stopped")
+            elif ours and ours[-1] is events[-1]:
+                return happened
+            elif events[-1].kind is DebugEventKind.EXCEPTION:
+                if not (asked and happened):
+                    hosted.interrupt()
+                return happened
+
+    def _is_of_break_in(self, event: DebugEvent) -> bool:
+        """Whether it is of a thread that the system makes to stop the process."""
+        if event.kind is DebugEventKind.THREAD_START and event.address == self._break_in_entry:
+            self._break_ins.add(event.thread)
+        return event.thread in self._break_ins
+
+
+def _ended_by(what: str) -> EngineError:
+    return EngineError(f"{what}: the command ends where you wanted a stop")
