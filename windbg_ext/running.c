@@ -1,14 +1,11 @@
 /* Runs the target from event to event: see running.h. */
 #include "running.h"
 
-#include <stdlib.h>
-
 enum { STATUS = 0x1f }; /* in an argument about the execution status: the DEBUG_STATUS_ value */
 
 static IDebugClient *client; /* one of our own, for its callbacks: made once, and kept as the DLL is */
 static ULONG process;        /* whose events end the run; 0: no run of ours */
 static struct ct_event *told;
-static ULONG told_count, told_room;
 static ULONG shown; /* the output mask of the command's client */
 
 static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
@@ -31,8 +28,7 @@ static HRESULT STDMETHODCALLTYPE interests(IDebugEventCallbacks *self, PULONG ma
 {
     (void)self;
     *mask = DEBUG_EVENT_BREAKPOINT | DEBUG_EVENT_CHANGE_ENGINE_STATE | DEBUG_EVENT_EXCEPTION |
-            DEBUG_EVENT_CREATE_THREAD | DEBUG_EVENT_EXIT_THREAD | DEBUG_EVENT_EXIT_PROCESS | DEBUG_EVENT_LOAD_MODULE |
-            DEBUG_EVENT_UNLOAD_MODULE;
+            DEBUG_EVENT_CREATE_THREAD | DEBUG_EVENT_EXIT_PROCESS | DEBUG_EVENT_LOAD_MODULE | DEBUG_EVENT_UNLOAD_MODULE;
     return S_OK;
 }
 
@@ -43,7 +39,7 @@ static HRESULT mute(BOOL muted)
     return ct_client()->lpVtbl->SetOutputMask(ct_client(), mask);
 }
 
-/* Note an event, if it is one of the target's; what the engine is to do about it. */
+/* End the run with this event, if it is one of the target's. */
 static HRESULT tell(struct ct_event event)
 {
     IDebugSystemObjects *objects;
@@ -55,15 +51,8 @@ static HRESULT tell(struct ct_event event)
     objects->lpVtbl->Release(objects);
     if (where != process)
         return DEBUG_STATUS_NO_CHANGE;
-    if (told_count == told_room) {
-        ULONG room = told_room ? 2 * told_room : 64;
-        struct ct_event *more = realloc(told, room * sizeof *more);
-        if (!more)
-            return DEBUG_STATUS_BREAK;
-        told = more, told_room = room;
-    }
-    told[told_count++] = event;
-    return event.kind == DEBUG_EVENT_EXIT_THREAD ? DEBUG_STATUS_NO_CHANGE : DEBUG_STATUS_BREAK;
+    *told = event;
+    return DEBUG_STATUS_BREAK;
 }
 
 static HRESULT STDMETHODCALLTYPE exception(IDebugEventCallbacks *self, PEXCEPTION_RECORD64 record, ULONG first_chance)
@@ -79,12 +68,6 @@ static HRESULT STDMETHODCALLTYPE thread_start(IDebugEventCallbacks *self, ULONG6
 {
     (void)self, (void)handle, (void)data;
     return tell((struct ct_event){.kind = DEBUG_EVENT_CREATE_THREAD, .address = start});
-}
-
-static HRESULT STDMETHODCALLTYPE thread_exit(IDebugEventCallbacks *self, ULONG code)
-{
-    (void)self;
-    return tell((struct ct_event){.kind = DEBUG_EVENT_EXIT_THREAD, .code = code});
 }
 
 static HRESULT STDMETHODCALLTYPE process_exit(IDebugEventCallbacks *self, ULONG code)
@@ -131,7 +114,6 @@ static IDebugEventCallbacksVtbl table = {
     .Breakpoint = users_breakpoint,
     .Exception = exception,
     .CreateThread = thread_start,
-    .ExitThread = thread_exit,
     .ExitProcess = process_exit,
     .LoadModule = module_load,
     .UnloadModule = module_unload,
@@ -167,19 +149,19 @@ static HRESULT run(IDebugControl *control, BOOL handled, ULONG milliseconds)
     return FAILED(result) ? result : control->lpVtbl->WaitForEvent(control, DEBUG_WAIT_DEFAULT, milliseconds);
 }
 
-HRESULT ct_run(ULONG of_process, BOOL handled, ULONG milliseconds, const struct ct_event **events, ULONG *count)
+HRESULT ct_run(ULONG of_process, BOOL handled, ULONG milliseconds, struct ct_event *event)
 {
     IDebugControl *control;
     HRESULT result = get_control(&control);
     if (FAILED(result))
         return result;
     if (SUCCEEDED(result = ct_client()->lpVtbl->GetOutputMask(ct_client(), &shown))) {
-        process = of_process, told_count = 0;
+        *event = (struct ct_event){0};
+        process = of_process, told = event;
         mute(TRUE);
         result = run(control, handled, milliseconds);
         mute(FALSE);
         process = 0;
-        *events = told, *count = told_count;
     }
     control->lpVtbl->Release(control);
     return result;

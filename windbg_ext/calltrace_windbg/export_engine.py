@@ -45,7 +45,6 @@ class _Event(ctypes.Structure):
 _KINDS = {
     _EVENT_EXCEPTION: DebugEventKind.EXCEPTION,
     0x04: DebugEventKind.THREAD_START,
-    0x08: DebugEventKind.THREAD_EXIT,
     0x20: DebugEventKind.PROCESS_EXIT,
     0x40: DebugEventKind.MODULE_LOAD,
     0x80: DebugEventKind.MODULE_UNLOAD,
@@ -64,13 +63,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "ct_engine_mute": [c_int],
     "ct_engine_go": [c_int],
     "ct_engine_break_in": [],
-    "ct_run": [
-        c_uint32,
-        c_int,
-        c_uint32,
-        ctypes.POINTER(ctypes.POINTER(_Event)),
-        ctypes.POINTER(c_uint32),
-    ],
+    "ct_run": [c_uint32, c_int, c_uint32, ctypes.POINTER(_Event)],
     "ct_interrupt": [],
 }
 
@@ -161,26 +154,19 @@ class ExportEngine:
         """This engine itself."""
         return self
 
-    def run(self, process: int, handled: bool, milliseconds: int) -> tuple[bool, list[DebugEvent]]:
+    def run(self, process: int, handled: bool, milliseconds: int) -> tuple[bool, DebugEvent | None]:
         """Let the target run on, and wait for the next event but the exit of a thread.
 
-        Returns whether it stopped, and the events: breakpoints and steps are exceptions, a thread's start has
-        the VA of its first function. If the last is not what stopped it, a breakpoint of the user's did.
+        Returns whether it stopped, and the event: breakpoints and steps are exceptions, a thread's start has
+        the VA of its first function. None if a breakpoint of the user's stopped it.
         """
-        events, count = ctypes.POINTER(_Event)(), c_uint32()
-        result = self._do(
-            "let the target run",
-            "ct_run",
-            process,
-            handled,
-            milliseconds,
-            ctypes.byref(events),
-            ctypes.byref(count),
-        )
-        return result != _RUNS, [
-            DebugEvent(_KINDS[each.kind], each.thread, each.address, each.code, bool(each.first_chance))
-            for each in events[: count.value]
-        ]
+        event = _Event()
+        arguments = (process, handled, milliseconds, ctypes.byref(event))
+        result = self._do("let the target run", "ct_run", *arguments)
+        if not event.kind:
+            return result != _RUNS, None
+        kind, first_chance = _KINDS[event.kind], bool(event.first_chance)
+        return True, DebugEvent(kind, event.thread, event.address, event.code, first_chance)
 
     def interrupt(self) -> None:
         """Stop the target that runs on after `run`."""

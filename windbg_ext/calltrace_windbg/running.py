@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import ctypes
 import re
 from collections.abc import Iterable, Iterator
 
@@ -41,6 +42,7 @@ class RunningPort(Stepping):
         self._engine = engine
         self._runner: ExportEngine | None = None  # while debugging: the engine then
         self._users: dict[int, str] = {}  # VAs of the user's breakpoints: their numbers
+        self._handles: dict[int, int] = {}  # of the threads while debugging
         self._break_in_entry = 0  # VA of the first function of the system's threads that stop a process
         self._break_ins: set[int] = set()  # such threads
         self._jumps: dict[int, int] = {}  # VAs of the program's own int3s: a jump to each
@@ -83,6 +85,7 @@ class RunningPort(Stepping):
         self._users = {
             int(high + low, 16): number for number, high, low in _ENABLED.findall(self._runner.execute("bl"))
         }
+        self._update_threads(None)
         with contextlib.suppress(TargetLost):  # of which an event will tell
             self._break_in_entry = export_address(self, "ntdll.dll", "DbgUiRemoteBreakin")
             context = self._standing(stop.thread)
@@ -102,6 +105,9 @@ class RunningPort(Stepping):
                 self._settle_contexts()
             self._forget_all()
             self._gathered.clear()
+            for handle in self._handles.values():
+                api.kernel32().CloseHandle(handle)
+            self._handles.clear()
             self._runner = None
             self._engine.begin()
 
@@ -120,8 +126,7 @@ class RunningPort(Stepping):
         return stop
 
     def _live_threads(self) -> Iterable[int]:
-        assert self._runner
-        return self._runner.threads()
+        return self._handles
 
     def _load_context(self, thread: int) -> api.Context:
         assert self._runner
@@ -133,28 +138,28 @@ class RunningPort(Stepping):
 
     @contextlib.contextmanager
     def _frozen(self, threads: Iterable[int]) -> Iterator[None]:
-        kernel32 = api.kernel32()
-        opened = (kernel32.OpenThread(api.THREAD_RIGHTS, 0, thread) for thread in threads)
-        handles = [handle for handle in opened if handle]
-        for handle in handles:
-            kernel32.SuspendThread(handle)
+        held = [self._handles[thread] for thread in threads if thread in self._handles]
+        for handle in held:
+            api.kernel32().SuspendThread(handle)
         try:
             yield
         finally:
-            for handle in handles:
-                kernel32.ResumeThread(handle)
-                kernel32.CloseHandle(handle)
+            for handle in held:
+                api.kernel32().ResumeThread(handle)
 
     def _advance(self, rewind: bool = False) -> None:
         self._go_by_way_of_jump(self._require_stop().thread)
         self._settle_contexts()
-        for event in self._run_to_event():
-            if event.kind is DebugEventKind.PROCESS_EXIT:
-                self._ended, self._exit_code = True, event.code
-                self._gathered.append(event)
-                self._forget_all()
-            else:
-                self._take(event, rewind)
+        event = self._run_to_event()
+        if event and event.kind is DebugEventKind.PROCESS_EXIT:
+            self._ended, self._exit_code = True, event.code
+            self._gathered.append(event)
+            self._forget_all()
+            return
+        for gone in self._update_threads(event):
+            self._take(gone, rewind)
+        if event:
+            self._take(event, rewind)
 
     def _go_by_way_of_jump(self, thread: int) -> None:
         """Let `thread` execute the program's own int3 if it stands at one: the engine would leave it out."""
@@ -171,36 +176,57 @@ class RunningPort(Stepping):
             context.EFlags &= ~api.TRAP_FLAG
             self._changed.add(thread)
 
-    def _run_to_event(self) -> list[DebugEvent]:
-        """Let the target run to its next event; that comes last, behind exits of threads."""
+    def _run_to_event(self) -> DebugEvent | None:
+        """Let the target run to its next event but the exit of a thread; None if only that stopped it."""
         assert self._runner
-        happened: list[DebugEvent] = []
         asked = False  # for a break-in
         while True:
             try:
-                stopped, events = self._runner.run(self.process_id, self._handled, _SLICE_MS)
+                stopped, event = self._runner.run(self.process_id, self._handled, _SLICE_MS)
             except EngineError as error:
-                if not isinstance(self._unless_ended(error), TargetLost):
-                    raise
-                return [*happened, DebugEvent(DebugEventKind.PROCESS_EXIT, 0, code=self.exit_code())]
+                if isinstance(self._unless_ended(error), TargetLost):
+                    return DebugEvent(DebugEventKind.PROCESS_EXIT, 0, code=self.exit_code())
+                raise
             self._handled = True
-            ours = [event for event in events if not self._is_of_break_in(event)]
-            happened += ours
-            passed_away = any(event.thread == self._passing for event in ours)
             if not stopped:
-                # Nothing more may happen if all other threads are held.
-                if not asked and (passed_away or hosted.interrupt_waits()):
+                # Nothing more happens if a thread has ended for which all others are held.
+                if not asked and (hosted.interrupt_waits() or self._has_ended(self._passing)):
                     self._runner.interrupt()
                     asked = True
-            elif not events or events[-1].kind is DebugEventKind.THREAD_EXIT:
+            elif event is None:
                 told = _LAST_EVENT.match(self._runner.execute(".lastevent"))
                 raise _ended_by(told[1] if told else "the session was stopped")
-            elif ours and ours[-1] is events[-1]:
-                return happened
-            elif events[-1].kind is DebugEventKind.EXCEPTION:
-                if not (asked and happened):
-                    hosted.interrupt()
-                return happened
+            elif not self._is_of_break_in(event):
+                return event
+            elif event.kind is DebugEventKind.EXCEPTION:
+                if self._has_ended(self._passing):
+                    return None
+                hosted.interrupt()
+
+    def _update_threads(self, event: DebugEvent | None) -> list[DebugEvent]:
+        """Note which threads there are; the exits of those that are gone."""
+        assert self._runner
+        now = self._runner.threads()
+        started = event.thread if event and event.kind is DebugEventKind.THREAD_START else None
+        # The system may give an id to a new thread again.
+        gone = [thread for thread in self._handles if thread == started or thread not in now]
+        exits = []
+        for thread in gone:
+            handle, code = self._handles.pop(thread), ctypes.c_uint32()
+            api.kernel32().GetExitCodeThread(handle, ctypes.byref(code))
+            api.kernel32().CloseHandle(handle)
+            if thread not in self._break_ins:
+                exits.append(DebugEvent(DebugEventKind.THREAD_EXIT, thread, code=code.value))
+        for thread in now:
+            if thread not in self._handles:
+                handle = api.kernel32().OpenThread(api.THREAD_RIGHTS, 0, thread)
+                if handle:
+                    self._handles[thread] = handle
+        return exits
+
+    def _has_ended(self, thread: int) -> bool:
+        handle = self._handles.get(thread)
+        return bool(handle) and api.kernel32().WaitForSingleObject(handle, 0) == api.WAIT_OBJECT_0
 
     def _is_of_break_in(self, event: DebugEvent) -> bool:
         """Whether it is of a thread that the system makes to stop the process."""
