@@ -1,7 +1,7 @@
 """x64dbg without its window: the real engine, from the folder of a release, or a stand-in for it.
 
-The environment variable X64DBG_DIR names the folder with x64dbg.dll, for Wine or Unix. tests/x64dbg/gui.c takes the
-window's place.
+The environment variable X64DBG_DIR names the folder with x64dbg.dll. tests/x64dbg/gui.c takes the
+place of the window.
 """
 
 from __future__ import annotations
