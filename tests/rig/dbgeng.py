@@ -155,14 +155,14 @@ class ExtensionSession:
 
 @contextlib.contextmanager
 def open_session(folder: Path, kind: str, program: str, mode: str = "create") -> Iterator[Session]:
-    """A session on a program, by `mode`: create it, or attach to it running.
+    """A session on a program with its arguments, by `mode`: create it, or attach to it running.
 
     `folder` has the engine, pykd and session.dll. A running program is one that has written a line, and that
     ends with its input.
     """
     child, process_id = None, 0
     if mode == "attach":
-        child = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
         process_id = child.pid

@@ -24,7 +24,7 @@ from calltrace_windbg.engine import INTEGER_REGISTERS
 #   020  xor edx, edx
 #   022  xrstor64 [1000h]
 #   02a  int3                     the call has ended; rsi = result
-#   02b  lea rcx, [1c00h]         nobody waits for it any more: go on where the thread was stopped
+#   02b  lea rcx, [1b00h]         nobody waits for it any more: go on where the thread was stopped
 #   032  xor edx, edx
 #   034  mov rax, NtContinue      (patched in)
 #   03e  call rax
@@ -32,16 +32,16 @@ from calltrace_windbg.engine import INTEGER_REGISTERS
 #   048  UNWIND_INFO: version 1 with handler 40h; prolog of 4 bytes: at 4, 28h bytes allocated
 #   058  RUNTIME_FUNCTION: 00 to 40h, UNWIND_INFO at 48h
 #  1000  save area: 2,688 bytes with AVX-512
-#  1c00  CONTEXT
+#  1b00  CONTEXT
 _CODE = bytes.fromhex(
     "48 83 ec 28  b8 e7 00 00 00  31 d2  48 0f ae 25 ed 0f 00 00  48 89 fa  ff d3  48 89 c6"
     "b8 e7 00 00 00  31 d2  48 0f ae 2d d6 0f 00 00  cc"
-    "48 8d 0d ce 1b 00 00  31 d2  48 b8 00 00 00 00 00 00 00 00  ff d0  cc cc cc cc cc cc cc cc"
+    "48 8d 0d ce 1a 00 00  31 d2  48 b8 00 00 00 00 00 00 00 00  ff d0  cc cc cc cc cc cc cc cc"
     "09 04 01 00  04 42 00 00  40 00 00 00  00 00 00 00"
     "00 00 00 00  40 00 00 00  48 00 00 00"
 )
 _PAGE = 0x1000
-_RESTORE, _ENDED, _NT_CONTINUE, _RAISED, _TABLE, _CONTEXT = 0x1B, 0x2A, 0x36, 0x40, 0x58, 0x1C00
+_RESTORE, _ENDED, _NT_CONTINUE, _RAISED, _TABLE, _CONTEXT = 0x1B, 0x2A, 0x36, 0x40, 0x58, 0x1B00
 _NOP = b"\x90"
 _FRAME = 0x28
 _TRAP, _DIRECTION, _ALIGNMENT_CHECK = 0x100, 0x400, 0x40000

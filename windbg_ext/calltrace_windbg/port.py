@@ -188,7 +188,7 @@ class WindbgPort(ProcessMemory):
         self, thread: int, saved: dict[str, int], page: CallPage, deadlines: _Deadlines
     ) -> int | None:
         """0 if the function returned, or the code of its exception, or None if it did neither in time."""
-        engine, raised, handled = self._engine, 0, True
+        engine, handled, raised = self._engine, True, 0
         while True:
             try:
                 engine.go(handled)
@@ -197,14 +197,17 @@ class WindbgPort(ProcessMemory):
                 raise self._unless_ended(error) from None
             handled = stop.code in (0, *_CALLABLE)
             if stop.thread == thread:
-                rip = engine.registers(thread)["rip"]
-                if page.has_ended(rip):
+                registers = engine.registers(thread)
+                if page.has_ended(registers["rip"]):
                     return raised
-                if page.has_raised(rip) or (stop.code and not stop.first_chance):
+                # The engine need not tell of an exception before the handlers were asked.
+                if page.has_raised(registers["rip"]):
+                    raised = int.from_bytes(self.read(registers["rcx"], 4), "little")
+                elif stop.code and not stop.first_chance:
+                    raised = stop.code
+                if raised:
                     engine.set_registers(thread, page.restore(saved))
                     handled = True
-                elif stop.code:
-                    raised = stop.code
             if deadlines.over:
                 page.abandon(saved)
                 self._page = None

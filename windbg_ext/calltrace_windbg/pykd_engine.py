@@ -54,18 +54,23 @@ class PykdEngine:
 
     def threads(self) -> list[int]:
         """The threads of the stopped process."""
-        return [thread.systemID for thread in self._threads()]
+        return [thread for thread, _ in self._threads()]
 
     def registers(self, thread: int) -> dict[str, int]:
         """The registers of a thread."""
         with self._chosen(thread):
-            return {name: self._do(self._pykd.reg, name) for name in REGISTERS}
+            values: dict[str, int] = self._do(lambda: {name: self._pykd.reg(name) for name in REGISTERS})
+        return values
 
     def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
         """Set some of a thread's registers."""
-        with self._chosen(thread):
+
+        def set_all() -> None:
             for name, value in values.items():
-                self._do(self._pykd.setReg, name, value)
+                self._pykd.setReg(name, value)
+
+        with self._chosen(thread):
+            self._do(set_all)
 
     def current_thread(self) -> int:
         """The thread that the user has chosen."""
@@ -73,13 +78,11 @@ class PykdEngine:
 
     def select_thread(self, thread: int) -> None:
         """Let the user find `thread` chosen."""
-        for each in self._threads():
-            if each.systemID == thread:
-                if not each.isCurrent():  # choosing it anew would reset its user's frame
-                    muted = self._muted
-                    self.mute(True)  # symbols may be looked for
-                    self._do(each.setCurrent)
-                    self.mute(muted)
+        if thread == self.current_thread():
+            return  # choosing it anew would reset its user's frame
+        for each, choose in self._threads():
+            if each == thread:
+                self._do(choose)
                 return
         raise AccessRefused(f"there is no thread {thread}")
 
@@ -101,8 +104,15 @@ class PykdEngine:
         """Stop the running target."""
         self._pykd.breakin()
 
-    def _threads(self) -> list[Any]:
-        return list(self._do(lambda: self._pykd.targetProcess.getCurrent().threads()))
+    def _threads(self) -> list[tuple[int, Callable[[], Any]]]:
+        """The threads of the stopped process, each with what chooses it."""
+
+        def all_threads() -> list[tuple[int, Callable[[], Any]]]:
+            threads = self._pykd.targetProcess.getCurrent().threads()
+            return [(thread.systemID, thread.setCurrent) for thread in threads]
+
+        found: list[tuple[int, Callable[[], Any]]] = self._do(all_threads)
+        return found
 
     @contextlib.contextmanager
     def _chosen(self, thread: int) -> Iterator[None]:
@@ -114,7 +124,11 @@ class PykdEngine:
             self.select_thread(before)
 
     def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        muted = self._muted
+        self.mute(True)  # whatever pykd does may look for symbols, and tell the user that there are none
         try:
             return function(*arguments)
         except self._pykd.DbgException as error:
             raise EngineError(f"the debugger's engine refuses: {' '.join(str(error).split())}") from None
+        finally:
+            self.mute(muted)
