@@ -11,11 +11,14 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from calltrace import dispatch
 from calltrace.commands import Console
 from calltrace.errors import CalltraceError
+
+if TYPE_CHECKING:
+    from calltrace.live import LiveSession
 
 _BUFFERED = 8192  # characters
 _POLL_SECONDS = 0.05
@@ -45,8 +48,8 @@ class Debugger(Protocol):
         ...
 
 
-def run(line: str, debugger: Debugger) -> None:
-    """Run a command line as the user typed it, from the verb on."""
+def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
+    """Run a command line as the user typed it, from the verb on; with `live` on the debugger's target."""
     out = _Output(debugger.show)
     console = Console(
         out,
@@ -54,6 +57,7 @@ def run(line: str, debugger: Debugger) -> None:
         debugger.name,
         _link if debugger.has_links() else lambda text, _: text,
         shell=False,
+        live=live,
     )
     failure, outer = "", _Interrupts.current
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):

@@ -226,15 +226,20 @@ class TraceFile:
         if self.header.state == State.RECORDING:
             self.header.state = state
         self.header.exit_code = exit_code
+        now = self.tell_frequency()
+        if not self.header.tsc_end:
+            self.header.tsc_end = now
+        self.close()
+
+    def tell_frequency(self) -> int:
+        """Write down the time stamp counter's frequency, as far as it is known by now; the counter."""
         first_tsc, first_ns = _first_time()
         short = _HZ_SECONDS - (time.perf_counter_ns() - first_ns) / 1e9
         if short > 0:
             time.sleep(short)
-        now = _engine().ct_tsc()
+        now = int(_engine().ct_tsc())
         self.header.tsc_hz = round((now - first_tsc) * 1e9 / (time.perf_counter_ns() - first_ns))
-        if not self.header.tsc_end:
-            self.header.tsc_end = now
-        self.close()
+        return now
 
     def _put(self, offset: int, data: bytes) -> None:
         try:

@@ -18,6 +18,7 @@ LAYERS = (
     ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
+    ("live",),
     ("session", "wine"),
     (
         "export",
@@ -44,7 +45,7 @@ LAYERS = (
     ("model",),
     ("errors",),
 )
-PARTS = 5  # the layer whose modules may import each other
+PARTS = 6  # the layer whose modules may import each other
 
 
 def part_of(path: Path) -> str:

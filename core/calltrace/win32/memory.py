@@ -36,6 +36,11 @@ class ProcessMemory:
         api.kernel32().GetExitCodeProcess(self._process, ctypes.byref(code))
         return code.value
 
+    def ended(self) -> int | None:
+        """The exit code of the process, if it has ended."""
+        running = api.kernel32().WaitForSingleObject(self._process, 0) != api.WAIT_OBJECT_0
+        return None if running else self.exit_code()
+
     def share_handle(self, handle: int) -> int:
         """The value in the target of a duplicate of `handle`. AccessRefused if the system refuses."""
         kernel32, duplicate = api.kernel32(), ctypes.c_void_p()
