@@ -4,7 +4,7 @@
  * in engine.c. Menu entries are command lines, so that what they do can also be typed. Only what works without Python
  * is told from here.
  */
-#include "plugin.h"
+#include "engine.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -103,6 +103,7 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
     strcpy(init->pluginName, command_name);
     handle = init->pluginHandle;
     _plugin_registercallback(handle, CB_MENUENTRY, on_menu_entry);
+    engine_register(handle);
     return _plugin_registercommand(handle, command_name, command, false);
 }
 

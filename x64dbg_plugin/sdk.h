@@ -28,7 +28,7 @@ typedef struct {
     int hMenuSymmod;
 } PLUG_SETUPSTRUCT;
 
-typedef enum { CB_PAUSEDEBUG = 12, CB_DEBUGEVENT = 17, CB_MENUENTRY = 18, CB_STOPPINGDEBUG = 31 } CBTYPE;
+typedef enum { CB_STOPDEBUG = 1, CB_PAUSEDEBUG = 12, CB_DEBUGEVENT = 17, CB_MENUENTRY = 18 } CBTYPE;
 typedef void (*CBPLUGIN)(CBTYPE type, void *info);
 typedef bool (*CBPLUGINCOMMAND)(int argc, char **argv);
 
@@ -40,16 +40,56 @@ typedef struct {
     int hEntry;
 } PLUG_CB_MENUENTRY;
 
-typedef struct {
-    const void *data;
-    uint64_t size;
-} ICONDATA;
-
 typedef enum { GUI_DISASSEMBLY = 0 } GUISELECTIONTYPE;
 
 typedef struct {
     uint64_t start, end; /* VA of the first and last byte */
 } SELECTIONDATA;
+
+typedef enum { bp_normal = 1 } BPXTYPE;
+
+typedef struct {
+    BPXTYPE type;
+    uint64_t addr;
+    bool enabled, singleshoot;
+    bool active; /* its int3 is in the target */
+    char name[256];
+    char mod[256];
+    unsigned short slot;
+    unsigned char typeEx, hwSize;
+    unsigned int hitCount;
+    bool fastResume, silent;
+    char breakCondition[256], logText[256], logCondition[256], commandText[256], commandCondition[256];
+} BRIDGEBP;
+
+typedef struct {
+    int count;
+    BRIDGEBP *bp; /* for BridgeFree */
+} BPMAP;
+
+typedef struct {
+    int ThreadNumber;
+    HANDLE Handle;
+    DWORD ThreadId;
+    uint64_t ThreadStartAddress, ThreadLocalBase;
+    char threadName[256];
+} THREADINFO;
+
+typedef struct {
+    THREADINFO BasicInfo;
+    uint64_t ThreadCip;
+    DWORD SuspendCount;
+    int Priority, WaitReason;
+    DWORD LastError;
+    FILETIME UserTime, KernelTime, CreationTime;
+    uint64_t Cycles;
+} THREADALLINFO;
+
+typedef struct {
+    int count;
+    THREADALLINFO *list; /* for BridgeFree */
+    int CurrentThread;   /* the index of the one that its user has chosen */
+} THREADLIST;
 
 /* x64dbg.dll */
 __declspec(dllimport) void _plugin_registercallback(int plugin, CBTYPE type, CBPLUGIN callback);
@@ -58,11 +98,32 @@ __declspec(dllimport) bool _plugin_registercommand(int plugin, const char *name,
 __declspec(dllimport) void _plugin_logprint(const char *text);
 __declspec(dllimport) bool _plugin_menuaddentry(int menu, int entry, const char *title);
 __declspec(dllimport) bool _plugin_menuaddseparator(int menu);
-__declspec(dllimport) void _plugin_menuseticon(int menu, const ICONDATA *icon);
 __declspec(dllimport) void _plugin_menuentrysethotkey(int plugin, int entry, const char *keys);
 
+/* Stop at the debug event of which a callback is told; it comes back when the target is to go on. */
+__declspec(dllimport) void _plugin_debugpause(void);
+
 /* x64bridge.dll */
+__declspec(dllimport) void BridgeFree(void *memory);
+__declspec(dllimport) bool DbgIsDebugging(void);
+__declspec(dllimport) bool DbgIsRunning(void);
+__declspec(dllimport) DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */
+__declspec(dllimport) void DbgGetThreadList(THREADLIST *list);
+__declspec(dllimport) int DbgGetBpList(BPXTYPE type, BPMAP *list);
+__declspec(dllimport) bool DbgCmdExecDirect(const char *command); /* at once, on this thread */
+__declspec(dllimport) void GuiDisableLog(void);
+__declspec(dllimport) void GuiEnableLog(void);
 __declspec(dllimport) bool DbgCmdExec(const char *command); /* by and by, on the debugger's command thread */
 __declspec(dllimport) bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);
+
+/* TitanEngine.dll, which x64dbg may have loaded under that name from one of several folders: its functions are looked
+ * up when they are needed. X(result, name, parameters) */
+#define TITAN_FUNCTIONS(X)                                                                                             \
+    X(DEBUG_EVENT *, GetDebugData, (void)) /* the last event */                                                        \
+    X(void, SetNextDbgContinueStatus, (DWORD status))                                                                  \
+    X(bool, EnableBPX, (uint64_t address))                                                                             \
+    X(bool, DisableBPX, (uint64_t address))                                                                            \
+    X(bool, MemoryReadSafe, (HANDLE process, uint64_t address, void *data, size_t size, size_t *done))                 \
+    X(bool, MemoryWriteSafe, (HANDLE process, uint64_t address, const void *data, size_t size, size_t *done))
 
 #endif

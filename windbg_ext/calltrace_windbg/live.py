@@ -12,7 +12,7 @@ from calltrace import hosted
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
-    from calltrace_windbg.engine import Engine
+    from calltrace_windbg.target import Dbgeng
 
 
 class EngineHost:
@@ -23,15 +23,15 @@ class EngineHost:
         self._library = library
 
     @functools.cached_property
-    def _engine(self) -> Engine:
-        from calltrace_windbg.port import make_engine
+    def _engine(self) -> Dbgeng:
+        from calltrace_windbg.target import make_engine
 
         return make_engine(self._library)
 
     @contextlib.contextmanager
     def port(self, known: LivePort | None) -> Iterator[LivePort]:
         """The port of the process that the debugger stands at: `known`, or a new one."""
-        from calltrace_windbg.port import WindbgPort, open_port
+        from calltrace_windbg.target import WindbgPort, open_port
 
         port = known
         self._engine.begin()

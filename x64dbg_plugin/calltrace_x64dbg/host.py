@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 from collections.abc import Iterator
 
 from calltrace import hosted
+from calltrace.live import LiveSession
+from calltrace_x64dbg.live import X64dbgHost
 
 _COMMAS = re.compile(r"(^\s*[^\s,]+),|,(?=\s|$)")
 _MOST_PRINTED = 4000  # characters at once: the debugger cuts off what is beyond 16,383 bytes
@@ -14,7 +17,13 @@ _MOST_PRINTED = 4000  # characters at once: the debugger cuts off what is beyond
 
 def run(library: int, line: str) -> None:
     """Run what the user typed after `calltrace`. `library` is the plugin, as a module of this process."""
-    hosted.run(words(line), X64dbg(library))
+    hosted.run(words(line), X64dbg(library), _live(library))
+
+
+@functools.cache
+def _live(library: int) -> LiveSession:
+    """What lives from command to command, as this Python and the plugin do, unloaded or not."""
+    return LiveSession(X64dbgHost(ctypes.CDLL("calltrace.dp64", handle=library)))
 
 
 class X64dbg:
