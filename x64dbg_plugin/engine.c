@@ -85,13 +85,14 @@ bool ct_engine_write(HANDLE process, uint64_t address, const void *data, size_t 
     return find_titan() && titan.MemoryWriteSafe(process, address, data, size, &done) && done == size;
 }
 
-/* Take the user's breakpoints out of the code. Those of the debugger's own stay: they belong to a step of its user. */
+/* Take the user's breakpoints out of the code. The one that a thread has just stopped at is out of it, and goes back in
+ * when the thread has gone on; those of the debugger's own belong to a step of its user. */
 static void disable_breakpoints(void)
 {
     BPMAP found = {0};
     DbgGetBpList(bp_normal, &found);
     for (int i = 0; i < found.count && disabled_count < MOST_BREAKPOINTS; i++)
-        if (found.bp[i].enabled && titan.DisableBPX(found.bp[i].addr))
+        if (titan.IsBPXEnabled(found.bp[i].addr) && titan.DisableBPX(found.bp[i].addr))
             disabled[disabled_count++] = found.bp[i].addr;
     if (found.count)
         BridgeFree(found.bp);
@@ -99,7 +100,6 @@ static void disable_breakpoints(void)
 
 void ct_engine_begin_call(uint64_t page)
 {
-    GuiDisableLog();
     if (find_titan())
         disable_breakpoints();
     call_page = page;
@@ -110,7 +110,6 @@ void ct_engine_end_call(void)
     call_page = 0;
     while (disabled_count)
         titan.EnableBPX(disabled[--disabled_count]);
-    GuiEnableLog();
 }
 
 bool ct_engine_go(bool handled)

@@ -27,8 +27,8 @@ CT_EXPORT bool ct_engine_select(uint32_t thread);
 CT_EXPORT bool ct_engine_read(HANDLE process, uint64_t address, void *data, size_t size);
 CT_EXPORT bool ct_engine_write(HANDLE process, uint64_t address, const void *data, size_t size);
 
-/* Until the end: the user's breakpoints are out of the code, nothing is logged, and the target stops at each exception,
- * those on the page at VA `page` among them, which it does not get to see. */
+/* Until the end: the user's breakpoints are out of the code, and the target stops at each exception, those on the page
+ * at VA `page` among them, which it does not get to see. */
 CT_EXPORT void ct_engine_begin_call(uint64_t page);
 CT_EXPORT void ct_engine_end_call(void);
 

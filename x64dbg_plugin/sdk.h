@@ -111,9 +111,7 @@ __declspec(dllimport) DWORD DbgGetThreadId(void); /* of the thread that its user
 __declspec(dllimport) void DbgGetThreadList(THREADLIST *list);
 __declspec(dllimport) int DbgGetBpList(BPXTYPE type, BPMAP *list);
 __declspec(dllimport) bool DbgCmdExecDirect(const char *command); /* at once, on this thread */
-__declspec(dllimport) void GuiDisableLog(void);
-__declspec(dllimport) void GuiEnableLog(void);
-__declspec(dllimport) bool DbgCmdExec(const char *command); /* by and by, on the debugger's command thread */
+__declspec(dllimport) bool DbgCmdExec(const char *command);       /* by and by, on the debugger's command thread */
 __declspec(dllimport) bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);
 
 /* TitanEngine.dll, which x64dbg may have loaded under that name from one of several folders: its functions are looked
@@ -121,6 +119,7 @@ __declspec(dllimport) bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDAT
 #define TITAN_FUNCTIONS(X)                                                                                             \
     X(DEBUG_EVENT *, GetDebugData, (void)) /* the last event */                                                        \
     X(void, SetNextDbgContinueStatus, (DWORD status))                                                                  \
+    X(bool, IsBPXEnabled, (uint64_t address)) /* is its int3 in the code? */                                           \
     X(bool, EnableBPX, (uint64_t address))                                                                             \
     X(bool, DisableBPX, (uint64_t address))                                                                            \
     X(bool, MemoryReadSafe, (HANDLE process, uint64_t address, void *data, size_t size, size_t *done))                 \

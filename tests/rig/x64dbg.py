@@ -26,7 +26,7 @@ _SOURCES = targets.TREE / "tests" / "x64dbg"
 _BUILT = targets.TREE / "build" / "x64dbg"
 _COMMAND = re.compile(r"^> (.*)\n", re.MULTILINE)
 _LAST = re.compile(r"\n(no target|end of script)\n\Z")
-_SETTINGS = "[Events]\nSystemBreakpoint=1\nEntryBreakpoint=0\nTlsCallbacks=0\nTlsCallbacksSystem=0\n"
+_SETTINGS = "[Events]\nSystemBreakpoint=1\nEntryBreakpoint=0\nAttachBreakpoint=1\nTlsCallbacks=0\nTlsCallbacksSystem=0\n"
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,19 @@ def run(
     return Transcript(
         banner, list(zip(rest[::2], rest[1::2])), last[1] == "end of script", done.stdout, done.stderr
     )
+
+
+def answering(folder: Path, host: Path) -> dict[str, str]:
+    """An environment in which the module in the file `host` answers `calltrace`: its run(library, line).
+
+    It finds our own host as calltrace_x64dbg.genuine, and what is in tests/.
+    """
+    package = folder / "calltrace_x64dbg"
+    shutil.copytree(targets.TREE / "x64dbg_plugin" / "calltrace_x64dbg", package)
+    (package / "host.py").rename(package / "genuine.py")
+    shutil.copy(host, package / "host.py")
+    roots = [folder, targets.TREE / "core", targets.TREE / "tests"]
+    return {"CALLTRACE_PACKAGE": ";".join(windows.path(root) for root in roots)}
 
 
 def packages() -> str:

@@ -3,7 +3,8 @@
  *     X64DBG_SCRIPT    the file with the commands, as a user types them
  *     X64DBG_LOG       the file that gets the log, with "> COMMAND" before what each prints
  *
- * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone. These are ours:
+ * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone; after `attach` it
+ * may run. These are ours:
  *
  *     !click TITLE         click the menu entry of this name
  *     !click-on TEXT|TITLE click it as soon as such a text is in the log
@@ -40,7 +41,7 @@ static CRITICAL_SECTION lock; /* of all below */
 static bool at_line_start = true;
 static char awaited[64]; /* the text with which a command says that it is over */
 static HANDLE command_over;
-static HANDLE target_paused; /* since `init` or `attach` */
+static HANDLE target_paused; /* since `init` */
 static char click_on[4096], click_then[4096];
 static char titles[ENTRIES][256]; /* of menu entries; their handle is FIRST_MENU + index */
 static int entries;
@@ -168,7 +169,7 @@ static void run(char *line)
     fflush(log_file);
     at_line_start = true;
     LeaveCriticalSection(&lock);
-    bool starts = begins(line, "init ") || begins(line, "attach ");
+    bool starts = begins(line, "init ");
     ResetEvent(target_paused);
     if (begins(line, "!click "))
         click(line + strlen("!click "));
@@ -179,7 +180,8 @@ static void run(char *line)
     settle();
     if (starts && WaitForSingleObject(target_paused, SECONDS_TO_START * 1000))
         fail("no target");
-    while (is_debugging() && is_running())
+    /* Not every system breaks into a process for the one that attaches to it. */
+    while (is_debugging() && is_running() && !begins(line, "attach "))
         Sleep(5);
     settle();
 }

@@ -127,13 +127,17 @@ class X64dbgEngine:
             raise AccessRefused(f"the debugger cannot write {len(data)} bytes at {address:#x}")
 
     @contextlib.contextmanager
-    def call_on(self, page: int) -> Iterator[None]:
-        """For a call on the page at VA `page`: the user's breakpoints rest, and each exception stops the target."""
-        self._call("begin_call", page)
-        try:
-            yield
-        finally:
-            self._call("end_call")
+    def call_on(self, page: int, thread: int) -> Iterator[None]:
+        """For a call by `thread` on the page at VA `page`: breakpoints rest, each exception stops the target."""
+        with _opened(thread) as handle:
+            before = _breakpoint_control(handle)
+            _breakpoint_control(handle, 0)
+            self._call("begin_call", page)
+            try:
+                yield
+            finally:
+                self._call("end_call")
+                _breakpoint_control(handle, before)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return self._functions[f"ct_engine_{name}"](*arguments)
@@ -155,3 +159,16 @@ def _context(thread: int, handle: int) -> api.Context:
     if not api.kernel32().GetThreadContext(handle, ctypes.byref(context)):
         raise AccessRefused(f"the registers of thread {thread} cannot be read")
     return context
+
+
+def _breakpoint_control(handle: int, value: int | None = None) -> int:
+    """The register that turns a thread's hardware breakpoints on and off; with `value` it is set to that.
+
+    It stays what it is if the system refuses, as that of a thread that has ended.
+    """
+    context = api.new_context()
+    context.ContextFlags = api.CONTEXT_DEBUG_REGISTERS
+    if api.kernel32().GetThreadContext(handle, ctypes.byref(context)) and value is not None:
+        context.Dr7 = value
+        api.kernel32().SetThreadContext(handle, ctypes.byref(context))
+    return int(context.Dr7)

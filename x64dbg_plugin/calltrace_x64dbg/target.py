@@ -31,14 +31,14 @@ class X64dbgPort(EnginePort):
         self._x64dbg.write(self._process, address, data)
 
     def _unnoticed(self, page: CallPage) -> contextlib.AbstractContextManager[None]:
-        return self._x64dbg.call_on(page.address)
+        return self._x64dbg.call_on(page.address, self._require_stop().thread)
 
 
 def open_port(engine: X64dbgEngine) -> X64dbgPort:
     """The port of the process that is debugged.
 
-    NotTraceable if it cannot be traced, AccessRefused if it may not be opened, EngineError if there is none or
-    if it runs.
+    NotTraceable if it cannot be traced, AccessRefused if it may not be opened, EngineError if there is
+    none or if it runs.
     """
     stop = engine.stop_event()
     if stop is None:

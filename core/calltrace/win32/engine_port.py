@@ -152,7 +152,7 @@ class EnginePort(ProcessMemory):
         return stop
 
     def _unnoticed(self, page: CallPage) -> contextlib.AbstractContextManager[None]:
-        """For a call on `page` the user's breakpoints neither stop the target nor count, and nothing is shown."""
+        """For a call on `page`: the user's breakpoints neither stop the target nor count; nothing is shown."""
         raise NotImplementedError
 
     def _call(self, thread: int, function: int, *arguments: int) -> int:
@@ -162,8 +162,8 @@ class EnginePort(ProcessMemory):
         chosen = engine.current_thread()
         saved = engine.registers(thread)
         others = [other for other in engine.threads() if other != thread]
-        engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
         with self._unnoticed(page), _Deadlines(engine, others) as deadlines:
+            engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
             raised = self._run_until_ended(thread, saved, page, deadlines)
         self._modules = []
         if raised is None:
