@@ -14,13 +14,13 @@ import subprocess
 import time
 import traceback
 
+from calltrace_x64dbg.genuine import X64dbg
+
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 from calltrace_x64dbg.engine import X64dbgEngine
-from calltrace_x64dbg.genuine import X64dbg
 from calltrace_x64dbg.live import X64dbgHost
 from contract.suite import CHECKS, Subject
-
 
 children: list[subprocess.Popen[bytes]] = []  # they end with their input
 

@@ -26,7 +26,7 @@ _SOURCES = targets.TREE / "tests" / "x64dbg"
 _BUILT = targets.TREE / "build" / "x64dbg"
 _COMMAND = re.compile(r"^> (.*)\n", re.MULTILINE)
 _LAST = re.compile(r"\n(no target|end of script)\n\Z")
-_SETTINGS = "[Events]\nSystemBreakpoint=1\nEntryBreakpoint=0\nAttachBreakpoint=1\nTlsCallbacks=0\nTlsCallbacksSystem=0\n"
+_SETTINGS = "[Events]\nSystemBreakpoint=1\nEntryBreakpoint=0\nTlsCallbacks=0\nTlsCallbacksSystem=0\n"
 
 
 @dataclass(frozen=True)

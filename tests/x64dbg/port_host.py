@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+from calltrace_x64dbg.genuine import X64dbg
+
 from calltrace.ports import Protection
 from calltrace.win32 import engine_port
 from calltrace.win32.exports import export_address
-from calltrace_x64dbg.genuine import X64dbg
 from calltrace_x64dbg.live import LivePort, X64dbgHost
 
 kept: dict[str, LivePort] = {}  # as a live session keeps it

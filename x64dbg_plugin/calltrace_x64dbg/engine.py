@@ -128,7 +128,7 @@ class X64dbgEngine:
 
     @contextlib.contextmanager
     def call_on(self, page: int, thread: int) -> Iterator[None]:
-        """For a call by `thread` on the page at VA `page`: breakpoints rest, each exception stops the target."""
+        """For a call by `thread` on the page at VA `page`: breakpoints rest, exceptions stop the target."""
         with _opened(thread) as handle:
             before = _breakpoint_control(handle)
             _breakpoint_control(handle, 0)

@@ -152,7 +152,7 @@ class EnginePort(ProcessMemory):
         return stop
 
     def _unnoticed(self, page: CallPage) -> contextlib.AbstractContextManager[None]:
-        """For a call on `page`: the user's breakpoints neither stop the target nor count; nothing is shown."""
+        """For a call on `page` the user's breakpoints neither stop it nor count, and all is silent."""
         raise NotImplementedError
 
     def _call(self, thread: int, function: int, *arguments: int) -> int:
