@@ -7,14 +7,18 @@ to command is kept here.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from calltrace.errors import CalltraceError, EngineError, TargetLost, UsageError
+from calltrace import tracefile
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
+from calltrace.export import units
 from calltrace.model import State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Port, TargetModule
@@ -29,6 +33,14 @@ class LivePort(Port, Protocol):
 
     def ended(self) -> int | None:
         """The exit code of the process, if it has ended."""
+        ...
+
+    def exit_code(self) -> int:
+        """The exit code of a process that has ended, or is about to."""
+        ...
+
+    def debugged(self) -> bool:
+        """Whether the process has a debugger still."""
         ...
 
     def close(self) -> None:
@@ -46,6 +58,10 @@ class Host(Protocol):
         """
         ...
 
+    def thread_id(self, name: str) -> int:
+        """The system's id of the thread that the debugger calls so: ~1. UsageError if there is none."""
+        ...
+
     def uninterrupted(self) -> AbstractContextManager[None]:
         """An interrupt by the user waits for the end of the block."""
         ...
@@ -57,6 +73,7 @@ class LiveSession:
     def __init__(self, host: Host) -> None:
         """Nothing is done before a command asks for it."""
         self.paused = False
+        self.depth = 0  # levels of the call tree that its user wants to see; 0: all
         self._host = host
         self._port: LivePort | None = None  # of the process that is recorded, or was recorded last
         self._tracing: Tracing | None = None  # of the same
@@ -73,6 +90,10 @@ class LiveSession:
         """The process that the debugger stands at. Errors as of `Host.port`."""
         with self._host.port(self._port) as port:
             return port.process_id
+
+    def thread_id(self, name: str) -> int:
+        """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
+        return self._host.thread_id(name)
 
     def start(
         self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
@@ -114,6 +135,7 @@ class LiveSession:
             with self._host.uninterrupted():
                 tracing.pause()
                 self.paused = True
+                self._mark("paused")
 
     def resume(self, tell: Progress) -> None:
         """Go on recording."""
@@ -121,18 +143,56 @@ class LiveSession:
             if not self.paused:
                 raise UsageError("the recording is not paused")
             with self._host.uninterrupted():
+                self._mark("resumed")
                 tracing.resume()
                 self.paused = False
 
+    def mark(self, name: str, tell: Progress) -> None:
+        """Give this moment a name, which the call tree shows in every thread."""
+        with self._while_recording(tell):
+            self._mark(name)
+
+    def save(self, path: Path, tell: Progress) -> None:
+        """Write the trace as it is now into another file, which is complete. UsageError if that exists."""
+        trace = self.trace(tell)
+        if path.exists():
+            raise UsageError(f"{path} exists already: name another file")
+        try:
+            shutil.copyfile(trace, path)
+        except OSError as error:
+            raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
+        if self._file:
+            self._file.finish_copy(path)
+
     def look(self, tell: Progress) -> None:
-        """Complete the trace of a target that has ended."""
-        code = self._port.ended() if self._port else None
-        if code is None:
+        """Complete the trace of a target that has ended, or that the debugger has let go.
+
+        Every command does so; a host may whenever a target is gone.
+        """
+        if self._port is None or self._tracing is None:
+            return
+        code, why = self._port.ended(), "has ended"
+        if self._file and self._file.header.state == State.EXITED:  # but for its last debug event
+            code = self._port.exit_code()
+        if code is None and self._port.debugged():
             return
         if self.recording:
-            trace = self._finish(State.KILLED, code)
-            tell(f"the recorded program has ended (exit code {code}); its trace is {trace}")
+            self._tracing.progress = tell
+            if code is None:
+                with self._host.uninterrupted():
+                    code, why = self._end_undebugged(self._tracing, self._port), "was let go by the debugger"
+            trace = self._finish(State.KILLED, code or 0)
+            tell(f"the recorded program {why}; its trace is {trace}")
         self._forget()
+
+    def _end_undebugged(self, tracing: Tracing, port: LivePort) -> int | None:
+        try:
+            tracing.end_undebugged(port.process_id)
+        except TargetLost:
+            return port.ended()
+        except CalltraceError as error:
+            tracing.progress(f"the program could not be left as it was: {error}")
+        return None
 
     def trace(self, tell: Progress) -> Path:
         """Where the trace of the recording under way is, or the last one's. UsageError if there is none."""
@@ -144,6 +204,31 @@ class LiveSession:
                 "nothing has been recorded in this session: start a recording, or name a trace file"
             )
         return self._trace
+
+    def status(self, tell: Progress) -> Iterator[tuple[str, str]]:
+        """What there is to say about the recordings of this session: labels and texts."""
+        self.look(tell)
+        if self._file is None or self._port is None:
+            yield "recording", "nothing"
+            if self._trace:
+                yield "last trace", str(self._trace)
+            return
+        with tracefile.TraceFile(self._file.path) as trace:
+            begun = trace.header.created_ns / 1e9
+            since = time.strftime("%H:%M:%S", time.localtime(begun))
+            paused = ", paused" if self.paused else ""
+            yield "recording", f"process {self._port.process_id}{paused}"
+            yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
+            yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
+            yield (
+                "recorded",
+                f"{units.count(trace.index.units, 'unit')} in {units.count(len(trace.threads), 'thread')}",
+            )
+            yield "lost", units.count(trace.index.lost, "unit") if trace.index.lost else "nothing"
+            for module in trace.modules:
+                yield "module", module.name
+            for mark in trace.marks:
+                yield "mark", mark.name
 
     # Inside
 
@@ -179,6 +264,12 @@ class LiveSession:
         assert self._tracing is not None
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
+
+    def _mark(self, name: str) -> None:
+        assert self._file is not None
+        with tracefile.TraceFile(self._file.path) as trace:
+            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+        self._file.mark(name, positions)
 
     def _forget(self) -> None:
         if self._port is not None:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -354,6 +355,25 @@ class Tracing:
             patches = copies.patches_of(self._port, code)
             patches, moves = around_threads(patches, self._standing(module), self._maps[code.region])
             self._redirect(module, patches, moves)
+
+    def end_undebugged(self, process_id: int) -> None:
+        """End the recording of a target that the host has let go: we become its debugger for a moment.
+
+        TargetLost, AccessRefused or EngineError if it cannot be stopped.
+        """
+        # The system knows debuggers by their threads, and the host's own must not be mistaken for us.
+        with futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(self._end_undebugged, process_id).result()
+
+    def _end_undebugged(self, process_id: int) -> None:
+        self._port = port = launch.reopen(process_id)
+        try:
+            self._recorder = Recorder(port)
+            self.stop()
+            port.detach()
+            self.wait_for_release()
+        finally:
+            port.close()
 
     def wait_for_release(self) -> None:
         """Wait until the running target has closed the trace file, so that it can be moved or deleted."""

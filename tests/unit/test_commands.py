@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,9 @@ class NoTarget:
         raise EngineError("there is no target")
         yield
 
+    def thread_id(self, name: str) -> int:
+        raise UsageError(f"there is no thread {name}")
+
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
@@ -49,6 +51,9 @@ def test_the_verbs_are_those_promised() -> None:
         "stop",
         "pause",
         "resume",
+        "status",
+        "mark",
+        "save",
         "plan",
         "info",
         "tree",
@@ -70,7 +75,7 @@ def test_every_command_has_help_and_an_example_that_parses(command: Command) -> 
     assert command.example in text
     for option in command.options:
         assert (option.metavar or option.names[0]) in text
-    program, *words = shlex.split(command.example)
+    program, *words = dispatch.split(command.example)
     assert (program, words[0]) == ("calltrace", command.verb)
     ours = words[1 : words.index("--")] if "--" in words else words[1:]
     assert ("--" in words) == command.takes_program

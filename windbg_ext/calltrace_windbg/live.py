@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
+from calltrace.errors import EngineError, UsageError
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace_windbg.target import Dbgeng
+
+
+_THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
 
 class EngineHost:
@@ -44,6 +49,19 @@ class EngineHost:
         assert isinstance(port, WindbgPort)
         with port:
             yield port
+
+    def thread_id(self, name: str) -> int:
+        """What `~1`, `~.` or `~#` tells."""
+        self._engine.begin()
+        try:
+            found = _THREAD_ID.search(self._engine.execute(name))
+        except EngineError:
+            found = None
+        finally:
+            self._engine.end()
+        if not found:
+            raise UsageError(f"the debugger has no thread {name}")
+        return int(found[1], 16)
 
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl+Break waits."""
