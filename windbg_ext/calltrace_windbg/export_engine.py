@@ -10,7 +10,7 @@ from typing import Any
 from calltrace.errors import AccessRefused, EngineError
 from calltrace.ports import DebugEvent, DebugEventKind
 from calltrace.win32 import api
-from calltrace_windbg.engine import INTEGER_REGISTERS, Stop
+from calltrace.win32.engine import INTEGER_REGISTERS, Stop
 
 _STATUS_BREAK = 6
 _EVENT_BREAKPOINT, _EVENT_EXCEPTION = 1, 2

@@ -10,7 +10,7 @@ from typing import Any
 
 from calltrace.errors import AccessRefused, EngineError
 from calltrace.win32 import api
-from calltrace_windbg.engine import REGISTERS, Stop
+from calltrace.win32.engine import REGISTERS, Stop
 from calltrace_windbg.export_engine import ExportEngine
 
 _EVENT_THREAD = re.compile(r"Id: ([0-9a-f]+)\.([0-9a-f]+)")  # in what `~#` prints, hexadecimal

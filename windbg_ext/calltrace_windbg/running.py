@@ -7,7 +7,6 @@ end the command.
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import ctypes
 import re
@@ -15,14 +14,15 @@ from collections.abc import Iterable, Iterator
 
 from calltrace import hosted
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
-from calltrace.ports import DebugEvent, DebugEventKind, Protection, TargetModule
+from calltrace.ports import Capability, DebugEvent, DebugEventKind, Protection, Registers
 from calltrace.win32 import api
 from calltrace.win32.debugging import Stepping
+from calltrace.win32.engine_port import CALLABLE, EnginePort
 from calltrace.win32.exports import export_address
-from calltrace_windbg.engine import Engine, Stop
+from calltrace.win32.port import registers_of
+from calltrace_windbg.dbgeng import Dbgeng
 from calltrace_windbg.export_engine import ExportEngine
 
-CALLABLE = (api.EXCEPTION_BREAKPOINT, api.EXCEPTION_SINGLE_STEP)  # a thread there can be sent elsewhere
 _INT3 = b"\xcc"
 _JUMP = bytes.fromhex("ff 25 00 00 00 00")  # jmp [rip], whose target follows
 _PAGE = 0x1000
@@ -33,14 +33,14 @@ _ENABLED = re.compile(r"^ *(\d+) +e .*?([0-9a-f]{8})`([0-9a-f]{8})", re.MULTILIN
 _LAST_EVENT = re.compile(r"^Last event: \S+ (.*)")  # in what `.lastevent` prints
 
 
-class RunningPort(Stepping):
+class RunningPort(EnginePort, Stepping):
     """The process that a session stands at, and what debugs it for the length of a command."""
 
-    def __init__(self, engine: Engine, handle: int, process_id: int) -> None:
-        """Use `engine`, which is ready, and `handle` with PROCESS_RIGHTS."""
-        super().__init__(handle, process_id)
-        self._engine = engine
-        self._runner: ExportEngine | None = None  # while debugging: the engine then
+    def __init__(self, engine: Dbgeng, handle: int, process_id: int) -> None:
+        """Use `engine`, which is ready, and `handle` with PROCESS_RIGHTS, which `close` closes."""
+        super().__init__(engine, handle, process_id)
+        self._dbgeng = engine
+        self._runner: ExportEngine | None = None  # while debugging
         self._users: dict[int, str] = {}  # VAs of the user's breakpoints: their numbers
         self._handles: dict[int, int] = {}  # of the threads while debugging
         self._break_in_entry = 0  # VA of the first function of the system's threads that stop a process
@@ -52,12 +52,42 @@ class RunningPort(Stepping):
         """The exit code of a target that has ended, 0 to 2**32 - 1."""
         return super().exit_code() if self._exit_code is None else self._exit_code
 
+    def __exit__(self, *_: object) -> None:
+        self._end_debugging()
+        super().__exit__()
+
+    def supports(self, capability: Capability) -> bool:
+        """Whether it can debug; no command runs beside a running target."""
+        return capability is Capability.DEBUG and self._dbgeng.runner() is not None
+
+    def registers(self, thread: int) -> Registers:
+        """Where `thread` stands."""
+        self._require_stop()
+        return registers_of(self._standing(thread)) if self._runner else super().registers(thread)
+
+    def set_registers(self, thread: int, registers: Registers) -> None:
+        """Let `thread` go on with these."""
+        self._require_stop()
+        self._settle_contexts()
+        super().set_registers(thread, registers)
+
+    def call(self, function: int, *arguments: int) -> int:
+        """As EnginePort's, but EngineError while breakpoints are set."""
+        if self._own_bytes:
+            raise EngineError("nothing can be called in the target while breakpoints are set")
+        self._end_debugging()  # a call is seen by nobody
+        return super().call(function, *arguments)
+
     # Debugging
 
     def set_breakpoints(self, addresses: Iterable[int]) -> None:
         """Put an int3 at each VA, until it is cleared or the command ends."""
         self._begin_debugging()
-        super().set_breakpoints(addresses)
+        Stepping.set_breakpoints(self, addresses)
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Take those away."""
+        Stepping.clear_breakpoints(self, addresses)
 
     def go(self, step: bool = False) -> DebugEvent:
         """Let the target run to its next event.
@@ -68,7 +98,7 @@ class RunningPort(Stepping):
         with hosted.interrupts_held():
             if not self._ended:
                 self._begin_debugging()
-            event = super().go(step)
+            event = Stepping.go(self, step)
             if event.kind is DebugEventKind.STEP and event.address in self._users:
                 raise _ended_by(f"breakpoint {self._users[event.address]} is here")
             return event
@@ -77,10 +107,11 @@ class RunningPort(Stepping):
         stop = self._require_stop()
         if self._runner:
             return
-        self._runner = self._engine.runner()
+        self._runner = self._dbgeng.runner()
         if self._runner is None:
             raise EngineError("breakpoints and steps are the debugger's own here: use bp, g and t")
-        self._engine.end()
+        self._dbgeng.end()
+        self._engine = self._runner
         self._told, self._handled = stop.thread, stop.code in (0, *CALLABLE)
         self._users = {
             int(high + low, 16): number for number, high, low in _ENABLED.findall(self._runner.execute("bl"))
@@ -108,22 +139,10 @@ class RunningPort(Stepping):
             for handle in self._handles.values():
                 api.kernel32().CloseHandle(handle)
             self._handles.clear()
-            self._runner = None
-            self._engine.begin()
-
-    @abc.abstractmethod
-    def modules(self) -> list[TargetModule]:
-        """As of a Port."""
+            self._runner, self._engine = None, self._dbgeng
+            self._dbgeng.begin()
 
     # What Stepping asks for
-
-    def _require_stop(self) -> Stop:
-        stop = (self._runner or self._engine).stop_event()
-        if stop is None:
-            raise self._unless_ended(EngineError(f"process {self.process_id} is not stopped"))
-        if stop.process != self.process_id:
-            raise EngineError(f"the session is stopped in process {stop.process}, not in {self.process_id}")
-        return stop
 
     def _live_threads(self) -> Iterable[int]:
         return self._handles
@@ -148,6 +167,7 @@ class RunningPort(Stepping):
                 api.kernel32().ResumeThread(handle)
 
     def _advance(self, rewind: bool = False) -> None:
+        self._modules = []
         self._go_by_way_of_jump(self._require_stop().thread)
         self._settle_contexts()
         event = self._run_to_event()

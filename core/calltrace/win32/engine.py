@@ -1,13 +1,10 @@
-"""What the port needs of a debugger's engine, whoever gives access to it."""
+"""What a port needs of the engine of a debugger that has the target, whichever it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from calltrace_windbg.export_engine import ExportEngine
+from typing import Protocol
 
 # The names of a thread's registers here, as the debugger's `r` has them.
 INTEGER_REGISTERS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
@@ -59,20 +56,8 @@ class Engine(Protocol):
         """Let the user find `thread` chosen."""
         ...
 
-    def execute(self, command: str) -> str:
-        """What a command of the debugger prints; the user does not see it."""
-        ...
-
-    def mute(self, muted: bool) -> None:
-        """From now on show the user nothing but what the target itself says; or everything again."""
-        ...
-
     def go(self, handled: bool) -> None:
         """Let the target run to its next event; is the exception it stands at handled?"""
-        ...
-
-    def runner(self) -> ExportEngine | None:
-        """What can let the target run from event to event, to be used between `end` and `begin`."""
         ...
 
     def break_in(self) -> None:

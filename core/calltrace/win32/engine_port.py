@@ -1,54 +1,51 @@
-"""The port of a debugger on dbgeng: WinDbg, cdb and whatever else is built on it.
+"""A port on the engine of a debugger that a user drives: he stops the target and lets it go.
 
-Memory is moved through the process's handle, which is fastest, and right: while its target is stopped the
-engine has none of its breakpoints in the code, and it fetches what stands under one each time it puts it in.
-Threads and execution are the engine's, which has its own idea of both.
+Memory is moved through the process's handle. Threads and execution are the engine's, which has its own idea
+of both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from calltrace import preflight
-from calltrace.errors import AccessRefused, CalltraceError, EngineError, NotTraceable
-from calltrace.ports import Capability, Registers, TargetModule
-from calltrace.win32 import api, process
+from calltrace.errors import AccessRefused, CalltraceError, EngineError
+from calltrace.ports import Capability, DebugEvent, Registers, TargetModule
+from calltrace.win32 import api
+from calltrace.win32.call_page import CallPage
+from calltrace.win32.engine import Engine, Stop
 from calltrace.win32.exports import export_address
-from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS, registers_of
-from calltrace_windbg.call_page import CallPage
-from calltrace_windbg.engine import Engine
-from calltrace_windbg.export_engine import ExportEngine
-from calltrace_windbg.pykd_engine import PykdEngine
-from calltrace_windbg.running import CALLABLE, RunningPort
+from calltrace.win32.memory import ProcessMemory
+from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS
 
-_ENABLED_BREAKPOINT = re.compile(r"^ *(\d+) +eu? ", re.MULTILINE)  # in what `bl` prints
-_LOCAL_USER_MODE = re.compile(r"^\. +\d+ +Live user mode: <Local>", re.MULTILINE)  # in what `||` prints
+_NO_DEBUGGING = "breakpoints and steps are the debugger's own here: use its commands"
+CALLABLE = (
+    api.EXCEPTION_BREAKPOINT,
+    api.EXCEPTION_SINGLE_STEP,
+)  # stops from which a thread can be sent elsewhere
 
 
-class WindbgPort(RunningPort):
-    """The process that a session stands at; a Port. Between commands it is stopped and let go by the user.
+class EnginePort(ProcessMemory):
+    """The process that a session stands at; a Port. It is stopped and let go by the user.
 
     Used as a context manager for the length of one command: `with port: ...`.
     """
 
     def __init__(self, engine: Engine, handle: int, process_id: int) -> None:
         """Use `engine`, which is ready, and `handle` with PROCESS_RIGHTS, which `close` closes."""
-        super().__init__(engine, handle, process_id)
+        super().__init__(handle, process_id)
+        self._engine = engine
         self._modules: list[TargetModule] = []  # as of this stop, none = not asked yet
         self._page: CallPage | None = None
 
-    def __enter__(self) -> WindbgPort:
+    def __enter__(self) -> EnginePort:
         self._engine.begin()
         self._modules = []
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_debugging()
         self._engine.end()
 
     def close(self) -> None:
@@ -64,15 +61,29 @@ class WindbgPort(RunningPort):
     # Control
 
     def supports(self, capability: Capability) -> bool:
-        """Whether it can debug; no command runs beside a running target."""
-        return capability is Capability.DEBUG and self._engine.runner() is not None
+        """False: stopping and letting go are the user's, and no command runs beside a running target."""
+        return False
 
     def stop(self) -> None:
         """EngineError: the user does that."""
-        raise self._unless_ended(EngineError("break into the target first (Ctrl+Break)"))
+        raise self._unless_ended(EngineError("stop the target in the debugger first"))
 
     def detach(self) -> None:
         """Nothing: the user lets the target go."""
+
+    # Debugging is the user's, too
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
+    def clear_breakpoints(self, addresses: Iterable[int]) -> None:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
+    def go(self, step: bool = False) -> DebugEvent:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
 
     # Modules
 
@@ -82,30 +93,23 @@ class WindbgPort(RunningPort):
             self._modules = self.mapped_modules()
         return self._modules
 
-    def _advance(self, rewind: bool = False) -> None:
-        self._modules = []
-        super()._advance(rewind)
-
     # Threads
 
     def threads(self) -> list[int]:
         """The ids of the target's threads."""
         self._require_stop()
-        return (self._runner or self._engine).threads()
+        return self._engine.threads()
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
         self._require_stop()
-        if self._runner:
-            return registers_of(self._standing(thread))
         found = self._engine.registers(thread)
         return Registers(**{each.name: found[each.name] for each in dataclasses.fields(Registers)})
 
     def set_registers(self, thread: int, registers: Registers) -> None:
         """Let `thread` go on with these."""
         self._require_stop()
-        self._settle_contexts()
-        (self._runner or self._engine).set_registers(thread, dataclasses.asdict(registers))
+        self._engine.set_registers(thread, dataclasses.asdict(registers))
 
     def teb(self, thread: int) -> int:
         """The VA of the thread environment block of `thread`."""
@@ -125,9 +129,6 @@ class WindbgPort(RunningPort):
         come back to. If the call does not come back the session is stopped, and the thread goes on
         afterwards as if nothing had been called.
         """
-        if self._own_bytes:
-            raise EngineError("nothing can be called in the target while breakpoints are set")
-        self._end_debugging()  # a call is seen by nobody
         stop = self._require_stop()
         if len(arguments) > 4:
             raise ValueError("a call takes at most four arguments")
@@ -142,6 +143,18 @@ class WindbgPort(RunningPort):
 
     # Calls, inside
 
+    def _require_stop(self) -> Stop:
+        stop = self._engine.stop_event()
+        if stop is None:
+            raise self._unless_ended(EngineError(f"process {self.process_id} is not stopped"))
+        if stop.process != self.process_id:
+            raise EngineError(f"the session is stopped in process {stop.process}, not in {self.process_id}")
+        return stop
+
+    def _unnoticed(self, page: CallPage) -> contextlib.AbstractContextManager[None]:
+        """For a call on `page` the user's breakpoints neither stop it nor count, and all is silent."""
+        raise NotImplementedError
+
     def _call(self, thread: int, function: int, *arguments: int) -> int:
         assert self._page
         rcx, rdx, r8, r9 = (*arguments, 0, 0, 0, 0)[:4]
@@ -149,8 +162,8 @@ class WindbgPort(RunningPort):
         chosen = engine.current_thread()
         saved = engine.registers(thread)
         others = [other for other in engine.threads() if other != thread]
-        engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
-        with self._unnoticed(), _Deadlines(engine, others) as deadlines:
+        with self._unnoticed(page), _Deadlines(engine, others) as deadlines:
+            engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
             raised = self._run_until_ended(thread, saved, page, deadlines)
         self._modules = []
         if raised is None:
@@ -196,21 +209,6 @@ class WindbgPort(RunningPort):
                 self._page = None
                 return None
 
-    @contextlib.contextmanager
-    def _unnoticed(self) -> Iterator[None]:
-        """The user's breakpoints neither stop the target nor count it, and nothing is shown."""
-        engine = self._engine
-        enabled = " ".join(_ENABLED_BREAKPOINT.findall(engine.execute("bl")))
-        if enabled:
-            engine.execute(f"bd {enabled}")
-        engine.mute(True)
-        try:
-            yield
-        finally:
-            engine.mute(False)
-            if enabled:
-                engine.execute(f"be {enabled}")
-
 
 class _Deadlines:
     """Freezes threads, thaws them when it takes too long, and breaks in when it takes longer still."""
@@ -245,34 +243,3 @@ class _Deadlines:
         if not in_time and not self._ended.wait(CALL_SECONDS - FROZEN_SECONDS):
             self.over = True
             self._engine.break_in()
-
-
-def open_port(engine: Engine) -> WindbgPort:
-    """The port of the process that the session stands at; the engine is ready.
-
-    NotTraceable if it is not a live 64-bit process of this machine, AccessRefused if it may not be opened,
-    EngineError if there is none or if it runs.
-    """
-    stop = engine.stop_event()
-    if stop is None:
-        raise EngineError("there is no stopped target: open a program or attach to one, and break into it")
-    if not _LOCAL_USER_MODE.search(engine.execute("||")):
-        raise NotTraceable("only a live program of this machine can be traced: no dump, kernel or remote one")
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, stop.process)
-    if not handle:
-        raise process.open_failure(stop.process)
-    name = f"process {stop.process}"
-    preflight.refuse_blocked(name, preflight.of_process(process.facts_before_start(handle)))
-    return WindbgPort(engine, handle, stop.process)
-
-
-def make_engine(library: ctypes.CDLL) -> Engine:
-    """The engine of the debugger whose command runs in this process: by pykd if it can be imported.
-
-    `library` is the extension DLL.
-    """
-    try:
-        import pykd
-    except ImportError:
-        return ExportEngine(library)
-    return PykdEngine(pykd, library)
