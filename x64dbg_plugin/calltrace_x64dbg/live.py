@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
+from calltrace.errors import UsageError
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
@@ -40,6 +41,18 @@ class X64dbgHost:
         assert isinstance(port, X64dbgPort)
         with port:
             yield port
+
+    def thread_id(self, name: str) -> int:
+        """~N has that number in the Threads view, ~. is the chosen one, ~# that of the last event."""
+        stop = self._engine.stop_event()
+        if stop and name == "~.":
+            return self._engine.current_thread()
+        if stop and name == "~#":
+            return stop.thread
+        for number, thread in self._engine.numbered_threads() if stop else []:
+            if name == f"~{number}":
+                return thread
+        raise UsageError(f"the debugger has no thread {name}")
 
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         """The user's wish to cancel waits."""
