@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
@@ -13,6 +13,8 @@ from calltrace.errors import UsageError
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
+    from calltrace.plan import CopyMap
+    from calltrace.session import Tracing
     from calltrace_x64dbg.engine import X64dbgEngine
 
 
@@ -57,3 +59,12 @@ class X64dbgHost:
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         """The user's wish to cancel waits."""
         return hosted.interrupts_held()
+
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """Nothing: a breakpoint at a function's start hits, since that is where its copy is entered from."""
+
+    def forgotten(self) -> None:
+        """Nothing, either."""
+
+    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
+        """Nothing: the debugger has no place for code of a module that is outside it."""
