@@ -24,7 +24,7 @@ _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexa
 
 
 class EngineHost:
-    """A calltrace.live.Host on the debugger's engine; while something is recorded, a notifications.Listener."""
+    """A calltrace.live.Host on the engine; while something is recorded, a notifications.Listener."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
