@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
         "!calltrace stacks --thread ~0",
         "bc *",
         "!calltrace stop",
-        f"!calltrace export --format text -o {windows.path(text)}",
+        f"!calltrace export text -o {windows.path(text)}",
+        "!calltrace export chrome",
         "g",
         windbg.LOAD,
         "!calltrace tree --function work",
@@ -115,10 +117,16 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     assert outputs[6].splitlines()[1].split() == ["7", "session_calls!leaf"]
     assert frames(outputs[8]) == ["depth", "work", *startup]
     assert outputs[10].startswith(f"calltrace: recorded {windows.path(file)} (")
-    stopped = ours(outputs[14])
+    assert outputs[11] == ""
+    chrome = file.with_suffix(".json")
+    assert outputs[12] == f"calltrace: writing {windows.path(chrome)}\n"
+    assert any(
+        event.get("name") == "session_calls!leaf" for event in json.loads(chrome.read_text())["traceEvents"]
+    )
+    stopped = ours(outputs[15])
     assert stopped.splitlines()[1:3] == [f"{work[0]} when stopped", work[1]]
     assert without_ids(stopped) == tree(file, "--function", "work")
-    assert "recording was stopped, the program went on" in outputs[15]
+    assert "recording was stopped, the program went on" in outputs[16]
     assert text.read_text(encoding="utf-8").splitlines()[0].startswith("thread 0 ")
     assert shown.stdout == plain("session_calls", "7").stdout
 
