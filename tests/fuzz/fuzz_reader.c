@@ -235,6 +235,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (reader) {
         struct ct_index index;
         read_entries(reader, &input, &index);
+        struct ct_mark marks[] = {{input.options[0], 1, 2}, {input.options[1], 0, 1}, {input.options[1], 0, 3}};
+        CHECK(ct_reader_set_marks(reader, marks, sizeof marks / sizeof *marks));
         read_steps(reader, &index);
         read_tree(reader, &index, input.options);
         read_summary(reader);
