@@ -16,6 +16,7 @@ from calltrace.win32.port import STOP_SECONDS, Win32Port, registers_of
 _INT3 = 0xCC
 _PUSHF = b"\x9c"
 _PREFIXES = {b"\x66"} | {bytes([rex]) for rex in range(0x40, 0x50)}
+_SLICE_SECONDS = 0.1  # between two questions whether a run is over
 _GAP = 0x1000  # untouched bytes between breakpoints that are still moved in one go
 
 
@@ -38,6 +39,7 @@ class DebuggingPort(Win32Port):
         self._saving_flags: set[int] = set()  # those among them whose instruction is a pushf
         self._is_pushf: dict[int, bool] = {}  # by VA
         self._passing = 0  # the thread that is executing the instruction under a breakpoint
+        self._paused: list[int] = []  # threads suspended since a run was ended without an event
         self._ended = False
         # Of threads asked since the target stopped; asking and setting each cost as much as a step.
         self._contexts: dict[int, api.Context] = {}
@@ -79,6 +81,8 @@ class DebuggingPort(Win32Port):
         """As Win32Port's, but EngineError while breakpoints are set."""
         if self._own_bytes:
             raise EngineError("nothing can be called in the target while breakpoints are set")
+        if self._paused:
+            raise EngineError("nothing can be called in the target where it was interrupted")
         return super().call(function, *arguments)
 
     def set_breakpoints(self, addresses: Iterable[int]) -> None:
@@ -106,15 +110,15 @@ class DebuggingPort(Win32Port):
         for address in known:
             del self._own_bytes[address]
 
-    def go(self, step: bool = False) -> DebugEvent:
-        """Let the target run to its next event."""
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
+        """Let the target run to its next event, or until it is to be over."""
         if self._ended:
             raise TargetLost(f"process {self.process_id} has ended (exit code {self.exit_code()})")
         self._require_stop()
         if self._told in self._thread_handles:
             self._due[self._told] = step
         while not self._gathered:
-            self._run()
+            self._run(over)
         event = self._gathered.popleft()
         stands = event.kind in (DebugEventKind.BREAKPOINT, DebugEventKind.STEP)
         self._told = event.thread if stands else 0
@@ -122,7 +126,7 @@ class DebuggingPort(Win32Port):
 
     def detach(self) -> None:
         """Take every breakpoint away, and let the target run on."""
-        if self._debugging and self._event is not None and self._own_bytes:
+        if self._debugging and (self._paused or (self._event is not None and self._own_bytes)):
             with contextlib.suppress(TargetLost):
                 self.clear_breakpoints(list(self._own_bytes))
                 self._remove_stub()
@@ -161,7 +165,7 @@ class DebuggingPort(Win32Port):
 
     # Running, inside
 
-    def _run(self) -> None:
+    def _run(self, over: Callable[[], bool] | None) -> None:
         """Let a thread pass the breakpoint it stands at, or, if none has to, all threads run to an event."""
         with contextlib.suppress(TargetLost):  # of which an event will tell
             for thread in self._due:
@@ -173,7 +177,21 @@ class DebuggingPort(Win32Port):
                     self._set_trap(thread)
         self._due.clear()
         self._continue()
-        self._gather(math.inf)
+        if over is None:
+            self._gather(math.inf)
+            return
+        while not self._gather(time.monotonic() + _SLICE_SECONDS) and not self._ended:
+            if over():
+                self._pause()
+                return
+
+    def _pause(self) -> None:
+        """Stop the running target without an event: a thread that were to make one might wait for a lock."""
+        self._paused = [thread for thread in self._thread_handles if self._freeze(thread)]
+        self._gathered.append(DebugEvent(DebugEventKind.INTERRUPT, 0))
+
+    def _require_stop(self) -> int:
+        return 0 if self._paused else super()._require_stop()
 
     def _pass_breakpoint(self, thread: int, step: bool) -> None:
         """Let `thread` execute the instruction under a breakpoint; gathered are all events of that time."""
@@ -337,7 +355,12 @@ class DebuggingPort(Win32Port):
 
     def _continue(self) -> None:
         self._settle_contexts()
-        super()._continue()
+        if not self._paused:
+            super()._continue()
+        for thread in self._paused:
+            if thread in self._thread_handles:
+                api.kernel32().ResumeThread(self._thread_handles[thread])
+        self._paused = []
 
     def _end_debugging(self) -> None:
         super()._end_debugging()
