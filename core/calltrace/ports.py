@@ -192,8 +192,8 @@ class Debugging(Protocol):
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let all threads run on to the next event, and stop again.
 
-        While nothing happens `over` is asked some times a second; once it is true, the target is stopped by an
-        INTERRUPT. Events may still come before that, so that it is told of in a later run.
+        While nothing happens `over` is asked some times a second; once it is true, the target is stopped by
+        an INTERRUPT. Events may still come before that, so that it is told of in a later run.
 
         With `step` the thread of the event returned last executes one instruction, and a STEP tells of it,
         unless the instruction raises an exception; other threads run meanwhile, and their events may come

@@ -18,6 +18,7 @@ LAYERS = (
     ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
+    ("looping",),
     ("session", "wine"),
     (
         "export",
@@ -34,6 +35,7 @@ LAYERS = (
         "patches",
         "recorder",
         "flow",
+        "loop",
         "reference",
         "difference",
         "win32",
@@ -44,7 +46,7 @@ LAYERS = (
     ("model",),
     ("errors",),
 )
-PARTS = 5  # the layer whose modules may import each other
+PARTS = 6  # the layer whose modules may import each other
 
 
 def part_of(path: Path) -> str:

@@ -31,6 +31,7 @@ class DebuggingPort(Win32Port):
         """As Win32Port."""
         super().__init__(process, process_id)
         self._own_bytes: dict[int, int] = {}  # VA of each breakpoint: the program's byte there
+        self._had_breakpoints = False  # a thread may have met one that is gone, and not been heard of yet
         self._sizes: dict[int, int] = {}  # of modules, by base: once unmapped, a module has no header to ask
         self._gathered: deque[DebugEvent] = deque()  # events to be told
         self._told = 0  # thread of the event told last, if it is to go on from where it stands
@@ -88,6 +89,8 @@ class DebuggingPort(Win32Port):
     def set_breakpoints(self, addresses: Iterable[int]) -> None:
         """Put an int3 at each VA."""
         self._require_stop()
+        if not self._own_bytes:
+            self._remove_stub()  # no call until they are gone, and none on the way out
 
         def plant(address: int, memory: bytearray, offset: int) -> None:
             own[address] = memory[offset]
@@ -95,6 +98,7 @@ class DebuggingPort(Win32Port):
 
         fresh = sorted(set(addresses).difference(self._own_bytes))
         own: dict[int, int] = {}
+        self._had_breakpoints = self._had_breakpoints or bool(fresh)
         self._change(fresh, plant)
         self._own_bytes.update(own)
 
@@ -126,12 +130,11 @@ class DebuggingPort(Win32Port):
 
     def detach(self) -> None:
         """Take every breakpoint away, and let the target run on."""
-        if self._debugging and (self._paused or (self._event is not None and self._own_bytes)):
+        if self._debugging and (self._paused or (self._event is not None and self._had_breakpoints)):
             with contextlib.suppress(TargetLost):
                 self.clear_breakpoints(list(self._own_bytes))
-                self._remove_stub()
-                with self._frozen(list(self._thread_handles)):
-                    # Nobody but us may see an int3 that a thread has already met.
+                # Nobody but us may see an int3 that a thread has already met; it tells of it before it stops.
+                with self._held(list(self._thread_handles)):
                     self._continue()
                     while self._gather(time.monotonic(), rewind=True):
                         self._continue()
