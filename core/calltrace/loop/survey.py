@@ -46,7 +46,7 @@ class Survey:
         self._watch.no_more_at(draws, self._drawn)
         return outcome
 
-    def candidates(self, has_draws: bool) -> list[Candidate]:
+    def candidates(self, api: int, has_draws: bool) -> list[Candidate]:
         """The calls of the turn, with the frame function chosen, if there is one; none of half a turn."""
         if self._passes < 2:
             return []
@@ -55,7 +55,7 @@ class Survey:
             reached = self._sites.entry(each.site)
             each.function = reached[-1] if reached else 0
             each.entered = reached[0] if reached and reached[0] != each.function else 0
-        choose(found, has_draws and any(each.draws for each in found))
+        choose(found, api, has_draws and any(each.draws for each in found))
         return found
 
     def _called(self, thread: int, registers: Registers) -> None:
@@ -80,14 +80,16 @@ class Survey:
                 self.elsewhere += 1
 
 
-def choose(calls: Sequence[Candidate], by_draws: bool) -> None:
+def choose(calls: Sequence[Candidate], api: int, by_draws: bool) -> None:
     """Say of each call of a turn whether it is the frame function, and why.
 
     With draw calls seen it is the one under which all of them were made; else the one that led to the API.
     """
     total = sum(each.draws for each in calls)
     for each in calls:
-        if each.calls != 1:
+        if each.function == api and not each.entered:
+            each.why = "is the API itself"
+        elif each.calls != 1:
             each.why = f"called {each.calls} times in a turn"
         elif by_draws and not each.draws:
             each.why = "draws nothing"

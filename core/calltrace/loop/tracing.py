@@ -221,7 +221,7 @@ class LoopTracing:
         code = self._code.follow(head.behind, self._places.function_at)
         watched = Survey(owner, code, self._watch, self._sites)
         outcome = watched.run(self._api, self._draws)
-        self._candidates = watched.candidates(bool(self._draws))
+        self._candidates = watched.candidates(self._api, bool(self._draws))
         return outcome
 
     def _conclude(self, method: _Method) -> Found:
