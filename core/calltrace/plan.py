@@ -189,6 +189,7 @@ class ModulePlan:
         self._handle = _engine().ct_plan_open(ctypes.byref(self._described))
         if not self._handle:
             raise EngineError(f"{image.name}: not enough memory to plan its functions")
+        self.chosen = self.functions_found  # how many of them the patterns mean
         self._select(include, exclude)
         self._seconds += time.perf_counter() - started
 
@@ -368,6 +369,7 @@ class ModulePlan:
         if not include and not exclude and not closed:
             return
         included = [Pattern.parse(text) for text in include]
+        self.chosen = 0
         excluded = [Pattern.parse(text) for text in exclude]
         image = self.image
         choices = bytearray()
@@ -377,6 +379,7 @@ class ModulePlan:
             if not wanted or matches_any(excluded, *about):
                 choices.append(_LEAVE)
             else:
+                self.chosen += 1
                 inside = any(begin <= function.rva < end for begin, end in closed)
                 choices.append(_RUNTIME if inside else _WANT)
         _engine().ct_plan_select(self._handle, bytes(choices))

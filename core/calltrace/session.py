@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class TraceOptions:
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
+    program: bool = True  # the program itself is traced
     breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
@@ -101,7 +103,7 @@ def run(options: RunOptions, progress: Progress) -> int:
             port.detach()
         with interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
-            tracing.finish(State.KILLED, port.exit_code())
+            _tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress)
         return ctypes.c_int32(port.exit_code()).value
 
 
@@ -233,7 +235,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
-                tracing.finish(state, exit_code)
+                _tell_recorded(tracing.finish(state, exit_code), progress)
         finally:
             port.close()
     return 0
@@ -250,7 +252,7 @@ class Tracing:
     def __init__(self, port: Port, progress: Progress) -> None:
         """Record the target of `port`, which is not touched yet; with `progress` for the user."""
         self._port = port
-        self._progress = progress
+        self.progress = progress
         self._plans: dict[tuple[object, ...], plan.ModulePlan] = {}
         self._recorder: Recorder | None = None
         # Of the recording that is under way:
@@ -259,6 +261,7 @@ class Tracing:
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
+        self._maps: dict[int, Callable[[int], int | None]] = {}  # by region: RVA -> VA of its copy
 
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
@@ -268,24 +271,40 @@ class Tracing:
         """
         self._options, self._file = options, file
         self._modules = self._functions = self._sites = 0
+        self._maps.clear()
         if options.modules and self._port.supports(Capability.WAIT):
             self._loads = LoadSignals.create()
         if self._recorder is None:
             self._recorder = Recorder(self._port)
             if self._recorder.is_orphaned():
-                self._progress("the calltrace that records this process has died: its recording ends here")
+                self.progress("the calltrace that records this process has died: its recording ends here")
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
-        self._instrument_stopped(program)
+        if options.program:
+            self._instrument_stopped(program)
         for module in others:
             if self._is_wanted(module):
                 try:
                     self._instrument_stopped(module)
                 except (NotTraceable, OutOfSpace) as error:
-                    self._progress(f"{module.name} is left out: {error}")
+                    self.progress(f"{module.name} is left out: {error}")
+
+    def prepare(self, options: TraceOptions) -> int:
+        """Plan what `start` would instrument, and touch nothing; how many functions the patterns mean.
+
+        Raises what `start` does about the program itself.
+        """
+        self._options = options
+        program, *others = self._port.modules()
+        chosen = self._plan(program, True).chosen if options.program else 0
+        for module in others:
+            if any(module_matches(pattern, module.name) for pattern in options.modules):
+                with contextlib.suppress(NotTraceable):  # `start` says so
+                    chosen += self._plan(module, True).chosen
+        return chosen
 
     def wait_for_end(self, seconds: float | None = None, interrupts: Sequence[int] = ()) -> None:
         """Attend to the running target until it ends, `seconds` are over, or `interrupts` has something.
@@ -322,21 +341,55 @@ class Tracing:
             self._slots = None
             self._end_recording(self._file)
 
+    def pause(self) -> None:
+        """Put the original bytes back into the stopped target; only who is inside a copy still records."""
+        assert self._recorder is not None
+        copies.take_out(self._port, self._active_codes(), self.progress)
+
+    def resume(self) -> None:
+        """Let functions of the stopped target lead to their copies again."""
+        assert self._recorder is not None
+        modules = {module.base: module for module in self._port.modules()}
+        for code in self._active_codes():
+            module = modules[code.base]
+            patches = copies.patches_of(self._port, code)
+            patches, moves = around_threads(patches, self._standing(module), self._maps[code.region])
+            self._redirect(module, patches, moves)
+
+    def end_undebugged(self, process_id: int) -> None:
+        """End the recording of a target that the host has let go: we become its debugger for a moment.
+
+        TargetLost, AccessRefused or EngineError if it cannot be stopped.
+        """
+        # The system knows debuggers by their threads, and the host's own must not be mistaken for us.
+        with futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(self._end_undebugged, process_id).result()
+
+    def _end_undebugged(self, process_id: int) -> None:
+        self._port = port = launch.reopen(process_id)
+        try:
+            self._recorder = Recorder(port)
+            self.stop()
+            port.detach()
+            self.wait_for_release()
+        finally:
+            port.close()
+
     def wait_for_release(self) -> None:
         """Wait until the running target has closed the trace file, so that it can be moved or deleted."""
         if self._recorder is not None:
             self._recorder.wait_for_release()
 
-    def finish(self, state: State, exit_code: int = 0) -> None:
-        """Complete the trace file, and tell the user where it is and what it lacks."""
+    def finish(self, state: State, exit_code: int = 0) -> Path:
+        """Complete the trace file, and tell the user what it lacks; where it is."""
         assert self._file is not None
         path, lost = self._file.path, self._file.header.units_lost
         self._release_loads()
         self._file.finish(state, exit_code)
         self._file = None
         if lost:
-            self._progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
-        _tell_recorded(path, self._progress)
+            self.progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
+        return path
 
     def discard(self) -> None:
         """Give up the trace file, of which nothing can be made."""
@@ -349,22 +402,26 @@ class Tracing:
         """End the recording that the stopped target is in, ours into `file` or a dead process's."""
         port, recorder = self._port, self._recorder
         assert recorder is not None
-        codes = [code for code in recorder.codes() if code.state == CodeState.ACTIVE]
+        codes = self._active_codes()
         answered = file.unregistered_code() if file else None
         if answered and answered.region not in {code.region for code in codes}:
             codes.append(answered)
-        copies.withdraw(port, recorder, codes, self._progress)
+        copies.withdraw(port, recorder, codes, self.progress)
         while not recorder.stop():
-            copies.withdraw(port, recorder, codes, self._progress)
+            copies.withdraw(port, recorder, codes, self.progress)
         if answered and answered.region not in {code.region for code in recorder.codes()}:
             port.free(answered.region)
         copies.free_unused(port, recorder)
+
+    def _active_codes(self) -> list[Code]:
+        assert self._recorder is not None
+        return [code for code in self._recorder.codes() if code.state == CodeState.ACTIVE]
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
             return False
         if module.name.lower() in NEVER_TRACED:
-            self._progress(f"{module.name} is left out: recording itself runs through it")
+            self.progress(f"{module.name} is left out: recording itself runs through it")
             return False
         return True
 
@@ -378,14 +435,23 @@ class Tracing:
                 # Nobody can be inside: its loader still waits for us.
                 code = self._instrument(module, {}, None)
         except CalltraceError as error:
-            self._progress(f"{module.name} is left out: {error}")
+            self.progress(f"{module.name} is left out: {error}")
         finally:
             self._file.answer_load(self._loads, code)
 
     def _instrument_stopped(self, module: TargetModule) -> None:
         assert self._recorder is not None
-        standing = {thread: self._port.registers(thread).rip - module.base for thread in self._port.threads()}
-        self._instrument(module, standing, self._recorder.add_code)
+        self._instrument(module, self._standing(module), self._recorder.add_code)
+
+    def _standing(self, module: TargetModule) -> dict[int, int]:
+        """Where each thread of the stopped target stands, as an RVA in the module if it is in there."""
+        return {thread: self._port.registers(thread).rip - module.base for thread in self._port.threads()}
+
+    def _redirect(self, module: TargetModule, patches: Sequence[Patch], moves: Mapping[int, int]) -> None:
+        """Write the jumps to copies, and let threads that stood on them go on there."""
+        write_patches(self._port, module, patches)
+        for thread, rip in moves.items():
+            self._port.set_registers(thread, dataclasses.replace(self._port.registers(thread), rip=rip))
 
     def _instrument(
         self, module: TargetModule, standing: Mapping[int, int], register: Callable[[Code], None] | None
@@ -397,7 +463,8 @@ class Tracing:
         assert self._slots is not None
         assert self._file is not None
         options, port = self._options, self._port
-        planned = self._plan(module)
+        # Of the program itself it was said before it was started or stopped.
+        planned = self._plan(module, tell_limits=self._modules > 0)
         copied = _whole_pages(
             planned.lay_out(
                 self._slots,
@@ -444,22 +511,21 @@ class Tracing:
         self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
-        write_patches(port, module, patches)
-        for thread, rip in moves.items():
-            port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=rip))
+        self._maps[region] = made.map_address
+        self._redirect(module, patches, moves)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
-        self._progress(
+        self.progress(
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
-            + (f", {refused:,} cannot be (calltrace info tells why)" if refused else "")
+            + (f", {refused:,} cannot be (`info` tells why)" if refused else "")
         )
         if made.breakpoint_count:
-            self._progress(
+            self.progress(
                 f"{module.name}: {made.breakpoint_count:,} of them start with a breakpoint, which costs "
                 "microseconds each time (--no-breakpoints leaves them alone)"
             )
         busy = len(wanted) - len(patches)
         if busy:
-            self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
+            self.progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
         return code
 
     def _import_patches(self, image: Image) -> list[Patch]:
@@ -472,16 +538,16 @@ class Tracing:
             if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
         ]
 
-    def _plan(self, module: TargetModule) -> plan.ModulePlan:
+    def _plan(self, module: TargetModule, tell_limits: bool) -> plan.ModulePlan:
         """The plan of a module: that of an earlier recording, if nothing has changed."""
         options = self._options
         key = (module, options.breakpoints, *options.include, None, *options.exclude)
         planned = self._plans.get(key)
         if planned is None or not planned.is_of(self._port.read):
-            self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
+            self.progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
             image = plan.read_image(self._port.read, module)
-            if self._modules:  # of the program itself it was said before it was started or stopped
-                preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
+            if tell_limits:
+                preflight.tell_limits(module.name, preflight.of_module(image), self.progress)
             planned = self._plans[key] = plan.ModulePlan(image, options.include, options.exclude)
         return planned
 

@@ -52,20 +52,24 @@ def run(
     script: Sequence[str],
     target: Sequence[str | Path] = (),
     *,
+    process_id: int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 120,
 ) -> Transcript:
     """Start a program (default: tests/targets/exit_code) in the debugger, and type `script` at its prompts.
 
-    The target is ended with the script. `env` is set beside `environment()`. Raises AssertionError if the
-    debugger does not come to its end.
+    With `process_id` it attaches to that process instead. The target is ended with the script. `env` is set
+    beside `environment()`. Raises AssertionError if the debugger does not come to its end.
     """
+    debuggee = ["--", *(target or [targets.build("exit_code"), "0"])]
+    if process_id is not None:
+        debuggee = ["-p", str(process_id)]
     with tempfile.TemporaryDirectory() as folder:
         log, lines = Path(folder, "log"), Path(folder, "script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
         done = windows.run(
-            [debugger(), log, lines, "--", *(target or [targets.build("exit_code"), "0"])],
+            [debugger(), log, lines, *debuggee],
             env={**environment(), **(env or {})},
             cwd=cwd,
             timeout=timeout,
@@ -92,12 +96,35 @@ def debugger() -> Path:
     return program
 
 
+def python(*args: str | Path, timeout: float = 200) -> subprocess.CompletedProcess[bytes]:
+    """Run Windows Python with rig.dbgeng and our packages on its path."""
+    roots = [targets.TREE / name for name in ("core", "windbg_ext", "tests")]
+    env = {**environment(), "PYTHONPATH": ";".join(windows.path(root) for root in roots)}
+    return windows.python(*args, env=env, timeout=timeout)
+
+
+def pykd_folder() -> Path:
+    """The package pykd with its engine, and what rig.dbgeng needs beside them."""
+    folder = _BUILT / "python" / "pykd"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(_BUILT / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for file in corpus.program("dbgeng").parent.iterdir():
+            if file.is_file() and not (folder / file.name).is_file():
+                shutil.copy(file, folder)
+        for name in ("session", "mscoree"):
+            library, source = folder / f"{name}.dll", _SOURCE.with_name(f"{name}.c")
+            if not library.is_file() or library.stat().st_mtime < source.stat().st_mtime:
+                compile_program(library, [source], "-shared", "-ldbgeng", "-luuid")
+    return folder
+
+
 def compile_program(program: Path, sources: Sequence[Path], *flags: str) -> None:
     """Compile C sources with mingw; warnings are errors. Raises AssertionError with the compiler's words."""
     command = ["x86_64-w64-mingw32-gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-municode"]
     if "wmain" not in sources[0].read_text(encoding="utf-8"):
         command.remove("-municode")
-    fresh = program.with_suffix(".new.exe")
+    fresh = program.with_suffix(".new" + program.suffix)
     words = [*command, "-o", str(fresh), *(str(source) for source in sources), *flags]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

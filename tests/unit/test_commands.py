@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
-import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from calltrace import commands, dispatch, wine
 from calltrace.commands import COMMANDS, Command, Console
-from calltrace.errors import CalltraceError, UsageError
+from calltrace.errors import CalltraceError, EngineError, UsageError
+from calltrace.live import LiveSession
 from rig import tracewriter
 from rig.tracewriter import TraceWriter, Units
 
 
-def run(line: str) -> str:
-    """What a command line shows, from the verb on."""
+class NoTarget:
+    """A debugger without a target, as a live session sees it."""
+
+    @contextlib.contextmanager
+    def port(self, known: object) -> Iterator[Any]:
+        raise EngineError("there is no target")
+        yield
+
+    def thread_id(self, name: str) -> int:
+        raise UsageError(f"there is no thread {name}")
+
+    def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def run(line: str, live: LiveSession | None = None) -> str:
+    """What a command line shows, from the verb on: in a shell, or beside a live session."""
     out = io.StringIO()
-    assert dispatch.run_line(line, Console(out, lambda line: None)) == 0
+    assert dispatch.run_line(line, Console(out, lambda line: None, shell=live is None, live=live)) == 0
     return out.getvalue()
 
 
@@ -30,6 +48,13 @@ def test_the_verbs_are_those_promised() -> None:
         "reference",
         "diff-reference",
         "loop",
+        "start",
+        "stop",
+        "pause",
+        "resume",
+        "status",
+        "mark",
+        "save",
         "plan",
         "info",
         "tree",
@@ -44,13 +69,14 @@ def test_the_verbs_are_those_promised() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.verb)
 def test_every_command_has_help_and_an_example_that_parses(command: Command) -> None:
-    text = run(f"help {command.verb}")
-    assert text == run(f"{command.verb} --help") == run(f"{command.verb} -h")
+    live = LiveSession(NoTarget()) if command.live else None
+    text = run(f"help {command.verb}", live)
+    assert text == run(f"{command.verb} --help", live) == run(f"{command.verb} -h", live)
     assert command.help in text
     assert command.example in text
     for option in command.options:
         assert (option.metavar or option.names[0]) in text
-    program, *words = shlex.split(command.example)
+    program, *words = dispatch.split(command.example)
     assert (program, words[0]) == ("calltrace", command.verb)
     ours = words[1 : words.index("--")] if "--" in words else words[1:]
     assert ("--" in words) == command.takes_program
@@ -60,9 +86,11 @@ def test_every_command_has_help_and_an_example_that_parses(command: Command) -> 
 def test_help_lists_every_command_once() -> None:
     text = run("help")
     assert text == run("") == run("--help")
+    beside_target = run("help", LiveSession(NoTarget()))
     for command in COMMANDS:
-        assert text.count(f"  {command.verb} ") == 1
-        assert command.help in text
+        assert text.count(f"  {command.verb} ") == (not command.live)
+        assert beside_target.count(f"  {command.verb} ") == (not command.shell_only)
+        assert command.help in text + beside_target
 
 
 @pytest.mark.parametrize(
@@ -70,6 +98,8 @@ def test_help_lists_every_command_once() -> None:
     [
         "nosuch",
         "help nosuch",
+        "start",
+        "help stop",
         "tree",
         "tree a b",
         "tree --nosuch a",

@@ -59,8 +59,9 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
         "commands.COMMANDS = (commands.Command('do', '', '', (), do), *commands.COMMANDS)\n"
         "def run(library, line):\n    hosted.run(line, WinDbg(library))\n",
     )
-    genuine = targets.TREE / "windbg_ext" / "calltrace_windbg" / "host.py"
-    shutil.copy(genuine, folder / "calltrace_windbg" / "genuine.py")
+    package = targets.TREE / "windbg_ext" / "calltrace_windbg"
+    shutil.copy(package / "host.py", folder / "calltrace_windbg" / "genuine.py")
+    shutil.copy(package / "live.py", folder / "calltrace_windbg")
     return env
 
 
@@ -102,8 +103,10 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
     mistakes = {
         "!calltrace nosuch": "calltrace: no command nosuch: `!calltrace help` lists them",
         "!calltrace help nosuch": "calltrace: no command nosuch: `!calltrace help` lists them",
-        "!calltrace tree": "calltrace: tree: the following arguments are required: FILE; "
-        "`!calltrace help tree` tells more",
+        "!calltrace callers": "calltrace: callers: the following arguments are required: FUNCTION; "
+        "`!calltrace help callers` tells more",
+        "!calltrace tree": "calltrace: nothing has been recorded in this session: start a recording, or name "
+        "a trace file",
         '!calltrace tree "x': 'calltrace: a double quote is not closed: "x',
         "!calltrace run -- x.exe": "calltrace: run makes a target of its own: use it in a shell",
     }

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from calltrace.errors import AccessRefused, CalltraceError, EngineError, OutOfSpace, TargetLost
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
 from calltrace.ports import Capability, Protection, Registers, TargetModule
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
+from calltrace.win32.memory import ProcessMemory
 
 STOP_SECONDS = 20.0  # from asking for a stop to its breakpoint
 FROZEN_SECONDS = 0.5  # how long a call may take while the other threads are frozen
@@ -27,16 +28,7 @@ _ANSWER_SECONDS = 1.0  # for the registers of all threads
 _BREAK_IN_MS = 1000  # for a break-in thread to end after the target was let go
 _SLICE_MS = 100  # waits are cut into slices, so that Ctrl+C is noticed between them
 
-_ALLOCATION = 0x10000  # the system's allocation granularity, bytes
-_REACH = 0x7FFF0000  # a range must end within this many bytes of its module's base
 _PAGE = 0x1000
-_PIECE = 4 << 20  # bytes moved by one system call
-
-_PROTECTIONS = {
-    Protection.READ: api.PAGE_READONLY,
-    Protection.READ_WRITE: api.PAGE_READWRITE,
-    Protection.EXECUTE_READ: api.PAGE_EXECUTE_READ,
-}
 
 # The page on which calls begin and end. It has unwind data of its own with a handler, so that an exception
 # let out by the called function ends the call, short of the handlers of what the thread did before.
@@ -61,13 +53,12 @@ _REGISTERS = [field.name for field in dataclasses.fields(Registers)]  # api.Cont
 _RETURNED = 0  # how a call ended, else the code of its exception
 
 
-class Win32Port:
+class Win32Port(ProcessMemory):
     """A process of this machine, as `calltrace.win32.launch` makes them; a Port and more."""
 
     def __init__(self, process: int, process_id: int) -> None:
         """Take over `process`, a handle with PROCESS_RIGHTS to a running process nobody debugs."""
-        self.process_id = process_id
-        self._process = process
+        super().__init__(process, process_id)
         self._debugging = False
         self._thread_handles: dict[int, int] = {}
         self._module_paths: dict[int, str] = {}  # base -> path, in order of loading
@@ -154,16 +145,6 @@ class Win32Port:
         self.detach()
         api.kernel32().WaitForSingleObject(self._process, int(STOP_SECONDS * 1000))
 
-    def share_handle(self, handle: int) -> int:
-        """The value in the target of a duplicate of `handle`. AccessRefused if the system refuses."""
-        kernel32, duplicate = api.kernel32(), ctypes.c_void_p()
-        own = kernel32.GetCurrentProcess()
-        if not kernel32.DuplicateHandle(
-            own, handle, self._process, ctypes.byref(duplicate), 0, 0, api.DUPLICATE_SAME_ACCESS
-        ):
-            raise self._failure("hand a file over")
-        return duplicate.value or 0
-
     def wait(self, seconds: float, *events: int) -> int | None:
         """Wait for the target's end or one of `events` (event handles of this process).
 
@@ -176,100 +157,6 @@ class Win32Port:
         if which != api.WAIT_TIMEOUT:
             raise EngineError(f"cannot wait: {api.error_text(api.last_error())}")
         return None
-
-    def exit_code(self) -> int:
-        """The exit code of a target that has ended, 0 to 2**32 - 1."""
-        code = ctypes.c_uint32()
-        api.kernel32().GetExitCodeProcess(self._process, ctypes.byref(code))
-        return code.value
-
-    # Memory
-
-    def read(self, address: int, size: int) -> bytes:
-        """`size` bytes at VA `address`."""
-        return self._read_plain(address, size)
-
-    def _read_plain(self, address: int, size: int) -> bytes:
-        store = bytearray(size)
-        for offset in range(0, size, _PIECE):
-            length = min(_PIECE, size - offset)
-            done = ctypes.c_size_t()
-            piece = (ctypes.c_char * length).from_buffer(store, offset)
-            ok = api.kernel32().ReadProcessMemory(
-                self._process, address + offset, piece, length, ctypes.byref(done)
-            )
-            if not ok or done.value != length:
-                raise self._failure(f"read {length} bytes at {address + offset:#x}")
-        return bytes(store)
-
-    def write(self, address: int, data: bytes) -> None:
-        """Write `data` at VA `address`, and read it back."""
-        for start, end, protection in list(self._regions(address, address + len(data))):
-            writable = bool(protection & api.PAGES_WRITABLE)
-            if not writable:
-                self._set_protection(start, end - start, api.PAGE_READWRITE)
-            try:
-                self._write_plain(start, data[start - address : end - address])
-            finally:
-                if not writable:
-                    self._set_protection(start, end - start, protection)
-        api.kernel32().FlushInstructionCache(self._process, address, len(data))
-        if self._read_plain(address, len(data)) != data:
-            raise AccessRefused(
-                f"process {self.process_id} changes its memory at {address:#x} back: it protects itself, "
-                "so it cannot be traced"
-            )
-
-    def allocate(self, size: int, above: TargetModule | None = None) -> int:
-        """The VA of `size` fresh READ_WRITE bytes, behind `above` and within its reach if given."""
-        if above is None:
-            address = self._allocate_at(0, size)
-            if not address:
-                raise self._unless_ended(
-                    OutOfSpace(f"process {self.process_id} has no {size:,} bytes of memory left")
-                )
-            return address
-        start = _align_up(above.end, _ALLOCATION)
-        while start + size <= above.base + _REACH:
-            info = self.query(start)
-            if info is None:
-                break
-            region_end = info.BaseAddress + info.RegionSize
-            if info.State == api.MEM_FREE and start + size <= region_end:
-                address = self._allocate_at(start, size)
-                if address:
-                    return address
-                start += _ALLOCATION  # taken in between, or the system wants it for itself
-            else:
-                start = _align_up(region_end, _ALLOCATION)
-        raise self._unless_ended(
-            OutOfSpace(
-                f"no free range of {size:,} bytes within 2 GB above {above.name} at {above.base:#x}: "
-                "leave functions out with --exclude, or choose some with --include"
-            )
-        )
-
-    def protect(self, address: int, size: int, protection: Protection) -> None:
-        """Set the access to the pages of `address` to `address + size`."""
-        self._set_protection(address, size, _PROTECTIONS[protection])
-
-    def free(self, address: int) -> None:
-        """Release a range that `allocate` returned."""
-        if not api.kernel32().VirtualFreeEx(self._process, address, 0, api.MEM_RELEASE):
-            raise self._failure(f"free the memory at {address:#x}")
-
-    def writable(self) -> Iterator[tuple[int, int]]:
-        """Start and end of the ranges of heaps, stacks and modules' data."""
-        address = 0
-        while (info := self.query(address)) is not None:
-            address = info.BaseAddress + info.RegionSize
-            if (
-                info.State == api.MEM_COMMIT
-                and info.Type != api.MEM_MAPPED
-                and info.Protect & api.PAGES_WRITABLE
-                and not info.Protect & api.PAGE_GUARD
-            ):
-                yield info.BaseAddress, address
 
     # Modules
 
@@ -301,15 +188,7 @@ class Win32Port:
     def teb(self, thread: int) -> int:
         """The VA of the thread environment block of `thread`."""
         self._require_stop()
-        info = api.ThreadBasicInformation()
-        status = api.ntdll().NtQueryInformationThread(
-            self._thread_handle(thread), 0, ctypes.byref(info), ctypes.sizeof(info), None
-        )
-        if status:
-            raise self._unless_ended(
-                AccessRefused(f"cannot find the environment block of thread {thread}: status {status:#x}")
-            )
-        return int(info.TebBaseAddress)
+        return self._environment_block(thread, self._thread_handle(thread))
 
     def call(self, function: int, *arguments: int) -> int:
         """Call `function` on the stopped thread, the others frozen for at most FROZEN_SECONDS."""
@@ -585,82 +464,6 @@ class Win32Port:
                 self.free(self._stub)
             self._stub = 0
 
-    # Memory, inside
-
-    def query(self, address: int) -> api.MemoryBasicInformation | None:
-        info = api.MemoryBasicInformation()
-        size = ctypes.sizeof(info)
-        if not api.kernel32().VirtualQueryEx(self._process, address, ctypes.byref(info), size):
-            return None
-        return info
-
-    def _regions(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """The parts of [start, end) with one protection each: (start, end, PAGE_ value)."""
-        while start < end:
-            info = self.query(start)
-            if info is None or info.State != api.MEM_COMMIT:
-                raise self._failure(f"find the memory at {start:#x}")
-            stop = min(end, info.BaseAddress + info.RegionSize)
-            yield start, stop, info.Protect
-            start = stop
-
-    def _write_plain(self, address: int, data: bytes) -> None:
-        for offset in range(0, len(data), _PIECE):
-            piece = data[offset : offset + _PIECE]
-            done = ctypes.c_size_t()
-            ok = api.kernel32().WriteProcessMemory(
-                self._process, address + offset, piece, len(piece), ctypes.byref(done)
-            )
-            if not ok or done.value != len(piece):
-                raise self._failure(f"write {len(piece)} bytes at {address + offset:#x}")
-
-    def _set_protection(self, address: int, size: int, protection: int) -> None:
-        old = ctypes.c_uint32()
-        if not api.kernel32().VirtualProtectEx(self._process, address, size, protection, ctypes.byref(old)):
-            raise self._failure(f"set the protection of {size} bytes at {address:#x}")
-
-    def _allocate_at(self, address: int, size: int) -> int:
-        allocate = api.kernel32().VirtualAllocEx
-        return int(allocate(self._process, address, size, api.MEM_COMMIT_RESERVE, api.PAGE_READWRITE))
-
-    # Modules, inside
-
-    def module_path(self, base: int, file: int | None) -> str:
-        """The path of a module from its debug event, whose file handle is closed here."""
-        kernel32 = api.kernel32()
-        text = ctypes.create_unicode_buffer(32768)
-        length = kernel32.K32GetModuleFileNameExW(self._process, base, text, len(text))
-        if not length and file:
-            length = kernel32.GetFinalPathNameByHandleW(file, text, len(text), 0)
-        if file:
-            kernel32.CloseHandle(file)
-        path = text.value if length else ""
-        return path[4:] if path.startswith("\\\\?\\") else path
-
-    def image_size(self, base: int) -> int:
-        """SizeOfImage from the headers in memory; one page if they are not to be read."""
-        try:
-            header = self.read(base + 0x3C, 4)
-            nt_headers = base + int.from_bytes(header, "little")
-            return int.from_bytes(self.read(nt_headers + 0x50, 4), "little")
-        except AccessRefused:
-            return _PAGE
-
-    # Errors
-
-    def _failure(self, action: str, error: int | None = None) -> CalltraceError:
-        """The error for a failed system call."""
-        code = api.last_error() if error is None else error
-        return self._unless_ended(
-            AccessRefused(f"cannot {action} in process {self.process_id}: {api.error_text(code)}")
-        )
-
-    def _unless_ended(self, error: CalltraceError) -> CalltraceError:
-        """`error`, or TargetLost if the process has ended, which is the better explanation."""
-        if api.kernel32().WaitForSingleObject(self._process, 0) == api.WAIT_OBJECT_0:
-            return TargetLost(f"process {self.process_id} has ended (exit code {self.exit_code()})")
-        return error
-
 
 def registers_of(context: api.Context) -> Registers:
     """The registers of a thread's context."""
@@ -681,7 +484,3 @@ def process_environment_block(process: int) -> int:
 def _milliseconds_until(deadline: float) -> int:
     """What is left of it, but no more than a slice; 0 when it is over."""
     return max(0, int(min(_SLICE_MS, (deadline - time.monotonic()) * 1000)))
-
-
-def _align_up(value: int, alignment: int) -> int:
-    return (value + alignment - 1) & -alignment

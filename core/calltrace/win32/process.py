@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import c_uint32, c_uint64
 
-from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
+from calltrace.errors import AccessRefused, CalltraceError, TargetLost
 from calltrace.ports import TargetModule
 from calltrace.preflight import ProcessFacts
 from calltrace.recorder import DLL, RecorderState
@@ -34,20 +34,7 @@ class Observed:
 
     def modules(self) -> list[TargetModule]:
         """What is mapped, the program first. EngineError if the system does not list it."""
-        bases = (c_uint64 * 4096)()
-        needed = c_uint32()
-        if not api.kernel32().K32EnumProcessModulesEx(
-            self._process, bases, ctypes.sizeof(bases), ctypes.byref(needed), api.LIST_MODULES_ALL
-        ):
-            why = api.error_text(api.last_error())
-            raise EngineError(
-                f"cannot list the modules of process {self.process_id} (it may be starting: try again): {why}"
-            )
-        count = min(needed.value // ctypes.sizeof(c_uint64), len(bases))
-        return [
-            TargetModule(base, self._port.image_size(base), self._port.module_path(base, None))
-            for base in bases[:count]
-        ]
+        return self._port.mapped_modules()
 
     def facts(self) -> ProcessFacts:
         """All that the system tells of it."""

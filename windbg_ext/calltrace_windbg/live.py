@@ -1,0 +1,68 @@
+"""The debugger's target, as a live session gets at it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from calltrace import hosted
+from calltrace.errors import EngineError, UsageError
+from calltrace.live import LivePort
+
+if TYPE_CHECKING:  # commands that only read traces need none of it
+    from calltrace_windbg.dbgeng import Dbgeng
+
+
+_THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
+
+
+class EngineHost:
+    """A calltrace.live.Host on the debugger's engine."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        """`library` is the extension DLL."""
+        self._library = library
+
+    @functools.cached_property
+    def _engine(self) -> Dbgeng:
+        from calltrace_windbg.target import make_engine
+
+        return make_engine(self._library)
+
+    @contextlib.contextmanager
+    def port(self, known: LivePort | None) -> Iterator[LivePort]:
+        """The port of the process that the debugger stands at: `known`, or a new one."""
+        from calltrace_windbg.target import WindbgPort, open_port
+
+        port = known
+        self._engine.begin()
+        try:
+            stop = self._engine.stop_event()
+            if port is None or stop is None or stop.process != port.process_id:
+                port = open_port(self._engine)
+        finally:
+            self._engine.end()
+        assert isinstance(port, WindbgPort)
+        with port:
+            yield port
+
+    def thread_id(self, name: str) -> int:
+        """What `~1`, `~.` or `~#` tells."""
+        self._engine.begin()
+        try:
+            found = _THREAD_ID.search(self._engine.execute(name))
+        except EngineError:
+            found = None
+        finally:
+            self._engine.end()
+        if not found:
+            raise UsageError(f"the debugger has no thread {name}")
+        return int(found[1], 16)
+
+    def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
+        """Ctrl+Break waits."""
+        return hosted.interrupts_held()
