@@ -279,7 +279,10 @@ def _attach(request: Request, console: Console) -> int:
 
 def _loop(request: Request, console: Console) -> int:
     options = request.options
-    if bool(request.program) == (options.pid is not None):
+    if console.live:
+        if request.program or options.pid is not None:
+            raise UsageError("loop: here it works on the debugger's target: name no program")
+    elif bool(request.program) == (options.pid is not None):
         raise UsageError("loop: name a program after --, or a running one by --pid")
     if os.name != "nt":
         words = (*request.words, "--", *request.program) if request.program else request.words
@@ -292,18 +295,23 @@ def _loop(request: Request, console: Console) -> int:
         write = write_loop_json if options.json else write_loop
         if options.output is not None:
             with _created(options.output, None) as file:
-                write(climb, file)
+                write(climb, file, _unlinked)
         elif request.program:  # the standard output is the program's
             text = io.StringIO()
-            write(climb, text)
+            write(climb, text, _unlinked)
             for line in text.getvalue().splitlines():
                 console.progress(line)
         else:
-            write(climb, console.out)
+            write(climb, console.out, console.code_link)
 
+    thread = _thread(request, console)
     chosen = LoopOptions(
-        options.api, options.method, options.samples, options.thread, options.timeout, options.module
+        options.api, options.method, options.samples, thread, options.timeout, options.module
     )
+    if console.live:
+        climb = console.live.climb(chosen, console.progress)
+        show(climb)
+        return 0 if climb.loops else 1
     if options.pid is not None:
         return looping.attach(options.pid, chosen, show, _progress(options, console))
     return looping.run(
@@ -314,6 +322,10 @@ def _loop(request: Request, console: Console) -> int:
         show,
         _progress(options, console),
     )
+
+
+def _unlinked(text: str, address: int) -> str:
+    return text
 
 
 def _start(request: Request, console: Console) -> int:
@@ -753,8 +765,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "loop",
-        "Find the loop that calls an API, in a program that is started or runs: its function, all calls "
-        "between it and the API, and the one that makes a whole frame. The program goes on afterwards.",
+        "Find the loop that calls an API, in a program that is started, or runs, or is the debugger's "
+        "target, with all calls between them and the one that makes a whole frame.",
         "calltrace loop ws2_32!recv -- server.exe",
         (
             Option(
@@ -777,7 +789,7 @@ COMMANDS: Sequence[Command] = (
                 convert=positive,
                 default=3,
             ),
-            Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=number),
+            Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
             Option(
                 ("--timeout",),
                 "how long to look for it; default: 30",

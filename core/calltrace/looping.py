@@ -43,7 +43,7 @@ def run(
                 pass
     finally:
         port.close()
-    return 0 if any(found.loops for found in climb.found) else 1
+    return 0 if climb.loops else 1
 
 
 def attach(process_id: int, options: LoopOptions, show: Show, progress: Progress) -> int:
@@ -55,4 +55,4 @@ def attach(process_id: int, options: LoopOptions, show: Show, progress: Progress
         finally:
             port.close()
         show(climb)
-    return 0 if any(found.loops for found in climb.found) else 1
+    return 0 if climb.loops else 1

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from calltrace.export.units import count
 from calltrace.loop.places import Places
-from calltrace.loop.result import Candidate, Found, Level, Loop
+from calltrace.loop.result import Level, Loop
 from calltrace.loop.tracing import Climb
 from calltrace.loop.watch import Outcome
+
+Link = Callable[[str, int], str]
 
 _METHODS = {"unwind": "by unwinding", "returns": "by returns"}
 _FRAME = "  <- frame function"
 
 
-def write_loop(climb: Climb, out: TextIO) -> None:
-    """Write it as text."""
+def write_loop(climb: Climb, out: TextIO, link: Link) -> None:
+    """Write it as text, with each name and place as `link` makes it of its text and VA."""
+    text = _Text(climb.places, out, link)
     out.write(f"{climb.api}: {summary(climb)}\n")
     for found in climb.found:
+        method = _METHODS[found.method]
         for loop in found.loops:
-            _write_loop(climb, found, loop, out)
+            out.write(f"{method}, thread {loop.thread}: {count(loop.turns, 'whole turn')}\n")
+            text.write_loop(loop)
         for thread, chain in found.chains.items():
-            out.write(f"{_METHODS[found.method]}, thread {thread}: not seen in a loop\n")
-            for site, function in chain:
-                out.write(f"  called by {climb.places.name(function)} at {_site(climb.places, site)}\n")
+            out.write(f"{method}, thread {thread}: not seen in a loop\n")
+            text.write_callers(chain)
         for note in found.notes:
-            out.write(f"{_METHODS[found.method]}: {note}\n")
+            out.write(f"{method}: {note}\n")
     for difference in climb.differences:
         out.write(f"the methods differ: {difference}\n")
 
@@ -39,7 +44,7 @@ def summary(climb: Climb) -> str:
     if not hits:
         return "not called" + _until(climb)
     told = f"{count(hits, 'hit')} in {climb.seconds:.1f} s"
-    if any(found.loops for found in climb.found):
+    if climb.loops:
         return told
     return told + "; no loop has come round" + _until(climb)
 
@@ -50,60 +55,58 @@ def _until(climb: Climb) -> str:
     return f" within {climb.seconds:.1f} s"
 
 
-def _write_loop(climb: Climb, found: Found, loop: Loop, out: TextIO) -> None:
-    places = climb.places
-    out.write(f"{_METHODS[found.method]}, thread {loop.thread}: {count(loop.turns, 'whole turn')}\n")
-    edges = ", ".join(
-        f"{places.place(source)} -> {places.place(target)}" for source, target in loop.back_edges
-    )
-    closed = f", closed by {edges}" if edges else ", by what jump was not seen"
-    out.write(f"  loop of {places.name(loop.function)}{closed}\n")
-    frame = next((each for each in loop.candidates if each.chosen), None)
-    for level in loop.levels:
-        _write_level(places, level, loop, frame, 2, out)
-    for site, function in loop.outer:
-        out.write(f"  called by {places.name(function)} at {_site(places, site)}\n")
-    for function in loop.outer_loops:
-        out.write(f"  inside a loop of {places.name(function)}\n")
-    for function, times in loop.inner.items():
-        out.write(f"  has a loop inside: {places.name(function)}, run {count(times, 'time')}\n")
-    if loop.candidates:
-        out.write("  calls of one turn:\n")
+class _Text:
+    def __init__(self, places: Places, out: TextIO, link: Link) -> None:
+        self._places, self._out, self._link = places, out, link
+
+    def write_loop(self, loop: Loop) -> None:
+        places = [f"{self._place(source)} -> {self._place(target)}" for source, target in loop.back_edges]
+        closed = f", closed by {', '.join(places)}" if places else ", by what jump was not seen"
+        self._out.write(f"  loop of {self._name(loop.function)}{closed}\n")
+        frame = next((each.site for each in loop.candidates if each.chosen), 0)
+        for level in loop.levels:
+            self._write_level(level, loop, frame, 2)
+        self.write_callers(loop.outer)
+        for function in loop.outer_loops:
+            self._out.write(f"  inside a loop of {self._name(function)}\n")
+        for function, times in loop.inner.items():
+            self._out.write(f"  has a loop inside: {self._name(function)}, run {count(times, 'time')}\n")
+        if loop.candidates:
+            self._out.write("  calls of one turn:\n")
         for each in loop.candidates:
-            name = _called(places, each.function, each.entered)
-            out.write(f"    {_site(places, each.site)}  {name}: {each.why}{_FRAME * each.chosen}\n")
+            called = self._called(each.function, each.entered)
+            self._out.write(f"    {self._place(each.site)}  {called}: {each.why}{_FRAME * each.chosen}\n")
+
+    def write_callers(self, callers: Sequence[tuple[int, int]]) -> None:
+        for site, function in callers:
+            self._out.write(f"  called by {self._name(function)} at {self._place(site)}\n")
+
+    def _write_level(self, level: Level, loop: Loop, frame: int, depth: int) -> None:
+        called = self._called(level.function, level.entered)
+        mark = _FRAME if depth == 2 and level.site == frame else ""
+        turns = loop.turns
+        told = (
+            f"{level.calls / turns:.3g} calls, {level.hits / turns:.3g} hits per turn, "
+            f"in {len(level.turns) / turns:.0%} of turns"
+        )
+        self._out.write(f"{'  ' * depth}{self._place(level.site)}  {called}  {told}{mark}\n")
+        for below in level.below:
+            self._write_level(below, loop, frame, depth + 1)
+
+    def _called(self, function: int, entered: int) -> str:
+        if not function:
+            return "?"
+        return f"{self._name(entered)} tail -> {self._name(function)}" if entered else self._name(function)
+
+    def _name(self, function: int) -> str:
+        return self._link(self._places.name(function), function)
+
+    def _place(self, address: int) -> str:
+        return self._link(self._places.place(address), address) if address else "jump"
 
 
-def _write_level(
-    places: Places, level: Level, loop: Loop, frame: Candidate | None, depth: int, out: TextIO
-) -> None:
-    share = len(level.turns) / loop.turns if loop.turns else 0
-    name = _called(places, level.function, level.entered)
-    chosen = depth == 2 and frame is not None and frame.site == level.site
-    out.write(
-        f"{'  ' * depth}{_site(places, level.site)}  {name}  {_per_turn(level.calls, loop)} calls, "
-        f"{_per_turn(level.hits, loop)} hits per turn, in {share:.0%} of turns{_FRAME * chosen}\n"
-    )
-    for below in level.below:
-        _write_level(places, below, loop, frame, depth + 1, out)
-
-
-def _per_turn(number: int, loop: Loop) -> str:
-    return f"{number / loop.turns:.3g}" if loop.turns else "?"
-
-
-def _called(places: Places, function: int, entered: int) -> str:
-    if not function:
-        return "?"
-    return f"{places.name(entered)} tail -> {places.name(function)}" if entered else places.name(function)
-
-
-def _site(places: Places, site: int) -> str:
-    return places.place(site) if site else "jump"
-
-
-def write_loop_json(climb: Climb, out: TextIO) -> None:
-    """Write all of it as one JSON object; addresses are numbers, VAs, with their places beside them."""
+def write_loop_json(climb: Climb, out: TextIO, link: Link) -> None:
+    """Write all of it as one JSON object, without links; addresses are VAs, with their places beside them."""
     places = climb.places
     data = {
         "api": climb.api,

@@ -61,6 +61,11 @@ class Climb:
     places: Places
 
     @property
+    def loops(self) -> list[Loop]:
+        """Those found by whichever method."""
+        return [loop for found in self.found for loop in found.loops]
+
+    @property
     def differences(self) -> list[str]:
         """In what the methods do not agree; empty if they do, or there is one only."""
         if len(self.found) < 2:
