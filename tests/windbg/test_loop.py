@@ -32,7 +32,7 @@ def test_the_loop_of_the_session_s_target_is_found(method: str, tmp_path: Path) 
 def test_it_ends_in_time_and_leaves_the_session_stopped() -> None:
     command = "!calltrace loop loop_receive!main --timeout 0.5"
     program = targets.build("loop_receive")
-    shown = windbg.run([windbg.LOAD, command, "r rip"], [program, "2000000000"])
+    shown = windbg.run([windbg.LOAD, command, "r rip"], [program, "200000000"])
     assert "loop_receive!main: 1 hit in 0.5 s; no loop has come round within" in shown.said(command)
     assert shown.said("r rip").startswith("rip=")
     assert shown.has_target

@@ -210,7 +210,9 @@ class RunningPort(EnginePort, Stepping):
             self._handled = True
             if not stopped:
                 # Nothing more happens if a thread has ended for which all others are held.
-                is_over = is_over or (over is not None and over())
+                if not asked and over is not None and over() and not hosted.interrupt_waits():
+                    hosted.no_more_interrupts()
+                    is_over = True
                 if not asked and (is_over or hosted.interrupt_waits() or self._has_ended(self._passing)):
                     self._runner.interrupt()
                     asked = True
@@ -222,7 +224,7 @@ class RunningPort(EnginePort, Stepping):
             elif event.kind is DebugEventKind.EXCEPTION:
                 if self._has_ended(self._passing):
                     return None
-                if is_over and not hosted.interrupt_waits():
+                if is_over:
                     return DebugEvent(DebugEventKind.INTERRUPT, 0)
                 hosted.interrupt()
 
