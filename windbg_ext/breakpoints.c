@@ -167,7 +167,7 @@ static BOOL is_in_process(void)
 static void move(void)
 {
     ULONG count = 0;
-    if (!is_in_process() || FAILED(control->lpVtbl->GetNumberBreakpoints(control, &count)))
+    if (!find || !is_in_process() || FAILED(control->lpVtbl->GetNumberBreakpoints(control, &count)))
         return;
     IDebugBreakpoint **users = calloc(count, sizeof(IDebugBreakpoint *));
     for (ULONG i = 0; users && i < count; i++)
@@ -191,7 +191,7 @@ static void move_changed(ULONG id)
         move_one_back(each);
         *each = followed[--followed_count];
     }
-    if (is_in_process())
+    if (find && is_in_process())
         follow(users);
 }
 
@@ -297,25 +297,12 @@ static HRESULT watch(void)
     return result;
 }
 
-static void unwatch(void)
-{
-    moving = TRUE;
-    move_back();
-    moving = running = FALSE;
-    client->lpVtbl->SetEventCallbacks(client, NULL);
-    control->lpVtbl->Release(control);
-    client->lpVtbl->Release(client);
-    client = NULL;
-}
-
 HRESULT ct_breakpoints_follow(ULONG of_process, ct_find_places *finder)
 {
-    if (finder && !client) {
+    if (finder && !client) { /* and never taken back: the engine may be in the middle of its list of clients */
         HRESULT result = watch();
         if (FAILED(result))
             return result;
-    } else if (!finder && client) {
-        unwatch();
     }
     process = of_process, find = finder;
     return S_OK;

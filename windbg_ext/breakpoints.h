@@ -14,8 +14,8 @@ enum { CT_PLACES = 8 };
 /* Where an instruction runs: up to CT_PLACES addresses, the usual one first. Returns how many. */
 typedef ULONG ct_find_places(ULONG64 address, ULONG64 *places);
 
-/* From now on let the breakpoints of process `process` (the system's id) follow what `find` tells, until it is NULL.
- * `find` is called on the engine's thread while the target stands still. To be called while a command runs. */
+/* From now on let the breakpoints of process `process` (the system's id) follow what `find` tells, until that is NULL.
+ * It is called on the engine's thread while the target stands still. To be called while a command runs; NULL ever. */
 CT_EXPORT HRESULT ct_breakpoints_follow(ULONG process, ct_find_places *find);
 
 #endif

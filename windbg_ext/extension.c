@@ -87,9 +87,11 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
     return S_OK;
 }
 
-/* Once Python was loaded, it and this DLL stay (ct_host_line). */
+/* Once Python was loaded, it and this DLL stay (ct_host_line). When the last target is gone the engine does this, and
+ * only this. */
 CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
 {
+    ct_tell_if_inactive();
     ct_listen(FALSE);
 }
 

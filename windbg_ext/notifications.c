@@ -27,6 +27,18 @@ CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argumen
     tell(notification, 0);
 }
 
+void ct_tell_if_inactive(void)
+{
+    IDebugControl *control;
+    ULONG status = DEBUG_STATUS_BREAK;
+    if (!listener || FAILED(listener->lpVtbl->QueryInterface(listener, &IID_IDebugControl, (void **)&control)))
+        return;
+    control->lpVtbl->GetExecutionStatus(control, &status);
+    control->lpVtbl->Release(control);
+    if (status == DEBUG_STATUS_NO_DEBUGGEE)
+        tell(DEBUG_NOTIFY_SESSION_INACTIVE, 0);
+}
+
 static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
 {
     if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
-from calltrace.live import LivePort
+from calltrace.live import LivePort, LiveSession
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.plan import CopyMap
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
     from calltrace_windbg.engine import Engine
+_NORMAL = 1  # DEBUG_OUTPUT_NORMAL
 
 
 class EngineHost:
@@ -26,6 +27,7 @@ class EngineHost:
         """`library` is the extension DLL."""
         self._library = library
         self._names: CopyNames | None = None
+        self._ending: _Ending | None = None
 
     @functools.cached_property
     def _engine(self) -> Engine:
@@ -60,13 +62,22 @@ class EngineHost:
         """Ctrl+Break waits."""
         return hosted.interrupts_held()
 
-    def recorded(self, process_id: int, tracing: Tracing) -> None:
-        """The user's breakpoints follow their instructions into the copies."""
+    def recorded(self, session: LiveSession, process_id: int, tracing: Tracing) -> None:
+        """The user's breakpoints follow their instructions into the copies, and the end is noticed."""
+        from calltrace_windbg import notifications
+
         self._breakpoints.follow(process_id, lambda: tracing.copied)
+        if self._ending is None:
+            self._ending = _Ending(self._library, session)
+        notifications.add(self._library, self._ending)
 
     def forgotten(self) -> None:
         """They stay where they are."""
+        from calltrace_windbg import notifications
+
         self._breakpoints.release()
+        if self._ending is not None:
+            notifications.remove(self._library, self._ending)
 
     def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
@@ -84,3 +95,22 @@ class EngineHost:
             notifications.add(self._library, self._names)
         else:
             notifications.remove(self._library, self._names)
+
+
+class _Ending:
+    """Completes a trace as soon as the debugger has no target any more; a listener of notifications."""
+
+    def __init__(self, library: ctypes.CDLL, session: LiveSession) -> None:
+        self._library, self._session = library, session
+
+    def accessible(self) -> None:
+        pass
+
+    def inaccessible(self) -> None:
+        pass
+
+    def symbols_loaded(self, base: int) -> None:
+        pass
+
+    def inactive(self) -> None:
+        self._session.look(lambda line: self._library.ct_print(_NORMAL, f"calltrace: {line}\n", False))
