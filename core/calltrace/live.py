@@ -36,6 +36,10 @@ class LivePort(Port, Protocol):
         """The exit code of the process, if it has ended."""
         ...
 
+    def exit_code(self) -> int:
+        """The exit code of a process that has ended, or is about to."""
+        ...
+
     def debugged(self) -> bool:
         """Whether the process has a debugger still."""
         ...
@@ -53,6 +57,10 @@ class Host(Protocol):
 
         EngineError if the debugger stands at none, NotTraceable or AccessRefused if it cannot be traced.
         """
+        ...
+
+    def thread_id(self, name: str) -> int:
+        """The system's id of the thread that the debugger calls so: ~1. UsageError if there is none."""
         ...
 
     def uninterrupted(self) -> AbstractContextManager[None]:
@@ -84,6 +92,7 @@ class LiveSession:
     def __init__(self, host: Host) -> None:
         """Nothing is done before a command asks for it."""
         self.paused = False
+        self.depth = 0  # levels of the call tree that its user wants to see; 0: all
         self._host = host
         self._port: LivePort | None = None  # of the process that is recorded, or was recorded last
         self._tracing: Tracing | None = None  # of the same
@@ -100,6 +109,10 @@ class LiveSession:
         """The process that the debugger stands at. Errors as of `Host.port`."""
         with self._host.port(self._port) as port:
             return port.process_id
+
+    def thread_id(self, name: str) -> int:
+        """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
+        return self._host.thread_id(name)
 
     def start(
         self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
@@ -179,6 +192,8 @@ class LiveSession:
         if self._port is None or self._tracing is None:
             return
         code, why = self._port.ended(), "has ended"
+        if self._file and self._file.header.state == State.EXITED:  # but for its last debug event
+            code = self._port.exit_code()
         if code is None and self._port.debugged():
             return
         if self.recording:

@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent import futures
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

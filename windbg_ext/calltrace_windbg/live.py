@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
+from calltrace.errors import EngineError, UsageError
 from calltrace.live import LivePort, LiveSession
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
@@ -17,7 +19,9 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
     from calltrace_windbg.engine import Engine
+
 _NORMAL = 1  # DEBUG_OUTPUT_NORMAL
+_THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
 
 class EngineHost:
@@ -57,6 +61,19 @@ class EngineHost:
         assert isinstance(port, WindbgPort)
         with port:
             yield port
+
+    def thread_id(self, name: str) -> int:
+        """What `~1`, `~.` or `~#` tells."""
+        self._engine.begin()
+        try:
+            found = _THREAD_ID.search(self._engine.execute(name))
+        except EngineError:
+            found = None
+        finally:
+            self._engine.end()
+        if not found:
+            raise UsageError(f"the debugger has no thread {name}")
+        return int(found[1], 16)
 
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl+Break waits."""

@@ -31,7 +31,7 @@ class ProcessMemory:
         self._process = process
 
     def exit_code(self) -> int:
-        """The exit code of a target that has ended, 0 to 2**32 - 1."""
+        """The exit code of a target that has ended, or that is ending, 0 to 2**32 - 1."""
         code = ctypes.c_uint32()
         api.kernel32().GetExitCodeProcess(self._process, ctypes.byref(code))
         return code.value
