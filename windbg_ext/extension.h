@@ -21,9 +21,6 @@ HRESULT ct_run(IDebugClient *for_client, const char *module, const WCHAR *line);
  * the extension is unloaded. */
 CT_EXPORT HRESULT ct_listen(BOOL wanted);
 
-/* Tell it of the session's end, if that is what the extension is unloaded for. */
-void ct_tell_if_inactive(void);
-
 /* Print, as plain text or as DML. `mask` is one of DEBUG_OUTPUT_... */
 CT_EXPORT HRESULT ct_print(ULONG mask, const WCHAR *text, BOOL dml);
 

@@ -67,11 +67,8 @@ class Host(Protocol):
         """An interrupt by the user waits for the end of the block."""
         ...
 
-    def recorded(self, session: LiveSession, process_id: int, tracing: Tracing) -> None:
-        """`tracing` has put copies into the process, and may put more there, and take some away, later.
-
-        As soon as the debugger has no target any more `session.look` is to be called.
-        """
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """`tracing` has put copies into the process, and may put more there, and take some away, later."""
         ...
 
     def forgotten(self) -> None:
@@ -279,7 +276,7 @@ class LiveSession:
             tracing.discard()
             raise
         self._file, self._trace, self.paused = file, options.output, False
-        self._host.recorded(self, port.process_id, tracing)
+        self._host.recorded(port.process_id, tracing)
         self._show_copies(tracing)
 
     def _show_copies(self, tracing: Tracing) -> None:

@@ -130,6 +130,17 @@ static inline void put_u8(struct ct_plan *plan, uint8_t value)
     vec_push(&plan->data, &plan->oom, value);
 }
 
+/* Where they are, until more is appended; NULL: no memory. */
+static inline uint8_t *put_zeros(struct ct_plan *plan, uint32_t size)
+{
+    if (size > plan->data.room - plan->data.count &&
+        !vec_grow((void **)&plan->data.items, &plan->data.room, plan->data.count + size, 1, &plan->oom)) {
+        return NULL;
+    }
+    plan->data.count += size;
+    return memset(plan->data.items + plan->data.count - size, 0, size);
+}
+
 static inline void put_u32(struct ct_plan *plan, uint32_t value)
 {
     for (unsigned shift = 0; shift < 32; shift += 8) {

@@ -4,8 +4,9 @@
  * length of two bytes and the block's first bytes. Whatever the file holds, the reader must stay within it, and what
  * it tells must be consistent in itself.
  */
+#include "limit.h"
+
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "reader.h"
@@ -220,6 +221,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input input;
     if (!unpack(data, size, &input))
         return 0;
+    begin_limit();
     uint32_t status;
     struct ct_file_header header;
     struct ct_snapshot *snapshot = NULL;
@@ -233,6 +235,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (reader) {
         struct ct_index index;
         read_entries(reader, &input, &index);
+        struct ct_mark marks[] = {{input.options[0], 1, 2}, {input.options[1], 0, 1}, {input.options[1], 0, 3}};
+        CHECK(ct_reader_set_marks(reader, marks, sizeof marks / sizeof *marks));
         read_steps(reader, &index);
         read_tree(reader, &index, input.options);
         read_summary(reader);
@@ -242,6 +246,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else if (snapshot) {
         ct_reader_snapshot_close(snapshot);
     }
+    end_limit();
     free(input.file);
     return 0;
 }

@@ -245,7 +245,7 @@ def ended(trace: Path) -> str:
 
 
 def recorded_until(trace: Path, *last: str, arguments: Sequence[str] = ()) -> windbg.Transcript:
-    """A session that is recorded from the first phase on, and that gives the commands `last` in the second."""
+    """A session that is recorded from the first phase on, and gives the commands `last` in the second."""
     script = [windbg.LOAD, f"bp {at('phase')}", "g", f"bp {at('straight_back')}", start(trace)]
     script += ["g", "g", "g", "g", *last]
     return windbg.run(script, [targets.build("breakpoints"), *arguments], timeout=40)
@@ -273,7 +273,7 @@ def test_a_target_that_is_killed_leaves_its_trace(command: str, tmp_path: Path) 
 )
 def test_a_target_that_ends_in_the_middle_leaves_its_trace(argument: str, end: str, tmp_path: Path) -> None:
     trace = tmp_path / "t.calltrace"
-    shown = recorded_until(trace, "bc *", "g", "g", "g", arguments=[argument])
+    shown = recorded_until(trace, "bc *", "gn", "gn", "gn", arguments=[argument])
     assert not shown.has_target
     assert ended(trace) == end
     recorded = calls(trace)
@@ -282,9 +282,12 @@ def test_a_target_that_ends_in_the_middle_leaves_its_trace(argument: str, end: s
 
 def test_the_next_target_of_the_debugger_can_be_recorded(tmp_path: Path) -> None:
     first, second = tmp_path / "1.calltrace", tmp_path / "2.calltrace"
-    again = [".restart", "bl", "g", start(second), "g", "g", "g", "g", "!calltrace stop", "bc *", "g"]
-    shown = recorded_until(first, "bl", *again)
-    check_ended(shown)
-    assert ended(first).startswith("terminated")
-    assert ended(second).startswith("stopped")
-    assert calls(first)["straight"] == calls(second)["straight"] == 3
+    program = windows.path(targets.build("breakpoints"))
+    create = [".detach", f".create {program}", "g", windbg.LOAD]  # extensions go with the last target
+    again = [f"bp {at('phase')}", "g", f"bp {at('straight_back')}", start(second), "g", "g", "g", "g"]
+    shown = recorded_until(first, *create, *again, "!calltrace stop", "bc *", "g")
+    assert not shown.has_target
+    assert shown.stdout == 2 * b"195 8\r\n"
+    assert "recording" not in ended(first).split(",")[0].replace("recording was stopped", "")
+    assert ended(second).startswith("recording was stopped")
+    assert calls(second)["straight"] == 3

@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
 from calltrace.errors import EngineError, UsageError
-from calltrace.live import LivePort, LiveSession
+from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.plan import CopyMap
@@ -20,18 +20,17 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace_windbg.copy_names import CopyNames
     from calltrace_windbg.engine import Engine
 
-_NORMAL = 1  # DEBUG_OUTPUT_NORMAL
 _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
 
 class EngineHost:
-    """A calltrace.live.Host on the debugger's engine."""
+    """A calltrace.live.Host on the engine; while something is recorded, a notifications.Listener."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
+        self.at_end: Callable[[], None] = lambda: None  # what is done when the debugger's target is gone
         self._library = library
         self._names: CopyNames | None = None
-        self._ending: _Ending | None = None
 
     @functools.cached_property
     def _engine(self) -> Engine:
@@ -79,22 +78,32 @@ class EngineHost:
         """Ctrl+Break waits."""
         return hosted.interrupts_held()
 
-    def recorded(self, session: LiveSession, process_id: int, tracing: Tracing) -> None:
-        """The user's breakpoints follow their instructions into the copies, and the end is noticed."""
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """The user's breakpoints follow their instructions into the copies."""
         from calltrace_windbg import notifications
 
+        notifications.add(self._library, self)
         self._breakpoints.follow(process_id, lambda: tracing.copied)
-        if self._ending is None:
-            self._ending = _Ending(self._library, session)
-        notifications.add(self._library, self._ending)
 
     def forgotten(self) -> None:
         """They stay where they are."""
         from calltrace_windbg import notifications
 
+        notifications.remove(self._library, self)
         self._breakpoints.release()
-        if self._ending is not None:
-            notifications.remove(self._library, self._ending)
+
+    def accessible(self) -> None:
+        """Nothing."""
+
+    def inaccessible(self) -> None:
+        """Nothing."""
+
+    def inactive(self) -> None:
+        """The target has ended, or was let go."""
+        self.at_end()
+
+    def symbols_loaded(self, base: int) -> None:
+        """Nothing."""
 
     def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
@@ -112,22 +121,3 @@ class EngineHost:
             notifications.add(self._library, self._names)
         else:
             notifications.remove(self._library, self._names)
-
-
-class _Ending:
-    """Completes a trace as soon as the debugger has no target any more; a listener of notifications."""
-
-    def __init__(self, library: ctypes.CDLL, session: LiveSession) -> None:
-        self._library, self._session = library, session
-
-    def accessible(self) -> None:
-        pass
-
-    def inaccessible(self) -> None:
-        pass
-
-    def symbols_loaded(self, base: int) -> None:
-        pass
-
-    def inactive(self) -> None:
-        self._session.look(lambda line: self._library.ct_print(_NORMAL, f"calltrace: {line}\n", False))
