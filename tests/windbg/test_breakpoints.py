@@ -269,11 +269,14 @@ def test_a_target_that_is_killed_leaves_its_trace(command: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("argument", "end"), [("crash", "terminated, exit code 3221225509"), ("exit", "by itself, exit code 5")]
+    ("argument", "go", "end"),
+    [("crash", "gN", "terminated, exit code 3221225509"), ("exit", "g", "by itself, exit code 5")],
 )
-def test_a_target_that_ends_in_the_middle_leaves_its_trace(argument: str, end: str, tmp_path: Path) -> None:
+def test_a_target_that_ends_in_the_middle_leaves_its_trace(
+    argument: str, go: str, end: str, tmp_path: Path
+) -> None:
     trace = tmp_path / "t.calltrace"
-    shown = recorded_until(trace, "bc *", "gn", "gn", "gn", arguments=[argument])
+    shown = recorded_until(trace, "bc *", "g", go, go, arguments=[argument])
     assert not shown.has_target
     assert ended(trace) == end
     recorded = calls(trace)
@@ -283,7 +286,7 @@ def test_a_target_that_ends_in_the_middle_leaves_its_trace(argument: str, end: s
 def test_the_next_target_of_the_debugger_can_be_recorded(tmp_path: Path) -> None:
     first, second = tmp_path / "1.calltrace", tmp_path / "2.calltrace"
     program = windows.path(targets.build("breakpoints"))
-    create = [".detach", f".create {program}", "g", windbg.LOAD]  # extensions go with the last target
+    create = [".detach", f".create {program}", windbg.LOAD]  # extensions go with the last target
     again = [f"bp {at('phase')}", "g", f"bp {at('straight_back')}", start(second), "g", "g", "g", "g"]
     shown = recorded_until(first, *create, *again, "!calltrace stop", "bc *", "g")
     assert not shown.has_target
