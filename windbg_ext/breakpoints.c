@@ -22,6 +22,7 @@ struct followed {
 };
 
 static ct_find_places *find;
+static ct_look_for_hidden *look;
 static ULONG process;
 static IDebugClient *client; /* one of our own: what it adds, nobody else sees */
 static IDebugControl *control;
@@ -29,6 +30,8 @@ static struct followed *followed;
 static ULONG followed_count, followed_room;
 static BOOL running; /* from just before the target runs to its next stop */
 static BOOL moving;  /* changes are ours */
+static BOOL hidden;  /* the engine has breakpoints that it shows nobody: of `g ADDRESS`, `gu` */
+static ULONG64 back; /* where `gu` stops */
 
 static IDebugBreakpoint *breakpoint(ULONG id)
 {
@@ -153,6 +156,17 @@ static void move_back(void)
         move_one_back(&followed[--followed_count]);
 }
 
+/* The engine has put in what it shows nobody. */
+static void check_hidden(void)
+{
+    ULONG64 found = look(FALSE);
+    if (found && found != back)
+        control->lpVtbl->ControlledOutput(control, DEBUG_OUTCTL_ALL_CLIENTS, DEBUG_OUTPUT_WARNING,
+                                          "calltrace: the function at %p runs as a copy, where `g` does not stop at an "
+                                          "address: use `bp /1 %p; g`\n",
+                                          found, found);
+}
+
 static BOOL is_in_process(void)
 {
     IDebugSystemObjects *objects;
@@ -167,12 +181,21 @@ static BOOL is_in_process(void)
 static void move(void)
 {
     ULONG count = 0;
-    if (!is_in_process() || FAILED(control->lpVtbl->GetNumberBreakpoints(control, &count)))
+    if (!find || !is_in_process() || FAILED(control->lpVtbl->GetNumberBreakpoints(control, &count)))
         return;
     IDebugBreakpoint **users = calloc(count, sizeof(IDebugBreakpoint *));
-    for (ULONG i = 0; users && i < count; i++)
-        if (FAILED(control->lpVtbl->GetBreakpointByIndex(control, i, &users[i])))
-            users[i] = NULL; /* the engine's own, or another client's */
+    hidden = FALSE;
+    for (ULONG i = 0; users && i < count; i++) {
+        if (FAILED(control->lpVtbl->GetBreakpointByIndex(control, i, &users[i]))) {
+            users[i] = NULL;
+            hidden = TRUE;
+        }
+    }
+    if (hidden) {
+        if (FAILED(control->lpVtbl->GetReturnOffset(control, &back)))
+            back = 0;
+        look(TRUE);
+    }
     for (ULONG i = 0; users && i < count; i++)
         if (users[i])
             follow(users[i]);
@@ -191,7 +214,7 @@ static void move_changed(ULONG id)
         move_one_back(each);
         *each = followed[--followed_count];
     }
-    if (is_in_process())
+    if (find && is_in_process())
         follow(users);
 }
 
@@ -261,6 +284,8 @@ static HRESULT STDMETHODCALLTYPE changed(IDebugEventCallbacks *self, ULONG what,
         } else if (!running && status >= DEBUG_STATUS_GO && !stops && status <= DEBUG_STATUS_IGNORE_EVENT && !ends) {
             move();
             running = TRUE;
+        } else if (running && hidden && find && status >= DEBUG_STATUS_GO && !stops && !ends) {
+            check_hidden();
         }
     } else if (what & DEBUG_CES_BREAKPOINTS && running) {
         move_changed((ULONG)argument);
@@ -297,26 +322,13 @@ static HRESULT watch(void)
     return result;
 }
 
-static void unwatch(void)
+HRESULT ct_breakpoints_follow(ULONG of_process, ct_find_places *finder, ct_look_for_hidden *looker)
 {
-    moving = TRUE;
-    move_back();
-    moving = running = FALSE;
-    client->lpVtbl->SetEventCallbacks(client, NULL);
-    control->lpVtbl->Release(control);
-    client->lpVtbl->Release(client);
-    client = NULL;
-}
-
-HRESULT ct_breakpoints_follow(ULONG of_process, ct_find_places *finder)
-{
-    if (finder && !client) {
+    if (finder && !client) { /* and never taken back: the engine may be in the middle of its list of clients */
         HRESULT result = watch();
         if (FAILED(result))
             return result;
-    } else if (!finder && client) {
-        unwatch();
     }
-    process = of_process, find = finder;
+    process = of_process, find = finder, look = looker;
     return S_OK;
 }

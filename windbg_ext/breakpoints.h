@@ -14,8 +14,13 @@ enum { CT_PLACES = 8 };
 /* Where an instruction runs: up to CT_PLACES addresses, the usual one first. Returns how many. */
 typedef ULONG ct_find_places(ULONG64 address, ULONG64 *places);
 
-/* From now on let the breakpoints of process `process` (the system's id) follow what `find` tells, until it is NULL.
- * `find` is called on the engine's thread while the target stands still. To be called while a command runs. */
-CT_EXPORT HRESULT ct_breakpoints_follow(ULONG process, ct_find_places *find);
+/* Looks for what stands where it cannot be hit, in the middle of the run: TRUE before the engine puts its breakpoints
+ * into the code, FALSE when it has. Returns its address, or 0. */
+typedef ULONG64 ct_look_for_hidden(BOOL before);
+
+/* From now on let the breakpoints of process `process` (the system's id) follow what `find` tells, until that is NULL;
+ * `look` is asked where there are some that the engine shows nobody. Both are called on the engine's thread. To be
+ * called while a command runs; NULL ever. */
+CT_EXPORT HRESULT ct_breakpoints_follow(ULONG process, ct_find_places *find, ct_look_for_hidden *look);
 
 #endif

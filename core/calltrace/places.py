@@ -15,6 +15,9 @@ from calltrace.patches import Patch
 from calltrace.ports import TargetModule
 from calltrace.recorder import Code
 
+_LONGEST = 15  # bytes of an instruction
+_BEHIND = b"\xff" * 9  # sorts behind any jump
+
 
 class Copied:
     """The copies of one module's functions, as long as they lie in the target."""
@@ -29,7 +32,7 @@ class Copied:
         self.region = code.region  # VA
         self.active = True  # the jumps to the copies are in place
         self._module = module
-        self._patches = sorted((rva, rva + len(new)) for rva, _, new in patches)
+        self._patches = sorted((rva, new) for rva, _, new in patches)
         self._ask = places
 
     def settle(self) -> None:
@@ -49,11 +52,22 @@ class Copied:
         found = index < len(instructions) and instructions[index] == rva
         return self._module.base + at[index] if found else None
 
-    def overwrites(self, address: int) -> bool:
-        """Whether a jump to the copies stands at this VA."""
+    @property
+    def code(self) -> tuple[int, int]:
+        """VA and size of the module's code that has copies, and what lies between; size 0: there is none."""
+        instructions, _ = self._places
+        if not instructions:
+            return self._module.base, 0
+        return self._module.base + instructions[0], instructions[-1] + _LONGEST - instructions[0]
+
+    def jump_byte(self, address: int) -> int | None:
+        """The byte at a VA, if it is one of a jump to the copies."""
         rva = address - self._module.base
-        index = bisect_right(self._patches, (rva, self._module.size)) - 1
-        return index >= 0 and rva < self._patches[index][1]
+        index = bisect_right(self._patches, (rva, _BEHIND)) - 1
+        if index < 0:
+            return None
+        start, jump = self._patches[index]
+        return jump[rva - start] if rva - start < len(jump) else None
 
     @functools.cached_property
     def _places(self) -> tuple[Sequence[int], Sequence[int]]:
@@ -75,7 +89,7 @@ def places(copied: Iterable[Copied], address: int) -> list[int]:
             if place is not None and place != address:
                 others.append(place)
         elif place is not None:
-            usual, original = place, not each.overwrites(address)
-        elif each.overwrites(address):
+            usual, original = place, each.jump_byte(address) is None
+        elif each.jump_byte(address) is not None:
             usual, original = each.region, False
     return [usual, *([address] if original and usual != address else []), *others]

@@ -134,13 +134,12 @@ static DWORD WINAPI interrupt(void *milliseconds)
     return 0;
 }
 
-/* Until the target stops or is gone. */
+/* Until the target stops or is gone, or one that was asked for (.create, .attach) has come. */
 static void wait(void)
 {
     ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
     control->lpVtbl->GetExecutionStatus(control, &status);
-    while (status != DEBUG_STATUS_NO_DEBUGGEE && status != DEBUG_STATUS_BREAK &&
-           SUCCEEDED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
+    while (status != DEBUG_STATUS_BREAK && SUCCEEDED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
         control->lpVtbl->GetExecutionStatus(control, &status);
 }
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
-from ctypes import POINTER, c_int32, c_uint32, c_uint64
+from collections.abc import Callable, Iterable, Iterator
+from ctypes import POINTER, c_int, c_int32, c_uint32, c_uint64
 from typing import Any
 
-from calltrace.errors import EngineError
+from calltrace.errors import CalltraceError, EngineError
 from calltrace.places import Copied, places
+from calltrace.ports import Memory
 
 _MOST = 8  # CT_PLACES
 _FIND = ctypes.CFUNCTYPE(c_uint32, c_uint64, POINTER(c_uint64))
+_LOOK = ctypes.CFUNCTYPE(c_uint64, c_int)
+_INT3 = 0xCC
+_PIECE = 4096  # bytes compared at once
 
 
 class UserBreakpoints:
@@ -20,31 +24,87 @@ class UserBreakpoints:
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
         self._function = library.ct_breakpoints_follow
-        self._function.argtypes, self._function.restype = [c_uint32, _FIND], c_int32
-        self._find: Any = _FIND()  # the DLL calls it: it must live as long as it is known there
+        self._function.argtypes, self._function.restype = [c_uint32, _FIND, _LOOK], c_int32
+        self._callbacks: tuple[Any, Any] = (_FIND(), _LOOK())  # they must live as long as the DLL knows them
 
-    def follow(self, process_id: int, copied: Callable[[], Iterable[Copied]]) -> None:
+    def follow(self, process_id: int, memory: Memory, copied: Callable[[], Iterable[Copied]]) -> None:
         """From the next run of the process on they stand where `copied` says. Within a command only.
 
-        EngineError if the debugger's engine refuses to tell when it runs.
+        `memory` is the process's as it is, with the engine's breakpoints. EngineError if the debugger's engine
+        refuses to tell when it runs.
         """
+        hidden = _Hidden(memory, copied)
 
         def find(address: int, found: Any) -> int:
+            hidden.known.add(address)
             stand = places(copied(), address)[:_MOST]
             for index, place in enumerate(stand):
                 found[index] = place
             return len(stand)
 
-        self._do(process_id, _FIND(find))
+        self._do(process_id, _FIND(find), _LOOK(hidden.look))
 
     def release(self) -> None:
         """The process is gone, or needs no more of this."""
-        self._do(0, _FIND())
+        self._do(0, _FIND(), _LOOK())
 
-    def _do(self, process_id: int, find: Any) -> None:
-        result = self._function(process_id, find)
+    def _do(self, process_id: int, find: Any, look: Any) -> None:
+        result = self._function(process_id, find, look)
         if result < 0:
             raise EngineError(
                 f"the debugger's engine does not tell when the target runs: {result & 0xFFFFFFFF:#010x}"
             )
-        self._find = find
+        self._callbacks = (find, look)
+
+
+class _Hidden:
+    """Finds breakpoints that the engine shows nobody, as that of `g ADDRESS`, by what they do to the code."""
+
+    def __init__(self, memory: Memory, copied: Callable[[], Iterable[Copied]]) -> None:
+        self.known: set[int] = set()  # where the others were set
+        self._memory, self._copied = memory, copied
+        self._before: list[tuple[Copied, int, bytes]] = []  # with the code's VA
+
+    def look(self, before: int) -> int:
+        """The VA of a breakpoint that stands in the code of a traced function, where it is not hit; 0: none.
+
+        To be called before the engine puts its breakpoints into the code, and then when it has. A jump to a
+        copy is put in order again: no breakpoint can stand in its middle.
+        """
+        try:
+            if before:
+                self.known.clear()
+                self._before = list(self._read())
+                return 0
+            return self._find()
+        except CalltraceError:  # the process is gone
+            return 0
+
+    def _read(self) -> Iterator[tuple[Copied, int, bytes]]:
+        for each in self._copied():
+            start, size = each.code
+            if each.active and size:
+                yield each, start, self._memory.read(start, size)
+
+    def _find(self) -> int:
+        found = 0
+        for each, start, old in self._before:
+            new = self._memory.read(start, len(old))
+            for offset in _changes(old, new):
+                address = start + offset
+                if new[offset] != _INT3 or address in self.known or places([each], address)[0] == address:
+                    continue
+                found = address
+                jump = each.jump_byte(address)
+                if jump is not None:
+                    self._memory.write(address, bytes([jump]))
+        return found
+
+
+def _changes(old: bytes, new: bytes) -> Iterator[int]:
+    """The offsets at which two byte strings of the same length differ."""
+    for start in range(0, len(old), _PIECE):
+        if old[start : start + _PIECE] != new[start : start + _PIECE]:
+            for offset in range(start, min(start + _PIECE, len(old))):
+                if old[offset] != new[offset]:
+                    yield offset

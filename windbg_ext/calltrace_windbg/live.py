@@ -31,6 +31,7 @@ class EngineHost:
         self.at_end: Callable[[], None] = lambda: None  # what is done when the debugger's target is gone
         self._library = library
         self._names: CopyNames | None = None
+        self._port: LivePort | None = None  # of the last command that needed one
 
     @functools.cached_property
     def _engine(self) -> Dbgeng:
@@ -58,6 +59,7 @@ class EngineHost:
         finally:
             self._engine.end()
         assert isinstance(port, WindbgPort)
+        self._port = port
         with port:
             yield port
 
@@ -83,7 +85,8 @@ class EngineHost:
         from calltrace_windbg import notifications
 
         notifications.add(self._library, self)
-        self._breakpoints.follow(process_id, lambda: tracing.copied)
+        assert self._port
+        self._breakpoints.follow(process_id, self._port, lambda: tracing.copied)
 
     def forgotten(self) -> None:
         """They stay where they are."""
