@@ -12,7 +12,7 @@
 #define SDK_FUNCTION __declspec(dllimport)
 #endif
 
-enum { PLUG_SDKVERSION = 1 };
+enum { PLUG_SDKVERSION = 1, MAX_MODULE_SIZE = 256, GUI_MAX_LINE_SIZE = 65536 };
 
 typedef struct {
     int pluginHandle; /* given by the debugger; the rest is told to it */
@@ -114,8 +114,10 @@ SDK_FUNCTION bool DbgIsRunning(void);
 SDK_FUNCTION DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */
 SDK_FUNCTION void DbgGetThreadList(THREADLIST *list);
 SDK_FUNCTION int DbgGetBpList(BPXTYPE type, BPMAP *list);
-SDK_FUNCTION bool DbgCmdExecDirect(const char *command); /* at once, on this thread */
-SDK_FUNCTION bool DbgCmdExec(const char *command);       /* by and by, on the debugger's command thread */
+SDK_FUNCTION bool DbgCmdExecDirect(const char *command);           /* at once, on this thread */
+SDK_FUNCTION bool DbgCmdExec(const char *command);                 /* by and by, on the debugger's command thread */
+SDK_FUNCTION bool DbgGetModuleAt(uint64_t address, char *name);    /* without its extension, into MAX_MODULE_SIZE */
+SDK_FUNCTION bool GuiGetLineWindow(const char *title, char *text); /* into GUI_MAX_LINE_SIZE; false: cancelled */
 SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);
 
 /* TitanEngine.dll, which x64dbg may have loaded under that name from one of several folders: its functions are looked

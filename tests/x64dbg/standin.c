@@ -17,7 +17,7 @@
 #include "sdk.h"
 
 enum { GUI_SET_DEBUG_STATE = 1, GUI_ADD_MSG_TO_LOG = 2, GUI_MENU_ADD = 39, GUI_MENU_ADD_ENTRY = 40 };
-enum { GUI_MENU_ADD_SEPARATOR = 41, GUI_SELECTION_GET = 43, GUI_MENU_SET_ENTRY_HOTKEY = 92 };
+enum { GUI_MENU_ADD_SEPARATOR = 41, GUI_SELECTION_GET = 43, GUI_GETLINE_WINDOW = 45, GUI_MENU_SET_ENTRY_HOTKEY = 92 };
 enum { STATE_PAUSED = 1, STATE_STOPPED = 3, PLUGIN = 7, CALLBACKS = 32, MENUS = 7, ENTRIES = 64 };
 enum { MOST = 64, LINE = 1024, TRAP = 0x100, INT3 = 0xcc };
 
@@ -569,6 +569,22 @@ EXPORT bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection)
 {
     check(window == GUI_DISASSEMBLY && selection, "GuiSelectionGet: of the disassembly");
     return gui_sendmessage(GUI_SELECTION_GET, (void *)(INT_PTR)window, selection) != NULL;
+}
+
+EXPORT bool GuiGetLineWindow(const char *title, char *text)
+{
+    check_text(title, "GuiGetLineWindow: a title in UTF-8");
+    memset(text, 0, GUI_MAX_LINE_SIZE); /* as much as may come */
+    return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
+}
+
+EXPORT bool DbgGetModuleAt(uint64_t address, char *name)
+{
+    const char *file = strrchr(program, '\\');
+    if (!debugging || address - image_base >= 1 << 20)
+        return false;
+    snprintf(name, MAX_MODULE_SIZE, "%.*s", (int)strcspn(file + 1, "."), file + 1);
+    return true;
 }
 
 EXPORT void DbgMenuEntryClicked(int shown)

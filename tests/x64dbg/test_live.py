@@ -197,3 +197,46 @@ def test_misuse_is_one_line_each(debugger: str, tmp_path: Path) -> None:
     assert "a recording is under way" in again
     assert late == "calltrace: no recording is under way: start one first\n"
     assert unknown.count("\n") == 1
+
+
+@x64dbg.both
+def test_the_menus_record_what_is_selected(debugger: str, tmp_path: Path) -> None:
+    file = tmp_path / "menu.calltrace"
+    start = [f"!answer -o {windows.path(file)} session_calls!depth", "!click Start with options..."]
+    function = ["!select session_calls:leaf", "!click Trace this function"]
+    shown = session(
+        debugger,
+        [
+            "!click Trace this function",
+            *start,
+            "!click Stop",
+            *function,
+            "!click Stop",
+            "!click Start on this module",
+            "bp session_calls:depth",
+            "run",
+            "!click Callees of this",
+            "!click Callers of this",
+            "!click Stacks",
+            "!click Tree",
+            "!click Top",
+            "!click Stop",
+            "!click Start with options...",
+        ],
+        "session_calls",
+        "3",
+    )
+    said = [text for _, text in shown.commands[1:]]
+    assert said[0] == "calltrace: nothing is selected in the disassembly that this could be done with\n"
+    assert "session_calls.exe: 1 of " in said[2]
+    assert f"calltrace: recorded {windows.path(file)}" in said[3]
+    assert "session_calls.exe: 1 of " in said[5]
+    assert "session_calls.exe: 99 of " in said[7]
+    callees, callers, stacks, tree_now, top, stopped, cancelled = said[10:]
+    assert callees.splitlines()[1].split()[:2] == ["3", "session_calls!leaf"]
+    assert callers.splitlines()[2].split() == ["3", "\N{LEFTWARDS ARROW}", "session_calls!work"]
+    assert "session_calls!work" in stacks
+    assert f"session_calls!leaf {TIMES}3" in tree_now
+    assert "session_calls!leaf" in top
+    assert "calltrace: recorded " in stopped
+    assert cancelled == ""

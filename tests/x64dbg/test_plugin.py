@@ -122,7 +122,7 @@ def test_names_of_any_alphabet_reach_the_log(debugger: str, tmp_path: Path) -> N
 
 
 def test_a_menu_entry_is_the_command_it_stands_for(debugger: str) -> None:
-    click = "!click List of commands"
+    click = "!click Help"
     shown = x64dbg.run([click, "calltrace help"], debugger)
     assert shown.said(click) == shown.said("calltrace help")
     assert shown.said(click).startswith(OVERVIEW)
@@ -140,7 +140,7 @@ def test_a_menu_entry_ends_a_long_command(debugger: str, long_trace: Path) -> No
 
 
 def test_without_a_python_it_loads_and_names_each_place(debugger: str) -> None:
-    click = "!click List of commands"
+    click = "!click Help"
     shown = x64dbg.run(["calltrace help", click, 'log "still here"'], debugger, env={"CALLTRACE_PYTHON": ""})
     assert "[PLUGIN] calltrace v" in shown.banner
     for command in ("calltrace help", click):
