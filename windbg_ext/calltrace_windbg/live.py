@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.session import Tracing
     from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
-    from calltrace_windbg.target import Dbgeng
+    from calltrace_windbg.dbgeng import Dbgeng
 
 _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 

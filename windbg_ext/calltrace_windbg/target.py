@@ -10,45 +10,27 @@ import contextlib
 import ctypes
 import re
 from collections.abc import Iterator
-from typing import Protocol
 
 from calltrace import preflight
 from calltrace.errors import EngineError, NotTraceable
 from calltrace.win32 import api, process
 from calltrace.win32.call_page import CallPage
-from calltrace.win32.engine import Engine
-from calltrace.win32.engine_port import EnginePort
+from calltrace_windbg.dbgeng import Dbgeng
 from calltrace_windbg.export_engine import ExportEngine
 from calltrace_windbg.pykd_engine import PykdEngine
+from calltrace_windbg.running import RunningPort
 
 _ENABLED_BREAKPOINT = re.compile(r"^ *(\d+) +eu? ", re.MULTILINE)  # in what `bl` prints
 _LOCAL_USER_MODE = re.compile(r"^\. +\d+ +Live user mode: <Local>", re.MULTILINE)  # in what `||` prints
 
 
-class Dbgeng(Engine, Protocol):
-    """An engine that has the debugger's commands."""
-
-    def execute(self, command: str) -> str:
-        """What a command of the debugger prints; the user does not see it."""
-        ...
-
-    def mute(self, muted: bool) -> None:
-        """From now on show the user nothing but what the target itself says; or everything again."""
-        ...
-
-
-class WindbgPort(EnginePort):
+class WindbgPort(RunningPort):
     """The process that a session stands at; a Port."""
-
-    def __init__(self, engine: Dbgeng, handle: int, process_id: int) -> None:
-        """Use `engine`, which is ready, and `handle` with PROCESS_RIGHTS, which `close` closes."""
-        super().__init__(engine, handle, process_id)
-        self._commands = engine
 
     @contextlib.contextmanager
     def _unnoticed(self, page: CallPage) -> Iterator[None]:
         """The user's breakpoints neither stop the target nor count it, and nothing is shown."""
-        engine = self._commands
+        engine = self._dbgeng
         enabled = " ".join(_ENABLED_BREAKPOINT.findall(engine.execute("bl")))
         if enabled:
             engine.execute(f"bd {enabled}")

@@ -316,6 +316,7 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
     "FlushInstructionCache": (c_int, [c_void_p, c_uint64, c_size_t]),
     "GetCurrentProcess": (c_void_p, []),
     "GetExitCodeProcess": (c_int, [c_void_p, ctypes.POINTER(c_uint32)]),
+    "GetExitCodeThread": (c_int, [c_void_p, ctypes.POINTER(c_uint32)]),
     "GetFinalPathNameByHandleW": (c_uint32, [c_void_p, c_wchar_p, c_uint32, c_uint32]),
     "GetProcessId": (c_uint32, [c_void_p]),
     "GetProcessMitigationPolicy": (c_int, [c_void_p, c_uint32, c_void_p, c_size_t]),

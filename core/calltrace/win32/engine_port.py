@@ -21,7 +21,7 @@ from calltrace.win32.memory import ProcessMemory
 from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS
 
 _NO_DEBUGGING = "breakpoints and steps are the debugger's own here: use its commands"
-_CALLABLE = (
+CALLABLE = (
     api.EXCEPTION_BREAKPOINT,
     api.EXCEPTION_SINGLE_STEP,
 )  # stops from which a thread can be sent elsewhere
@@ -132,7 +132,7 @@ class EnginePort(ProcessMemory):
         stop = self._require_stop()
         if len(arguments) > 4:
             raise ValueError("a call takes at most four arguments")
-        if stop.code not in _CALLABLE:
+        if stop.code not in CALLABLE:
             what = f"an exception ({stop.code:#x})" if stop.code else "an event of the loader or of a thread"
             raise EngineError(f"the target stands at {what}: go on to a breakpoint first")
         if self._page is None:
@@ -191,7 +191,7 @@ class EnginePort(ProcessMemory):
                 stop = self._require_stop()
             except EngineError as error:
                 raise self._unless_ended(error) from None
-            handled = stop.code in (0, *_CALLABLE)
+            handled = stop.code in (0, *CALLABLE)
             if stop.thread == thread:
                 registers = engine.registers(thread)
                 if page.has_ended(registers["rip"]):
