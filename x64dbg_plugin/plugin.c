@@ -11,18 +11,42 @@
 
 #include "hosting/hosting.h"
 
+enum { LINE_SIZE = 1024 }; /* of a command, which the debugger takes with its end */
+
 static const char command_name[] = "calltrace";
-/* A menu entry and the line it stands for, in which %s is the address that is selected in the disassembly. */
+/* What completes the line of a menu entry. */
+typedef enum {
+    NOTHING,
+    ADDRESS, /* selected in the disassembly */
+    MODULE,  /* that this address is in */
+    TYPED,   /* what its user types when he is asked */
+} completion;
+
+/* A menu entry and the line it stands for. */
 typedef struct {
-    const char *title; /* NULL: a line between entries */
-    const char *line;  /* NULL: end of the running command */
+    bool in_disassembly; /* in the disassembly's context menu, too? */
+    const char *title;   /* NULL: a line between entries */
+    const char *line;    /* NULL: end of the running command */
+    completion rest;
 } menu_entry;
 
-static const menu_entry plugin_menu[] = {
-    {"List of commands", "calltrace help"},
-    {NULL, NULL},
-    {"Cancel the running command", NULL},
+static const menu_entry menu[] = {
+    {true, "Start on this module", "calltrace start -m ", MODULE},
+    {true, "Trace this function", "calltrace start ", ADDRESS},
+    {false, "Start with options...", "calltrace start ", TYPED},
+    {false, "Stop", "calltrace stop", NOTHING},
+    {false, NULL, NULL, NOTHING},
+    {false, "Stacks", "calltrace stacks", NOTHING},
+    {false, "Tree", "calltrace tree", NOTHING},
+    {false, "Top", "calltrace top", NOTHING},
+    {true, "Callers of this", "calltrace callers ", ADDRESS},
+    {true, "Callees of this", "calltrace callees ", ADDRESS},
+    {false, "Export...", "calltrace export ", TYPED},
+    {false, NULL, NULL, NOTHING},
+    {false, "Cancel the running command", NULL, NOTHING},
+    {false, "Help", "calltrace help", NOTHING},
 };
+enum { MENU_SIZE = sizeof menu / sizeof *menu };
 static const char cancel_keys[] = "Ctrl+Pause";
 
 static HMODULE library;
@@ -86,14 +110,45 @@ static bool command(int argc, char **argv)
     return done;
 }
 
+/* Append what completes a line; false if there is nothing to be had. */
+static bool complete(char *line, const menu_entry *entry)
+{
+    static char typed[GUI_MAX_LINE_SIZE];
+    char name[MAX_MODULE_SIZE];
+    size_t size = strlen(line);
+    SELECTIONDATA selection;
+    if (entry->rest == TYPED) {
+        typed[0] = 0;
+        if (!GuiGetLineWindow(entry->line, typed))
+            return false;
+        snprintf(line + size, LINE_SIZE - size, "%s", typed);
+    } else if (entry->rest != NOTHING) {
+        if (!GuiSelectionGet(GUI_DISASSEMBLY, &selection) ||
+            (entry->rest == MODULE && !DbgGetModuleAt(selection.start, name))) {
+            ct_print("calltrace: nothing is selected in the disassembly that this could be done with\n");
+            return false;
+        }
+        if (entry->rest == MODULE)
+            snprintf(line + size, LINE_SIZE - size, "\"%s\"", name);
+        else
+            snprintf(line + size, LINE_SIZE - size, "0x%llx", (unsigned long long)selection.start);
+    }
+    return true;
+}
+
+/* On the window's thread, which must not wait for a command. */
 static void on_menu_entry(CBTYPE type, void *info)
 {
     (void)type;
-    const menu_entry *entry = &plugin_menu[((PLUG_CB_MENUENTRY *)info)->hEntry];
-    if (entry->line)
-        DbgCmdExec(entry->line);
-    else
+    const menu_entry *entry = &menu[((PLUG_CB_MENUENTRY *)info)->hEntry % MENU_SIZE];
+    char line[LINE_SIZE];
+    if (!entry->line) {
         InterlockedExchange(&interrupted, 1);
+        return;
+    }
+    snprintf(line, sizeof line, "%s", entry->line);
+    if (complete(line, entry))
+        DbgCmdExec(line);
 }
 
 CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
@@ -109,12 +164,14 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
 
 CT_EXPORT void plugsetup(PLUG_SETUPSTRUCT *setup)
 {
-    for (int i = 0; i < (int)(sizeof plugin_menu / sizeof *plugin_menu); i++) {
-        if (plugin_menu[i].title)
-            _plugin_menuaddentry(setup->hMenu, i, plugin_menu[i].title);
-        else
+    for (int i = 0; i < MENU_SIZE; i++) {
+        if (!menu[i].title)
             _plugin_menuaddseparator(setup->hMenu);
-        if (plugin_menu[i].title && !plugin_menu[i].line)
+        else
+            _plugin_menuaddentry(setup->hMenu, i, menu[i].title);
+        if (menu[i].in_disassembly) /* entries have numbers of their own in each menu */
+            _plugin_menuaddentry(setup->hMenuDisasm, i + MENU_SIZE, menu[i].title);
+        if (menu[i].title && !menu[i].line)
             _plugin_menuentrysethotkey(handle, i, cancel_keys);
     }
 }

@@ -8,7 +8,11 @@
 #include <stdint.h>
 #include <windows.h>
 
-enum { PLUG_SDKVERSION = 1 };
+#ifndef SDK_FUNCTION /* who defines the functions exports them */
+#define SDK_FUNCTION __declspec(dllimport)
+#endif
+
+enum { PLUG_SDKVERSION = 1, MAX_MODULE_SIZE = 256, GUI_MAX_LINE_SIZE = 65536 };
 
 typedef struct {
     int pluginHandle; /* given by the debugger; the rest is told to it */
@@ -92,27 +96,29 @@ typedef struct {
 } THREADLIST;
 
 /* x64dbg.dll */
-__declspec(dllimport) void _plugin_registercallback(int plugin, CBTYPE type, CBPLUGIN callback);
-__declspec(dllimport) bool _plugin_registercommand(int plugin, const char *name, CBPLUGINCOMMAND command,
-                                                   bool only_when_debugging);
-__declspec(dllimport) void _plugin_logprint(const char *text);
-__declspec(dllimport) bool _plugin_menuaddentry(int menu, int entry, const char *title);
-__declspec(dllimport) bool _plugin_menuaddseparator(int menu);
-__declspec(dllimport) void _plugin_menuentrysethotkey(int plugin, int entry, const char *keys);
+SDK_FUNCTION void _plugin_registercallback(int plugin, CBTYPE type, CBPLUGIN callback);
+SDK_FUNCTION bool _plugin_registercommand(int plugin, const char *name, CBPLUGINCOMMAND command,
+                                          bool only_when_debugging);
+SDK_FUNCTION void _plugin_logprint(const char *text);
+SDK_FUNCTION bool _plugin_menuaddentry(int menu, int entry, const char *title);
+SDK_FUNCTION bool _plugin_menuaddseparator(int menu);
+SDK_FUNCTION void _plugin_menuentrysethotkey(int plugin, int entry, const char *keys);
 
 /* Stop at the debug event of which a callback is told; it comes back when the target is to go on. */
-__declspec(dllimport) void _plugin_debugpause(void);
+SDK_FUNCTION void _plugin_debugpause(void);
 
 /* x64bridge.dll */
-__declspec(dllimport) void BridgeFree(void *memory);
-__declspec(dllimport) bool DbgIsDebugging(void);
-__declspec(dllimport) bool DbgIsRunning(void);
-__declspec(dllimport) DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */
-__declspec(dllimport) void DbgGetThreadList(THREADLIST *list);
-__declspec(dllimport) int DbgGetBpList(BPXTYPE type, BPMAP *list);
-__declspec(dllimport) bool DbgCmdExecDirect(const char *command); /* at once, on this thread */
-__declspec(dllimport) bool DbgCmdExec(const char *command);       /* by and by, on the debugger's command thread */
-__declspec(dllimport) bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);
+SDK_FUNCTION void BridgeFree(void *memory);
+SDK_FUNCTION bool DbgIsDebugging(void);
+SDK_FUNCTION bool DbgIsRunning(void);
+SDK_FUNCTION DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */
+SDK_FUNCTION void DbgGetThreadList(THREADLIST *list);
+SDK_FUNCTION int DbgGetBpList(BPXTYPE type, BPMAP *list);
+SDK_FUNCTION bool DbgCmdExecDirect(const char *command);           /* at once, on this thread */
+SDK_FUNCTION bool DbgCmdExec(const char *command);                 /* by and by, on the debugger's command thread */
+SDK_FUNCTION bool DbgGetModuleAt(uint64_t address, char *name);    /* without its extension, into MAX_MODULE_SIZE */
+SDK_FUNCTION bool GuiGetLineWindow(const char *title, char *text); /* into GUI_MAX_LINE_SIZE; false: cancelled */
+SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);
 
 /* TitanEngine.dll, which x64dbg may have loaded under that name from one of several folders: its functions are looked
  * up when they are needed. X(result, name, parameters) */

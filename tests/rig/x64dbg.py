@@ -1,7 +1,7 @@
-"""x64dbg without its window: the real engine, from the folder of a release, or a stand-in for it.
+"""x64dbg without its window: the real one, from the folder of a release, or a stand-in for it.
 
-The environment variable X64DBG_DIR names the folder with x64dbg.dll. tests/x64dbg/gui.c takes the
-place of the window.
+The environment variable X64DBG_DIR names the folder with x64dbg.dll; tests/x64dbg/standin.c is the stand-in.
+tests/x64dbg/gui.c takes the place of the window.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from calltrace import wine
 from rig import targets, windows
 from rig.windbg import compile_program
 
 PLUGIN = targets.TREE / "core" / "calltrace" / "_native" / "calltrace.dp64"
-NO_ENGINE = "X64DBG_DIR does not name the folder of an x64dbg release (the one with x64dbg.dll)"
+REAL, STAND_IN = "x64dbg", "stand-in"
 
 _SOURCES = targets.TREE / "tests" / "x64dbg"
 _BUILT = targets.TREE / "build" / "x64dbg"
 _COMMAND = re.compile(r"^> (.*)\n", re.MULTILINE)
+_EXPORT = re.compile(r"^EXPORT .*?(\w+)\(", re.MULTILINE)
 _LAST = re.compile(r"\n(no target|end of script)\n\Z")
 _SETTINGS = "[Events]\nSystemBreakpoint=1\nEntryBreakpoint=0\nTlsCallbacks=0\nTlsCallbacksSystem=0\n"
 
@@ -45,25 +49,26 @@ class Transcript:
         return output
 
 
-def engine() -> Path | None:
-    """The folder of the real engine, if there is one."""
+def real_engine() -> Path | None:
+    """The folder of the real debugger, if there is one."""
     folder = os.environ.get("X64DBG_DIR")
     return Path(folder) if folder and Path(folder, "x64dbg.dll").is_file() else None
 
 
-@contextmanager
-def installation() -> Iterator[Path]:
-    """A fresh folder with the debugger, the plugin and nothing of an earlier session; its program's path.
+_WITHOUT_REAL = pytest.mark.skipif(
+    not real_engine(), reason="X64DBG_DIR does not name the folder of an x64dbg release (with x64dbg.dll)"
+)
+only_real = _WITHOUT_REAL  # of a test
+both = pytest.mark.parametrize("debugger", [STAND_IN, pytest.param(REAL, marks=_WITHOUT_REAL)])  # of a test
 
-    The plugin is what a symbolic link names, so that its Python packages are found in the source tree.
-    """
-    real = engine()
-    assert real, NO_ENGINE
+
+@contextmanager
+def installation(debugger: str) -> Iterator[Path]:
+    """A fresh folder with REAL or STAND_IN, the plugin and nothing of an earlier session; the program."""
     with tempfile.TemporaryDirectory(prefix="x64dbg-") as name:
         folder = Path(name)
-        for file in real.glob("*.dll"):
-            if not file.name.lower().startswith(("x64gui", "qt5")):
-                (folder / file.name).symlink_to(file)
+        for file in _engine_files(debugger):
+            (folder / file.name).symlink_to(file)
         (folder / "plugins").mkdir()
         shutil.copy(PLUGIN, folder / "plugins")
         shutil.copy(_built("x64gui.dll", "gui.c", "-shared"), folder)
@@ -72,19 +77,43 @@ def installation() -> Iterator[Path]:
         yield folder / "headless.exe"
 
 
+def _engine_files(debugger: str) -> list[Path]:
+    if debugger == STAND_IN:
+        include = f"-I{targets.TREE / 'x64dbg_plugin'}"
+        standin = _built("x64dbg.dll", "standin.c", "-shared", include)
+        return [standin, *(_forwarding(standin, name) for name in ("x64bridge.dll", "TitanEngine.dll"))]
+    real = real_engine()
+    assert real
+    return [file for file in real.glob("*.dll") if not file.name.lower().startswith(("x64gui", "qt5"))]
+
+
+def _forwarding(library: Path, name: str) -> Path:
+    """A library whose functions are those of the stand-in."""
+    made = library.with_name(name)
+    if not made.is_file() or made.stat().st_mtime < library.stat().st_mtime:
+        exports = _EXPORT.findall((_SOURCES / "standin.c").read_text())
+        definition = made.with_suffix(".def")
+        lines = [f"    {export} = {library.stem}.{export}\n" for export in exports]
+        definition.write_text("".join([f"LIBRARY {name}\nEXPORTS\n", *lines]))
+        command = ["x86_64-w64-mingw32-gcc", "-shared", "-nostdlib", "-o", str(made), str(definition)]
+        subprocess.run(command, check=True)
+    return made
+
+
 def run(
     script: Sequence[str],
+    debugger: str,
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 120,
 ) -> Transcript:
-    """Start the debugger, and type `script`; see tests/x64dbg/gui.c for what is in it.
+    """Start REAL or STAND_IN, and type `script`; see tests/x64dbg/gui.c for what is in it.
 
     The target is ended with the script. `env` is set beside what the plugin needs to find Python. Raises
     AssertionError if the debugger does not come to its end.
     """
-    with installation() as program:
+    with installation(debugger) as program:
         log, lines = program.with_name("log"), program.with_name("script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
         environment = {
@@ -128,7 +157,8 @@ def init(program: Path, arguments: str = "") -> str:
 
 def _built(name: str, source: str, *flags: str) -> Path:
     program, sources = _BUILT / name, [_SOURCES / source]
+    newest = max(file.stat().st_mtime for file in (*sources, targets.TREE / "x64dbg_plugin" / "sdk.h"))
     _BUILT.mkdir(parents=True, exist_ok=True)
-    if not program.is_file() or program.stat().st_mtime < sources[0].stat().st_mtime:
+    if not program.is_file() or program.stat().st_mtime < newest:
         compile_program(program, sources, *flags)
     return program

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from calltrace.commands import COMMANDS
 from calltrace_x64dbg.host import printable, words
 
 
@@ -27,3 +31,14 @@ def test_text_is_cut_into_pieces_that_are_logged_whole() -> None:
     pieces = list(printable(text))
     assert "".join(pieces) == text
     assert all(len(piece.encode()) < 16_384 for piece in pieces)
+
+
+def test_each_menu_entry_stands_for_a_command() -> None:
+    source = (Path(__file__).parents[2] / "x64dbg_plugin" / "plugin.c").read_text()
+    lines = re.findall(r'\{(?:true|false), "[^"]+", "([^"]+)"', source)
+    verbs = {command.verb for command in COMMANDS if not command.shell_only}
+    assert len(lines) >= 10
+    for line in lines:
+        name, verb, *_ = line.split()
+        assert name == "calltrace"
+        assert verb in verbs

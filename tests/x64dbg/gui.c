@@ -9,6 +9,7 @@
  *     !click TITLE         click the menu entry of this name
  *     !click-on TEXT|TITLE click it as soon as such a text is in the log
  *     !select EXPRESSION   select an address in the disassembly
+ *     !answer TEXT         what is typed when the window asks next
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,6 +26,7 @@ enum {
     GUI_MENU_ADD = 39,
     GUI_MENU_ADD_ENTRY = 40,
     GUI_SELECTION_GET = 43,
+    GUI_GETLINE_WINDOW = 45,
 };
 enum { STATE_PAUSED = 1, FIRST_MENU = 256, ENTRIES = 200, SECONDS_TO_START = 30 };
 
@@ -46,6 +48,7 @@ static char click_on[4096], click_then[4096];
 static char titles[ENTRIES][256]; /* of menu entries; their handle is FIRST_MENU + index */
 static int entries;
 static uint64_t selected;
+static char answer[4096]; /* to the next question; "": cancelled */
 
 static void fail(const char *what)
 {
@@ -99,7 +102,7 @@ static void print(const char *text)
 
 __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second)
 {
-    void *answer = NULL;
+    void *result = NULL;
     EnterCriticalSection(&lock);
     switch (type) {
     case GUI_ADD_MSG_TO_LOG:
@@ -110,24 +113,29 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
             SetEvent(target_paused);
         break;
     case GUI_GET_WINDOW_HANDLE:
-        answer = GetDesktopWindow();
+        result = GetDesktopWindow();
         break;
     case GUI_MENU_ADD:
     case GUI_MENU_ADD_ENTRY:
         if (entries == ENTRIES)
             fail("too many menu entries");
         snprintf(titles[entries], sizeof titles[entries], "%s", (const char *)second);
-        answer = (void *)(INT_PTR)(FIRST_MENU + entries++);
+        result = (void *)(INT_PTR)(FIRST_MENU + entries++);
         break;
     case GUI_SELECTION_GET: {
         uint64_t *range = second;
         range[0] = range[1] = selected;
-        answer = (void *)(INT_PTR)(selected != 0);
+        result = (void *)(INT_PTR)(selected != 0);
         break;
     }
+    case GUI_GETLINE_WINDOW:
+        strcpy(second, answer);
+        result = (void *)(INT_PTR)(*answer != 0);
+        *answer = 0;
+        break;
     }
     LeaveCriticalSection(&lock);
-    return answer;
+    return result;
 }
 
 __declspec(dllexport) const char *_gui_translate_text(const char *text)
@@ -173,6 +181,8 @@ static void run(char *line)
     ResetEvent(target_paused);
     if (begins(line, "!click "))
         click(line + strlen("!click "));
+    else if (begins(line, "!answer "))
+        strcpy(answer, line + strlen("!answer "));
     else if (begins(line, "!select "))
         selected = value_of(line + strlen("!select "));
     else if (!cmd_exec(line))

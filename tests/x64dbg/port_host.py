@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 from calltrace_x64dbg.genuine import X64dbg
 
@@ -15,7 +16,7 @@ from calltrace.win32 import engine_port
 from calltrace.win32.exports import export_address
 from calltrace_x64dbg.live import LivePort, X64dbgHost
 
-kept: dict[str, LivePort] = {}  # as a live session keeps it
+kept: dict[str, Any] = {}  # the port, as a live session keeps it; what expressions keep
 
 
 def run(library: int, line: str) -> None:

@@ -12,13 +12,12 @@
 #include <string.h>
 #include <windows.h>
 
-#define __declspec(what) __attribute__((dllexport)) /* what the plugin imports is exported here */
+#define EXPORT __declspec(dllexport)
+#define SDK_FUNCTION EXPORT
 #include "sdk.h"
-#undef __declspec
-#define EXPORT __attribute__((dllexport))
 
 enum { GUI_SET_DEBUG_STATE = 1, GUI_ADD_MSG_TO_LOG = 2, GUI_MENU_ADD = 39, GUI_MENU_ADD_ENTRY = 40 };
-enum { GUI_MENU_ADD_SEPARATOR = 41, GUI_SELECTION_GET = 43, GUI_MENU_SET_ENTRY_HOTKEY = 92 };
+enum { GUI_MENU_ADD_SEPARATOR = 41, GUI_SELECTION_GET = 43, GUI_GETLINE_WINDOW = 45, GUI_MENU_SET_ENTRY_HOTKEY = 92 };
 enum { STATE_PAUSED = 1, STATE_STOPPED = 3, PLUGIN = 7, CALLBACKS = 32, MENUS = 7, ENTRIES = 64 };
 enum { MOST = 64, LINE = 1024, TRAP = 0x100, INT3 = 0xcc };
 
@@ -275,7 +274,7 @@ static void move_thread(LONG64 by, bool trap)
 }
 
 static uint64_t to_reset; /* the breakpoint that a thread has just left */
-static bool at_start;
+static bool at_start, asked_to_stop;
 
 static void on_exception(void)
 {
@@ -294,10 +293,11 @@ static void on_exception(void)
         pause_here();
         DisableBPX(address);
         to_reset = address;
-    } else if (record->ExceptionCode == EXCEPTION_BREAKPOINT && at_start) {
-        at_start = false;
+    } else if (record->ExceptionCode == EXCEPTION_BREAKPOINT && (at_start || asked_to_stop)) {
         continue_status = DBG_CONTINUE;
-        log_text("System breakpoint reached!\n");
+        if (at_start)
+            log_text("System breakpoint reached!\n");
+        at_start = asked_to_stop = false;
         pause_here();
     } else if (record->ExceptionCode == EXCEPTION_SINGLE_STEP && to_reset) {
         continue_status = DBG_CONTINUE;
@@ -321,7 +321,7 @@ static void forget_thread(DWORD id)
 
 static DWORD WINAPI debug_loop(void *line)
 {
-    STARTUPINFOA start = {sizeof start};
+    STARTUPINFOA start = {.cb = sizeof start};
     PROCESS_INFORMATION made;
     loop_thread = GetCurrentThreadId();
     check(CreateProcessA(NULL, line, NULL, NULL, FALSE, DEBUG_ONLY_THIS_PROCESS | CREATE_NEW_CONSOLE, NULL, NULL,
@@ -388,7 +388,7 @@ EXPORT uint64_t DbgValFromString(const char *expression)
     return image_base + offset;
 }
 
-static void start(char *arguments)
+static void start_target(char *arguments)
 {
     static char line[2 * LINE];
     char *path = strtok(arguments, "\""), *rest = path ? strtok(NULL, "\"") : NULL,
@@ -429,11 +429,10 @@ static void delete_point(const char *expression)
     points[at] = points[--point_count];
 }
 
-/* Stop in the chosen thread, as after an exception of its own. */
 static void stop_target(void)
 {
+    asked_to_stop = true;
     check(DebugBreakProcess(process), "pause");
-    at_start = true;
 }
 
 static void load_plugin(void);
@@ -454,7 +453,7 @@ static bool execute(char *line)
         snprintf(text, sizeof text, "%.*s\n", (int)strcspn(rest + 1, "\""), rest + 1);
         log_text(text);
     } else if (IS("init"))
-        start(rest);
+        start_target(rest);
     else if (IS("run") || IS("erun"))
         return go_on(IS("erun"));
     else if (IS("pause"))
@@ -570,6 +569,22 @@ EXPORT bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection)
 {
     check(window == GUI_DISASSEMBLY && selection, "GuiSelectionGet: of the disassembly");
     return gui_sendmessage(GUI_SELECTION_GET, (void *)(INT_PTR)window, selection) != NULL;
+}
+
+EXPORT bool GuiGetLineWindow(const char *title, char *text)
+{
+    check_text(title, "GuiGetLineWindow: a title in UTF-8");
+    memset(text, 0, GUI_MAX_LINE_SIZE); /* as much as may come */
+    return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
+}
+
+EXPORT bool DbgGetModuleAt(uint64_t address, char *name)
+{
+    const char *file = strrchr(program, '\\');
+    if (!debugging || address - image_base >= 1 << 20)
+        return false;
+    snprintf(name, MAX_MODULE_SIZE, "%.*s", (int)strcspn(file + 1, "."), file + 1);
+    return true;
 }
 
 EXPORT void DbgMenuEntryClicked(int shown)

@@ -12,15 +12,15 @@ from calltrace.model import State
 from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windows, x64dbg
 
-pytestmark = pytest.mark.skipif(not x64dbg.engine(), reason=x64dbg.NO_ENGINE)
-
 TIMES = "\N{MULTIPLICATION SIGN}"
 ENDED = "Process stopped with exit code"
 
 
-def session(script: Sequence[str], program: str = "session_calls", *arguments: str) -> x64dbg.Transcript:
+def session(
+    debugger: str, script: Sequence[str], program: str = "session_calls", *arguments: str
+) -> x64dbg.Transcript:
     """What a debugger logs that starts a program."""
-    return x64dbg.run([x64dbg.init(targets.build(program), " ".join(arguments)), *script])
+    return x64dbg.run([x64dbg.init(targets.build(program), " ".join(arguments)), *script], debugger)
 
 
 def lines(text: str) -> list[str]:
@@ -44,6 +44,7 @@ def hits(shown: x64dbg.Transcript, function: str) -> int:
     return sum(f"INT3 breakpoint at <session_calls.{function}>" in said for _, said in shown.commands)
 
 
+@x64dbg.both
 @pytest.mark.parametrize(
     ("program", "arguments", "exit_code"),
     [
@@ -55,12 +56,13 @@ def hits(shown: x64dbg.Transcript, function: str) -> int:
     ],
 )
 def test_a_recording_from_the_initial_break_on_is_that_of_a_run(
-    tmp_path: Path, program: str, arguments: list[str], exit_code: int | None
+    debugger: str, tmp_path: Path, program: str, arguments: list[str], exit_code: int | None
 ) -> None:
     alone, beside = tmp_path / "alone.calltrace", tmp_path / "beside.calltrace"
     done = tracing.calltrace("run", "--quiet", "-o", alone, "--", targets.build(program), *arguments)
     assert exit_code is None or done.returncode == exit_code
-    shown = session([f"calltrace start -o {windows.path(beside)}", *["erun"] * 3], program, *arguments)
+    script = [f"calltrace start -o {windows.path(beside)}", *["erun"] * 3]
+    shown = session(debugger, script, program, *arguments)
     assert not shown.has_target
     said = "".join(text for _, text in shown.commands)
     assert f"{ENDED} 0x{done.returncode:X} (" in said
@@ -69,6 +71,7 @@ def test_a_recording_from_the_initial_break_on_is_that_of_a_run(
         assert trace.state == State.EXITED
 
 
+@x64dbg.only_real
 def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     file, text = tmp_path / "first session.calltrace", tmp_path / "first.txt"
     script = [
@@ -90,7 +93,7 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
         "run",
         "calltrace tree --function work --depth 2",
     ]
-    shown = session(script, "session_calls", "7")
+    shown = session(x64dbg.REAL, script, "session_calls", "7")
     startup = ["main", "__tmainCRTStartup", "mainCRTStartup"]
 
     def frames(stack: str) -> list[str]:
@@ -116,22 +119,27 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     assert text.read_text(encoding="utf-8").splitlines()[0].startswith("thread 0 ")
 
 
+@x64dbg.both
 @pytest.mark.parametrize("before", [True, False], ids=["set before start", "set after start"])
-def test_breakpoints_of_the_user_hit_as_often_as_untraced(tmp_path: Path, before: bool) -> None:
+def test_breakpoints_of_the_user_hit_as_often_as_untraced(
+    debugger: str, tmp_path: Path, before: bool
+) -> None:
     start = f"calltrace start -o {windows.path(tmp_path / 'hits.calltrace')}"
     breakpoints = ["bp session_calls:leaf", "bp session_calls:work"]
     script = [*breakpoints, start] if before else [start, *breakpoints]
-    shown = session([*script, *["run"] * 7], "session_calls", "5")
+    shown = session(debugger, [*script, *["run"] * 7], "session_calls", "5")
     assert not shown.has_target
     assert (hits(shown, "work"), hits(shown, "leaf")) == (1, 5)
     work = tree(tmp_path / "hits.calltrace", "--function", "work", "--depth", "2")
     assert f"    session_calls!leaf {TIMES}5" in work
 
 
+@x64dbg.only_real
 def test_stop_leaves_breakpoints_and_code_as_they_were(tmp_path: Path) -> None:
     start = f"calltrace start -o {windows.path(tmp_path / 'stop.calltrace')}"
     code = 'log "{mem;6@session_calls:leaf}"'
     shown = session(
+        x64dbg.REAL,
         [
             "bp session_calls:leaf",
             code,
@@ -153,9 +161,11 @@ def test_stop_leaves_breakpoints_and_code_as_they_were(tmp_path: Path) -> None:
     assert hits(shown, "leaf") == 5
 
 
-def test_a_second_recording_follows_the_first(tmp_path: Path) -> None:
+@x64dbg.both
+def test_a_second_recording_follows_the_first(debugger: str, tmp_path: Path) -> None:
     first, second = (tmp_path / f"{name}.calltrace" for name in ("first", "second"))
     shown = session(
+        debugger,
         [
             f"calltrace start -o {windows.path(first)}",
             "bp session_calls:leaf",
@@ -174,13 +184,59 @@ def test_a_second_recording_follows_the_first(tmp_path: Path) -> None:
     assert any("session_calls!depth" in line for line in tree(second))
 
 
-def test_misuse_is_one_line_each(tmp_path: Path) -> None:
+@x64dbg.both
+def test_misuse_is_one_line_each(debugger: str, tmp_path: Path) -> None:
     start = f"calltrace start -o {windows.path(tmp_path / 'one.calltrace')}"
-    nothing = x64dbg.run([start, "calltrace stop", "calltrace stacks"])
+    nothing = x64dbg.run([start, "calltrace stop", "calltrace stacks"], debugger)
     assert [said.count("\n") for _, said in nothing.commands] == [1, 1, 1]
     assert nothing.said(start).startswith("calltrace: there is no stopped target: ")
-    shown = session([start, start + "2", "calltrace start nosuch!*", "calltrace stop", "calltrace stop"])
+    shown = session(
+        debugger, [start, start + "2", "calltrace start nosuch!*", "calltrace stop", "calltrace stop"]
+    )
     again, unknown, _, late = (said for _, said in shown.commands[2:])
     assert "a recording is under way" in again
     assert late == "calltrace: no recording is under way: start one first\n"
     assert unknown.count("\n") == 1
+
+
+@x64dbg.both
+def test_the_menus_record_what_is_selected(debugger: str, tmp_path: Path) -> None:
+    file = tmp_path / "menu.calltrace"
+    start = [f"!answer -o {windows.path(file)} session_calls!depth", "!click Start with options..."]
+    function = ["!select session_calls:leaf", "!click Trace this function"]
+    shown = session(
+        debugger,
+        [
+            "!click Trace this function",
+            *start,
+            "!click Stop",
+            *function,
+            "!click Stop",
+            "!click Start on this module",
+            "bp session_calls:depth",
+            "run",
+            "!click Callees of this",
+            "!click Callers of this",
+            "!click Stacks",
+            "!click Tree",
+            "!click Top",
+            "!click Stop",
+            "!click Start with options...",
+        ],
+        "session_calls",
+        "3",
+    )
+    said = [text for _, text in shown.commands[1:]]
+    assert said[0] == "calltrace: nothing is selected in the disassembly that this could be done with\n"
+    assert "session_calls.exe: 1 of " in said[2]
+    assert f"calltrace: recorded {windows.path(file)}" in said[3]
+    assert "session_calls.exe: 1 of " in said[5]
+    assert "session_calls.exe: 99 of " in said[7]
+    callees, callers, stacks, tree_now, top, stopped, cancelled = said[10:]
+    assert callees.splitlines()[1].split()[:2] == ["3", "session_calls!leaf"]
+    assert callers.splitlines()[2].split() == ["3", "\N{LEFTWARDS ARROW}", "session_calls!work"]
+    assert "session_calls!work" in stacks
+    assert f"session_calls!leaf {TIMES}3" in tree_now
+    assert "session_calls!leaf" in top
+    assert "calltrace: recorded " in stopped
+    assert cancelled == ""

@@ -12,7 +12,7 @@ from calltrace.commands import COMMANDS
 from rig import targets, tracewriter, tracing, windows, x64dbg
 from rig.tracewriter import TraceWriter, Units
 
-pytestmark = pytest.mark.skipif(not x64dbg.engine(), reason=x64dbg.NO_ENGINE)
+pytestmark = x64dbg.both
 
 HELP_OF_TREE = "Show the call tree, thread by thread."
 OVERVIEW = "calltrace COMMAND ...\n"
@@ -48,11 +48,11 @@ def shell(*words: str | Path) -> str:
     return done.stdout.decode()
 
 
-def test_it_loads_and_lists_its_commands() -> None:
+def test_it_loads_and_lists_its_commands(debugger: str) -> None:
     here = [command for command in COMMANDS if not command.shell_only]
     asked = ["calltrace", "calltrace help", "calltrace -?"]
     each = [f"calltrace help, {command.verb}" for command in here]
-    shown = x64dbg.run([*asked, *each])
+    shown = x64dbg.run([*asked, *each], debugger)
     assert '[PLUGIN, calltrace] Command "calltrace" registered!' in shown.banner
     assert "[PLUGIN] calltrace v" in shown.banner
     [overview] = {shown.said(command) for command in asked}
@@ -62,7 +62,7 @@ def test_it_loads_and_lists_its_commands() -> None:
         assert shown.said(line).startswith(f"usage: calltrace {command.verb}")
 
 
-def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path) -> None:
+def test_mistakes_are_one_line_each_and_leave_the_session_usable(debugger: str, tmp_path: Path) -> None:
     nowhere = windows.path(tmp_path / "nowhere.calltrace")
     mistakes = {
         "calltrace nosuch": "calltrace: no command nosuch: `calltrace help` lists them",
@@ -72,7 +72,7 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
     }
     missing = f"calltrace info, {nowhere}"
     program = targets.build("exit_code")
-    shown = x64dbg.run([x64dbg.init(program, "0"), *mistakes, missing, 'log "still here"'])
+    shown = x64dbg.run([x64dbg.init(program, "0"), *mistakes, missing, 'log "still here"'], debugger)
     for command, line in mistakes.items():
         assert shown.said(command) == line + "\n"
     assert shown.said(missing).startswith("calltrace: ")
@@ -83,7 +83,7 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
 
 
 def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
-    demo_trace: Path, tmp_path: Path
+    debugger: str, demo_trace: Path, tmp_path: Path
 ) -> None:
     file, csv = windows.path(demo_trace), tmp_path / "demo.csv"
     shown = x64dbg.run(
@@ -91,7 +91,8 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
             f'calltrace tree "{file}"',
             f"calltrace top, {file}, --limit 7",
             f"calltrace export --format csv {file} -o {windows.path(csv)}",
-        ]
+        ],
+        debugger,
     )
     tree, top, export = (text for _, text in shown.commands)
     assert tree == shell("tree", demo_trace)
@@ -102,14 +103,14 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
     assert csv.read_text(encoding="utf-8") == shell("export", "--format", "csv", demo_trace)
 
 
-def test_long_output_is_logged_whole(long_trace: Path) -> None:
+def test_long_output_is_logged_whole(debugger: str, long_trace: Path) -> None:
     command = f"calltrace tree {windows.path(long_trace)} --limit 3000"
     expected = shell("tree", long_trace, "--limit", "3000")
     assert len(expected) > 2 * 16_384  # the debugger logs no more than that at once
-    assert x64dbg.run([command]).said(command) == expected
+    assert x64dbg.run([command], debugger).said(command) == expected
 
 
-def test_names_of_any_alphabet_reach_the_log(tmp_path: Path) -> None:
+def test_names_of_any_alphabet_reach_the_log(debugger: str, tmp_path: Path) -> None:
     name = "naïve→\N{SNOWMAN}<&>%s\N{MATHEMATICAL SCRIPT CAPITAL A}"
     writer = TraceWriter()
     writer.module({"name": "m.exe", "names": [[0, name]]}, [(0, 1, 1, 0, 0, tracewriter.NONE)])
@@ -117,20 +118,20 @@ def test_names_of_any_alphabet_reach_the_log(tmp_path: Path) -> None:
     units.event(tracewriter.ENTER, 0)
     writer.thread(units)
     command = f"calltrace tree {windows.path(writer.write(tmp_path / 'café.calltrace'))}"
-    assert f"m!{name} " in x64dbg.run([command]).said(command)
+    assert f"m!{name} " in x64dbg.run([command], debugger).said(command)
 
 
-def test_a_menu_entry_is_the_command_it_stands_for() -> None:
-    click = "!click List of commands"
-    shown = x64dbg.run([click, "calltrace help"])
+def test_a_menu_entry_is_the_command_it_stands_for(debugger: str) -> None:
+    click = "!click Help"
+    shown = x64dbg.run([click, "calltrace help"], debugger)
     assert shown.said(click) == shown.said("calltrace help")
     assert shown.said(click).startswith(OVERVIEW)
 
 
-def test_a_menu_entry_ends_a_long_command(long_trace: Path) -> None:
+def test_a_menu_entry_ends_a_long_command(debugger: str, long_trace: Path) -> None:
     command = f"calltrace tree {windows.path(long_trace)} --limit 0"
     script = ["!click-on thread 0|Cancel the running command", command, "calltrace help tree"]
-    shown = x64dbg.run(script)
+    shown = x64dbg.run(script, debugger)
     text = shown.said(command)
     assert text.startswith("thread 0")
     assert text.endswith("\ncalltrace: interrupted\n")
@@ -138,9 +139,9 @@ def test_a_menu_entry_ends_a_long_command(long_trace: Path) -> None:
     assert HELP_OF_TREE in shown.said("calltrace help tree")
 
 
-def test_without_a_python_it_loads_and_names_each_place() -> None:
-    click = "!click List of commands"
-    shown = x64dbg.run(["calltrace help", click, 'log "still here"'], env={"CALLTRACE_PYTHON": ""})
+def test_without_a_python_it_loads_and_names_each_place(debugger: str) -> None:
+    click = "!click Help"
+    shown = x64dbg.run(["calltrace help", click, 'log "still here"'], debugger, env={"CALLTRACE_PYTHON": ""})
     assert "[PLUGIN] calltrace v" in shown.banner
     for command in ("calltrace help", click):
         first, *tried = shown.said(command).splitlines()
@@ -149,15 +150,15 @@ def test_without_a_python_it_loads_and_names_each_place() -> None:
     assert shown.said('log "still here"') == "still here\n"
 
 
-def test_it_can_be_unloaded_and_loaded_again() -> None:
+def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:
     cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
-    shown = x64dbg.run(["calltrace", *cycle, *cycle])
+    shown = x64dbg.run(["calltrace", *cycle, *cycle], debugger)
     for at in (0, 4, 8):
         assert shown.commands[at][1].startswith(OVERVIEW)
     assert OVERVIEW not in shown.commands[2][1]
 
 
-def test_a_virtual_environments_packages_are_found(tmp_path: Path) -> None:
+def test_a_virtual_environments_packages_are_found(debugger: str, tmp_path: Path) -> None:
     packages = tmp_path / "venv" / "Lib" / "site-packages"
     shutil.copytree(targets.TREE / "core" / "calltrace", packages / "calltrace")
     shutil.copytree(targets.TREE / "x64dbg_plugin" / "calltrace_x64dbg", packages / "calltrace_x64dbg")
@@ -168,4 +169,4 @@ def test_a_virtual_environments_packages_are_found(tmp_path: Path) -> None:
         "CALLTRACE_PACKAGE": "",
         "VIRTUAL_ENV": windows.path(tmp_path / "venv"),
     }
-    assert x64dbg.run(["calltrace help"], env=env).said("calltrace help").startswith(OVERVIEW)
+    assert x64dbg.run(["calltrace help"], debugger, env=env).said("calltrace help").startswith(OVERVIEW)

@@ -7,13 +7,10 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import pefile
 import pytest
 
 from contract.suite import CHECKS
 from rig import targets, x64dbg
-
-pytestmark = pytest.mark.skipif(not x64dbg.engine(), reason=x64dbg.NO_ENGINE)
 
 CONTRACT = targets.TREE / "tests" / "contract" / "x64dbg_host.py"
 EXPRESSIONS = Path(__file__).with_name("port_host.py")
@@ -27,72 +24,65 @@ SEEN = (
 )
 
 
-def evaluate(script: Iterable[str]) -> x64dbg.Transcript:
+def evaluate(debugger: str, script: Iterable[str]) -> x64dbg.Transcript:
     with tempfile.TemporaryDirectory() as folder:
-        return x64dbg.run(list(script), env=x64dbg.answering(Path(folder), EXPRESSIONS))
+        return x64dbg.run(list(script), debugger, env=x64dbg.answering(Path(folder), EXPRESSIONS))
 
 
 def session_calls(count: int = LEAF_CALLS) -> str:
     return x64dbg.init(targets.build("session_calls"), str(count))
 
 
-def file_bytes(rva: int, size: int) -> str:
-    """What stands in the file of session_calls."""
-    image = pefile.PE(str(targets.build("session_calls")), fast_load=True)
-    try:
-        data: bytes = image.get_data(rva, size)
-    finally:
-        image.close()
-    return data.hex()
-
-
 @functools.cache
-def contract() -> dict[str, str]:
+def contract(debugger: str) -> dict[str, str]:
     program = x64dbg.init(targets.build("port_threads"))
     script = [line for check in CHECKS for line in (program, f"calltrace {check}", "StopDebug")]
     with tempfile.TemporaryDirectory() as folder:
-        shown = x64dbg.run(script, env=x64dbg.answering(Path(folder), CONTRACT))
+        shown = x64dbg.run(script, debugger, env=x64dbg.answering(Path(folder), CONTRACT))
     return {given.split()[1]: said for given, said in shown.commands if given.startswith("calltrace ")}
 
 
+@x64dbg.both
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_port_keeps_the_contract(check: str) -> None:
-    said = contract()[check]
+def test_the_port_keeps_the_contract(debugger: str, check: str) -> None:
+    said = contract(debugger)[check]
     assert said.endswith("holds\n"), said
 
 
-def test_breakpoints_are_neither_read_nor_overwritten_nor_lost() -> None:
-    where = "calltrace leaf - port.modules()[0].base"
+@x64dbg.both
+def test_breakpoints_are_neither_read_nor_overwritten_nor_lost(debugger: str) -> None:
     shown = evaluate(
+        debugger,
         [
             session_calls(),
             "bp session_calls:leaf",
-            where,
             "calltrace port.read(leaf, 16).hex()",
             "calltrace raw(leaf, 1)",
             "calltrace moved(leaf)",
-            "calltrace raw(leaf + 0, 1)",
+            "calltrace raw(leaf,  1)",
             "calltrace port.read(leaf, 5).hex()",
             *["run"] * LEAF_CALLS,
             "bc session_calls:leaf",
             "calltrace raw(leaf, 5)",
             "run",
-        ]
+        ],
     )
     values = [said.strip().strip("'") for _, said in shown.commands]
-    assert values[3] == file_bytes(int(values[2]), 16)
-    assert values[4] == values[6] == "cc"
-    moved = values[5]
+    read, raw, moved, raw_again, read_again = values[2:7]
+    assert bytes.fromhex(read) in targets.build("session_calls").read_bytes()
+    assert raw == raw_again == "cc"
     assert moved.startswith("e9")
-    assert values[7] == moved
-    for said in values[8 : 8 + LEAF_CALLS]:
+    assert read_again == moved
+    for said in values[7 : 7 + LEAF_CALLS]:
         assert said.startswith("INT3 breakpoint at <session_calls.leaf>")
     assert values[-2] == moved
     assert CALLS_END in values[-1]
 
 
-def test_where_a_thread_stands_on_a_breakpoint_its_code_can_be_changed() -> None:
+@x64dbg.both
+def test_where_a_thread_stands_on_a_breakpoint_its_code_can_be_changed(debugger: str) -> None:
     shown = evaluate(
+        debugger,
         [
             session_calls(),
             "bp session_calls:leaf",
@@ -103,7 +93,7 @@ def test_where_a_thread_stands_on_a_breakpoint_its_code_can_be_changed() -> None
             "bc session_calls:leaf",
             "calltrace raw(leaf, 5)",
             "run",
-        ]
+        ],
     )
     stops = [said for given, said in shown.commands if given == "run"]
     assert all(said.startswith("INT3 breakpoint at <session_calls.leaf>") for said in stops[:-1])
@@ -112,6 +102,7 @@ def test_where_a_thread_stands_on_a_breakpoint_its_code_can_be_changed() -> None
     assert moved == read == left
 
 
+@x64dbg.only_real
 @pytest.mark.parametrize(
     "stop",
     [
@@ -127,7 +118,7 @@ def test_calls_change_nothing_that_is_seen(stop: list[str]) -> None:
     clobber = "calltrace port.call(code_of('c5fc77 dbe3 c3'))"  # vzeroall; fninit; ret
     raises = "calltrace port.call(code_of('0f0b'))"  # ud2
     many = "calltrace many(address('kernel32.dll', 'GetCurrentProcessId'), 50) == {port.process_id}"
-    shown = evaluate([session_calls(), *stop, SEEN, clobber, raises, many, SEEN])
+    shown = evaluate(x64dbg.REAL, [session_calls(), *stop, SEEN, clobber, raises, many, SEEN])
     before, after = (said for given, said in shown.commands if given == SEEN)
     assert before.startswith("rip ")
     assert before == after
@@ -136,12 +127,14 @@ def test_calls_change_nothing_that_is_seen(stop: list[str]) -> None:
     assert "0xc000001d" in shown.said(raises)
 
 
+@x64dbg.only_real
 @pytest.mark.parametrize("kind", ["bp", "bph"])
 def test_a_breakpoint_that_a_thread_was_called_from_goes_on_counting(kind: str) -> None:
     call = "calltrace port.call(address('kernel32.dll', 'GetCurrentProcessId')) == port.process_id"
     count = 'log "{$breakpointcounter}"'
     shown = evaluate(
-        [session_calls(), f"{kind} session_calls:leaf", *["run", call, count] * LEAF_CALLS, "run"]
+        x64dbg.REAL,
+        [session_calls(), f"{kind} session_calls:leaf", *["run", call, count] * LEAF_CALLS, "run"],
     )
     assert [said for given, said in shown.commands if given == call] == ["True\n"] * LEAF_CALLS
     assert [said for given, said in shown.commands if given == count] == [
@@ -150,20 +143,29 @@ def test_a_breakpoint_that_a_thread_was_called_from_goes_on_counting(kind: str) 
     assert CALLS_END in shown.commands[-1][1]
 
 
-def test_breakpoints_of_the_user_do_not_stop_a_call() -> None:
+@pytest.mark.parametrize(
+    ("debugger", "kind"),
+    [
+        (x64dbg.STAND_IN, "bp"),
+        pytest.param(x64dbg.REAL, "bp", marks=x64dbg.only_real),
+        pytest.param(x64dbg.REAL, "bph", marks=x64dbg.only_real),
+    ],
+)
+def test_breakpoints_of_the_user_do_not_stop_a_call(debugger: str, kind: str) -> None:
     call = "calltrace port.call(address('kernel32.dll', 'GetCurrentProcessId')) == port.process_id"
     state = "calltrace raw(address('kernel32.dll', 'GetCurrentProcessId'), 1)"
-    function = "kernel32:GetCurrentProcessId"
-    shown = evaluate([session_calls(), f"bp {function}", call, state, f"bph {function}", call])
-    assert [said for given, said in shown.commands if given == call] == ["True\n"] * 2
-    assert shown.said(state) == "'cc'\n"
+    shown = evaluate(debugger, [session_calls(), f"{kind} kernel32:GetCurrentProcessId", call, state])
+    assert shown.said(call) == "True\n"
+    assert (shown.said(state) == "'cc'\n") == (kind == "bp")
 
 
-def test_a_call_that_does_not_end_is_given_up_and_the_thread_goes_on() -> None:
-    call = "calltrace limited(lambda: port.call(code_of('ebfe c3')))"  # jmp $; ret
-    shown = evaluate(
-        [session_calls(), "bp session_calls:work", "run", call, "calltrace port.threads() != []"]
-    )
-    assert "EngineError" in shown.said(call)
+@x64dbg.both
+def test_a_call_that_does_not_end_is_given_up_and_the_thread_goes_on(debugger: str) -> None:
+    endless = "calltrace kept.update(code=code_of('ebfe c3'))"  # jmp $; ret
+    call = "calltrace limited(lambda: port.call(kept['code']))"
+    release = "calltrace port.write(kept['code'], bytes.fromhex('9090'))"
+    script = [session_calls(), "bp session_calls:work", "run", endless, call, "bc session_calls:work"]
+    shown = evaluate(debugger, [*script, release, "run"])
+    assert "EngineError: a call of 0x" in shown.said(call)
     assert "did not come back" in shown.said(call)
-    assert shown.said("calltrace port.threads() != []") == "True\n"
+    assert CALLS_END in shown.commands[-1][1]

@@ -93,7 +93,8 @@ class CallPage:
         """When the call ends after all, let the thread go on from `saved`. The page stays with it."""
         context = api.new_context()
         context.ContextFlags = api.CONTEXT_CONTROL_INTEGER
-        context.SegCs, context.SegSs, context.EFlags = _USER_CS, _USER_SS, saved["efl"]
+        context.SegCs, context.SegSs = _USER_CS, _USER_SS
+        context.EFlags = saved["efl"] & ~_TRAP  # the debugger waits for that step no longer
         for name in INTEGER_REGISTERS:
             setattr(context, name.capitalize(), saved[name])
         self._memory.write(self.address + _CONTEXT, bytes(context))
