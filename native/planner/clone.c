@@ -243,30 +243,37 @@ static uint32_t clone_fh3_tries(struct clone *clone, const struct ct_fh3 *info)
 /* The IP-to-state entries that matter to one part: the state it starts in, and the changes inside it. */
 static uint32_t put_fh3_ips(struct ct_plan *plan, const struct ct_fh3 *info, const struct ct_part *part)
 {
-    uint32_t start = plan->data.count, state = CT_NONE, count = 1;
-    put_u32(plan, plan->region + part->copy_begin);
-    put_u32(plan, state);
-    for (uint32_t i = 0; i < info->ip_count; i++) {
-        uint32_t ip = ct_u32(&plan->image, info->ip_map + 8 * i);
-        state = ct_u32(&plan->image, info->ip_map + 8 * i + 4);
-        if (ip <= part->begin) {
-            set_u32(plan, start + 4, state);
-        } else if (ip < part->end) {
-            put_u32(plan, unwound(plan, part, ip));
-            put_u32(plan, state);
-            count++;
+    uint32_t low = 0, high = info->ip_count;
+    while (low < high) { /* the first entry behind the part's start */
+        uint32_t middle = low + (high - low) / 2;
+        if (ct_u32(&plan->image, info->ip_map + 8 * middle) <= part->begin) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
+    }
+    put_u32(plan, plan->region + part->copy_begin);
+    put_u32(plan, low ? ct_u32(&plan->image, info->ip_map + 8 * low - 4) : CT_NONE);
+    uint32_t count = 1;
+    for (uint32_t ip; low < info->ip_count && (ip = ct_u32(&plan->image, info->ip_map + 8 * low)) < part->end; low++) {
+        put_u32(plan, unwound(plan, part, ip));
+        put_u32(plan, ct_u32(&plan->image, info->ip_map + 8 * low + 4));
+        count++;
     }
     return count;
 }
 
-/* Those of a RUNTIME_FUNCTION and of what is chained to it. */
+/* Those of a RUNTIME_FUNCTION and of what is chained to it: only a function's first one has such parts. */
 static uint32_t clone_fh3_ips(struct clone *clone, const struct ct_fh3 *info, const struct ct_part *primary,
                               uint32_t *count)
 {
     struct ct_plan *plan = clone->plan;
     const struct ct_group *group = &plan->groups.items[primary->group];
     uint32_t map = plan->data.count;
+    if (primary->begin != group->function.rva) {
+        *count = put_fh3_ips(plan, info, primary);
+        return clone->base + map;
+    }
     *count = 0;
     for (uint32_t i = 0; i < group->parts.count; i++) {
         const struct ct_part *part = &plan->parts.items[group->parts.items[i]];

@@ -19,7 +19,7 @@
 #include "write.h"
 
 enum { THUNK_AT = 0x400, COPIES_AT = 0x440, PAGE = 0x1000 };
-enum { REGION_LIMIT = 1u << 30 };
+enum { REGION_LIMIT = 1u << 30, ROUNDS = 16 };
 /* Bytes that one address map covers at most, and that all those of functions in several pieces may cover together,
  * beside the size of the image: what lies between the pieces is covered too. */
 enum { MAP_SPAN_LIMIT = 0x40000, MAPS_SPAN_LIMIT = 0x400000 };
@@ -656,14 +656,30 @@ static void put_copies(struct composer *composer)
     }
 }
 
-/* Refuses what turns out impossible once laid out. true: there was something. */
-static bool refuse_impossible(struct ct_plan *plan)
+/* Can another function's refusal make this one impossible? Its data names code that may be the other's. */
+static bool depends_on_others(const struct ct_plan *plan, const struct ct_group *group)
+{
+    for (uint32_t p = 0; p < group->parts.count; p++) {
+        enum ct_handler handler = plan->parts.items[group->parts.items[p]].handler;
+        if (handler == CT_HANDLER_LSDA || handler == CT_HANDLER_LABELS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Refuses what turns out impossible once laid out. true: there was something. After so many rounds that one refusal
+ * must have led to the next, all that may still follow are refused at once. */
+static bool refuse_impossible(struct ct_plan *plan, unsigned round)
 {
     bool any = false;
     for (uint32_t i = 0; i < plan->groups.count; i++) {
         struct ct_group *group = &plan->groups.items[i];
         uint32_t at = group->function.rva;
         enum ct_status status = ct_is_copied(group) ? ct_check_unwind(plan, group, &at) : CT_OK;
+        if (round == ROUNDS && ct_is_copied(group) && depends_on_others(plan, group)) {
+            status = CT_HANDLER_BAD;
+        }
         if (status != CT_OK) {
             refuse(group, status, at);
             any = true;
@@ -767,10 +783,11 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
     }
     ct_choose_entries(plan);
     struct composer composer = {.plan = plan, .recording = true};
+    unsigned round = 0;
     do {
         plan->sites.count = 0;
         put_copies(&composer);
-    } while (refuse_impossible(plan) && !plan->oom);
+    } while (refuse_impossible(plan, round++) && !plan->oom);
     if (plan->oom || composer.out.at >= REGION_LIMIT || plan->codegen.first_site + composer.site > CT_ID_LIMIT) {
         return false;
     }

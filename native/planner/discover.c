@@ -8,7 +8,7 @@
 
 #include "module.h"
 
-enum { TABLE_LIMIT = 8192 };
+enum { TABLE_LIMIT = 8192, CROSSING_COST = 4 };
 
 static bool in_group(const struct ct_plan *plan, uint32_t rva, uint32_t group)
 {
@@ -392,7 +392,7 @@ static int by_from(const void *a, const void *b)
 }
 
 /* Do all jumps out of part `index` go to `group`? crossings are sorted by `from`. */
-static bool only_leads_to(const struct ct_plan *plan, uint32_t index, uint32_t group)
+static bool only_leads_to(struct ct_plan *plan, uint32_t index, uint32_t group)
 {
     uint32_t low = 0, high = plan->crossings.count;
     while (low < high) {
@@ -404,7 +404,7 @@ static bool only_leads_to(const struct ct_plan *plan, uint32_t index, uint32_t g
         }
     }
     for (; low < plan->crossings.count && plan->crossings.items[low].from == index; low++) {
-        if (!in_group(plan, plan->crossings.items[low].to, group)) {
+        if (!ct_spend(plan, 1) || !in_group(plan, plan->crossings.items[low].to, group)) {
             return false;
         }
     }
@@ -414,7 +414,7 @@ static bool only_leads_to(const struct ct_plan *plan, uint32_t index, uint32_t g
 /* gcc splits foo into foo and foo.cold, two unrelated RUNTIME_FUNCTIONs with jumps between them. The cold part is
  * no function: nothing calls it and no other part is chained to it; its unwind codes describe a frame that it does not
  * build itself, or it only goes back to where it came from, or nowhere. */
-static bool is_continuation(const struct ct_plan *plan, const struct ct_part *part, uint32_t from_group)
+static bool is_continuation(struct ct_plan *plan, const struct ct_part *part, uint32_t from_group)
 {
     const struct ct_group *group = &plan->groups.items[part->group];
     if (part->unwind.version == 0 || group->function.rva != part->begin || group->function.status != CT_OK ||
@@ -431,7 +431,8 @@ static bool is_continuation(const struct ct_plan *plan, const struct ct_part *pa
 static void join_parts(struct ct_plan *plan)
 {
     bool changed = true;
-    while (changed && !plan->oom) {
+    /* a few times, but a damaged image may have each part found by the one before */
+    while (changed && !plan->oom && ct_spend(plan, CROSSING_COST * (uint64_t)plan->crossings.count)) {
         changed = false;
         if (plan->crossings.count) {
             qsort(plan->crossings.items, plan->crossings.count, sizeof *plan->crossings.items, by_from);

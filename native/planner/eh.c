@@ -124,15 +124,23 @@ int64_t ct_get_sleb(struct ct_cursor *cursor)
     return 0;
 }
 
-/* Every element of a table costs one unit of the budget, so that tables which many functions share in a damaged
- * file cannot take for ever. */
-static bool spend(uint64_t *budget, struct ct_cursor *cursor)
+/* Every element of a table has its cost, so that tables which many functions share in a damaged file cannot take for
+ * ever: each function's copy is given copies of them. */
+enum { ELEMENT_COST = 4 };
+
+static bool spend_much(uint64_t *budget, uint64_t amount)
 {
-    if (*budget == 0 || cursor->bad) {
+    if (*budget < amount) {
+        *budget = 0;
         return false;
     }
-    --*budget;
+    *budget -= amount;
     return true;
+}
+
+static bool spend(uint64_t *budget, struct ct_cursor *cursor)
+{
+    return !cursor->bad && spend_much(budget, ELEMENT_COST);
 }
 
 /* ---- C scope tables ---- */
@@ -181,16 +189,31 @@ bool ct_read_fh3(const struct ct_image *image, uint32_t rva, struct ct_fh3 *out)
     return ct_has(image, out->ip_map, 0) && out->ip_count <= (image->size - out->ip_map) / 8;
 }
 
+/* The runtime looks for the first entry behind the address that it has: they ascend. */
+static bool check_fh3_ips(const struct ct_image *image, const struct ct_fh3 *info, uint64_t *budget)
+{
+    struct ct_cursor ips = {image, info->ip_map, false};
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < info->ip_count; i++) {
+        uint32_t ip = ct_get_u32(&ips);
+        ct_get_u32(&ips); /* state */
+        if (ip < last || !spend(budget, &ips)) {
+            return false;
+        }
+        last = ip;
+    }
+    return true;
+}
+
 static bool visit_fh3(const struct ct_image *image, uint32_t data, uint64_t *budget, ct_eh_visit *visit, void *context)
 {
     struct ct_fh3 info;
     if (!ct_read_fh3(image, ct_u32(image, data), &info)) {
         return false;
     }
-    if (info.ip_count > *budget) {
+    if (!check_fh3_ips(image, &info, budget)) {
         return false;
     }
-    *budget -= info.ip_count;
     struct ct_cursor unwind = {image, info.unwind_map, false};
     for (uint32_t i = 0; i < info.unwind_count; i++) {
         if (!spend(budget, &unwind)) {
@@ -521,7 +544,10 @@ bool ct_lsda_follow(const struct ct_image *image, const struct ct_lsda *lsda, ui
             return false;
         }
     }
-    return true;
+    /* all of this is copied, whether in use or not */
+    uint64_t copied =
+        (uint64_t)(out->actions_end - lsda->calls_end) + (out->specs_end - lsda->types) + 8ull * out->types;
+    return spend_much(budget, copied);
 }
 
 static bool visit_lsda(const struct ct_image *image, uint32_t data, uint32_t begin, uint32_t end, uint64_t *budget,

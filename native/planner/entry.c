@@ -10,7 +10,14 @@
  */
 #include "module.h"
 
-enum { LONG_JUMP = 5, SHORT_JUMP = 2, BREAKPOINT = 1, SHORT_REACH_BACK = 128, SHORT_REACH_AHEAD = 127 };
+enum {
+    LONG_JUMP = 5,
+    SHORT_JUMP = 2,
+    BREAKPOINT = 1,
+    SHORT_REACH_BACK = 128,
+    SHORT_REACH_AHEAD = 127,
+    LONGEST_PAD = 1024
+};
 
 /* The instruction that ends at rva, or NULL. */
 static const struct ct_insn *insn_before(const struct ct_plan *plan, uint32_t rva)
@@ -88,10 +95,16 @@ static void take(struct ct_plan *plan, struct ct_group *group, enum ct_entry ent
     use(plan, group->function.rva, size);
 }
 
-/* Can control run into padding at rva from the code before it? */
+/* Can control run into the padding around rva from the code before it? Where that is far away it is not looked for. */
 static bool runs_into(const struct ct_plan *plan, uint32_t rva)
 {
-    const struct ct_insn *insn = insn_before(plan, rva);
+    uint32_t start = rva;
+    while (start && plan->marks[start - 1] & CT_MARK_PAD) {
+        if (rva - --start == LONGEST_PAD) {
+            return true;
+        }
+    }
+    const struct ct_insn *insn = insn_before(plan, start);
     /* a call at a function's very end does not return */
     return !insn || (insn->flow != CT_FLOW_RET && insn->flow != CT_FLOW_STOP && insn->flow != CT_FLOW_JMP &&
                      insn->flow != CT_FLOW_JMP_IND && !ct_is_call(insn));
@@ -105,17 +118,15 @@ static uint32_t find_pad(const struct ct_plan *plan, uint32_t rva)
         return 0;
     }
     uint32_t run = 0;
+    bool inside = false, closed = false;
     for (uint32_t at = from; at < to + LONG_JUMP; at++) {
-        bool free = plan->marks[at] & CT_MARK_PAD && !(plan->marks[at] & CT_MARK_USED);
-        run = free ? run + 1 : 0;
-        if (run < LONG_JUMP) {
-            continue;
+        bool pad = plan->marks[at] & CT_MARK_PAD;
+        if (pad && !inside) {
+            closed = !runs_into(plan, at);
         }
-        uint32_t start = at;
-        while (start && plan->marks[start - 1] & CT_MARK_PAD) {
-            start--;
-        }
-        if (!runs_into(plan, start)) {
+        inside = pad;
+        run = pad && closed && !(plan->marks[at] & CT_MARK_USED) ? run + 1 : 0;
+        if (run == LONG_JUMP) {
             return at - LONG_JUMP + 1;
         }
     }

@@ -86,7 +86,7 @@ struct ct_plan {
     VEC(uint32_t) work;
     VEC(struct ct_seed) seeds;
     uint32_t seeds_merged; /* so many of them are in order, one for each address */
-    uint64_t budget;       /* table entries that may yet be looked at: a damaged image cannot take for ever */
+    uint64_t budget;       /* work that may yet be done: a damaged image cannot take for ever */
     bool sweeping;         /* what is decoded now may be data */
     bool damaged;          /* .pdata contradicts itself: what it leaves out says nothing */
 
@@ -117,7 +117,7 @@ static inline bool ct_marked(const struct ct_plan *plan, uint32_t rva, uint8_t b
     return rva < plan->image.size && plan->marks[rva] & bits;
 }
 
-/* Takes `amount` table entries from the work budget. */
+/* Takes `amount` from the work budget. false: it is spent. */
 static inline bool ct_spend(struct ct_plan *plan, uint64_t amount)
 {
     plan->budget -= amount < plan->budget ? amount : plan->budget;

@@ -27,6 +27,9 @@ const char *ct_status_text(uint32_t status)
     return status < CT_STATUS_COUNT ? text[status] : "unknown";
 }
 
+/* The work budget, beside one for each byte of code. Large programs take a third of theirs at most. */
+enum { WORK = 4 << 20 };
+
 /* An import thunk is one jump through a slot of the import address table. */
 static void find_thunks(struct ct_plan *plan)
 {
@@ -73,7 +76,10 @@ struct ct_plan *ct_plan_open(const struct ct_image *image)
     plan->marks = calloc((size_t)image->size + 1, 1);
     plan->named = calloc((size_t)image->size / 4 + 1, sizeof *plan->named);
     plan->decoder = ct_decoder_open();
-    plan->budget = 16u << 20;
+    plan->budget = WORK;
+    for (uint32_t i = 0; i < image->exec_count; i++) {
+        plan->budget += image->exec[i].end - image->exec[i].begin;
+    }
     if (!plan->marks || !plan->named || !plan->decoder) {
         ct_plan_close(plan);
         return NULL;

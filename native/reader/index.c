@@ -284,8 +284,8 @@ static bool add_copies(struct walk *walk)
     return true;
 }
 
-/* By thread and position; of two copies of one piece that of the snapshot first, since the file's may be half written,
- * then the fuller, then the one in the file. */
+/* By thread and position; of two copies of one piece that of the snapshot first, then the fuller, then the one in a
+ * slot: the file's may be half written, a slot is cleared only when it is not. */
 static int compare_pieces(const void *left, const void *right)
 {
     const struct ct_piece *a = left, *b = right;
@@ -298,7 +298,7 @@ static int compare_pieces(const void *left, const void *right)
     if (a->units != b->units)
         return a->units > b->units ? -1 : 1;
     if (a->live != b->live)
-        return a->live ? 1 : -1;
+        return a->live ? -1 : 1;
     return a->units_at < b->units_at ? -1 : a->units_at > b->units_at;
 }
 

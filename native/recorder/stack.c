@@ -169,17 +169,30 @@ static bool is_before(const struct session *s, const struct ct_events *block, ui
 }
 
 /* Where in the file the thread's chunk is that ends with the unit before `unit`; 0 if it is not found. It may still be
- * in a slot. */
-static uint64_t find_before(struct session *s, uint32_t thread_index, uint64_t unit, uint64_t *from, uint32_t *probes)
+ * in a slot. *last is where the one after it was found in the file, or 0: from there both ways, as a thread that writes
+ * a block itself may do so before the writer has come to an older one. */
+static uint64_t find_before(struct session *s, uint32_t thread_index, uint64_t unit, uint64_t *last, uint32_t *probes)
 {
     for (uint32_t i = 0; i < s->live_count; i++)
         if (ct_load32(&s->slots[i].state) != SLOT_NEW && is_before(s, s->slots[i].block, thread_index, unit))
             return s->live_offset + (uint64_t)i * CT_BLOCK;
-    for (uint64_t offset = *from; offset >= s->live_end && *probes > 0; offset -= CT_BLOCK, --*probes) {
-        struct ct_events header;
-        if (ct_read(s, offset, &header, sizeof header) && is_before(s, &header, thread_index, unit)) {
-            *from = offset - CT_BLOCK;
-            return offset;
+    uint64_t end = ct_load64(&s->header->append_end); /* not earlier: what has left its slot since lies before it */
+    uint64_t below = *last ? *last : end, above = below;
+    while (*probes > 0 && (below > s->live_end || above + CT_BLOCK < end)) {
+        uint64_t places[2] = {0, 0};
+        if (below > s->live_end)
+            places[0] = below -= CT_BLOCK;
+        if (above + CT_BLOCK < end)
+            places[1] = above += CT_BLOCK;
+        for (unsigned i = 0; i < 2 && *probes > 0; i++) {
+            struct ct_events header;
+            if (!places[i])
+                continue;
+            --*probes;
+            if (ct_read(s, places[i], &header, sizeof header) && is_before(s, &header, thread_index, unit)) {
+                *last = places[i];
+                return places[i];
+            }
         }
     }
     return 0;
@@ -202,13 +215,13 @@ static bool follow_chunk(struct session *s, struct walk *walk, uint64_t offset, 
 static bool walk_thread(struct session *s, struct walk *walk, const struct ct_events *own, uint64_t cursor)
 {
     uint32_t thread_index = own->thread_index, probes = PROBES;
-    uint64_t from = ct_load64(&s->header->append_end) - CT_BLOCK, unit = own->first_unit;
+    uint64_t last = 0, unit = own->first_unit;
     walk->chunks = 0;
     walk->depth = walk->floor = 0;
     walk->switching = false;
     walk->cut = true; /* until the thread's start, or a reset, is met */
     while (unit > 0 && walk->chunks < CHUNKS) {
-        uint64_t offset = find_before(s, thread_index, unit, &from, &probes);
+        uint64_t offset = find_before(s, thread_index, unit, &last, &probes);
         struct ct_events header;
         if (!offset)
             break;

@@ -1,7 +1,7 @@
 """Feeds the native engine what nobody would send it: `run.py [--seconds N | --runs N] [TARGET ...]`.
 
 reader      trace files; starts from traces of simulated threads (libFuzzer, under ASan and UBSan)
-planner     program images; starts from pieces of real ones: MSVC's, gcc's and hand-made ones (the same)
+planner     program images; starts from pieces of real ones, hand-made ones and the worst (the same)
 files       whole program files, through Python's part too (fuzz_files.py, under ASan and UBSan)
 relocation  random programs that must do and record the same in a copy, under an emulator
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "core"), str(ROOT / "tests")]
 
 from calltrace.pe.image import Image, from_file  # noqa: E402
-from rig import corpus, images, random_programs, simulated, targets, tracewriter  # noqa: E402
+from rig import corpus, images, random_programs, simulated, targets, tracewriter, worst  # noqa: E402
 from rig.generator import Generator  # noqa: E402
 
 BUILD = ROOT / "build" / "fuzz"
@@ -79,9 +79,9 @@ def packed_image(
         size - 1, size - len(pdata), len(pdata), *image.relocations, *sections[0], *sections[1], *seeds,
         min(image.imports, default=0), number % 3, number % 9 == 0,
     )  # fmt: skip
-    parts = [(page, image.data[page * PAGE : (page + 1) * PAGE]) for page in sorted(pages)]
+    parts = [(page, image.data[page * PAGE : (page + 1) * PAGE].rstrip(b"\xcc")) for page in sorted(pages)]
     parts += [(max(pages) + 1 + at // PAGE, pdata[at : at + PAGE]) for at in range(0, len(pdata), PAGE)]
-    return head + b"".join(struct.pack("<HH", page, len(raw)) + raw for page, raw in parts)
+    return head + b"".join(struct.pack("<HH", page, len(raw)) + raw for page, raw in parts if raw)
 
 
 def cut_out(image: Image, rng: random.Random, number: int) -> bytes | None:
@@ -112,9 +112,10 @@ def programs() -> Iterator[bytes]:
     rng = random.Random(1)
     whole = [from_file(targets.build("frames"))]
     whole += [images.build(made.code, made.data).image for made in map(Generator, range(20))]
+    whole += [make(30 if make is worst.padding else 1000) for make in worst.WORST.values()]
     for number, image in enumerate(whole):
         pdata = image.data[image.pdata[0] : sum(image.pdata)]
-        yield packed_image(image, set(range(1, image.size // PAGE)), image.executable, pdata, number)
+        yield packed_image(image, set(range(1, -(-image.size // PAGE))), image.executable, pdata, number)
     large = [
         from_file(path)
         for path in (corpus.program("ninja"), targets.build("throws"), corpus.program("dbgeng"))

@@ -60,7 +60,7 @@ class Target:
     def end(self) -> Any:
         """Let the running program end by itself; what it says, and its exit code."""
         self.port.close()
-        output, _ = self.child.communicate(b"quit\n", timeout=30)
+        output, _ = self.child.communicate(b"quit\n", timeout=900)
         return [output.decode().strip(), self.child.returncode]
 
 

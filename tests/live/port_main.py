@@ -44,7 +44,7 @@ def attach_and_leave(program: str) -> Any:
         )
         port.close()
         time.sleep(0.05)
-    output, _ = child.communicate(timeout=30)
+    output, _ = child.communicate(timeout=900)
     return {"pid": child.pid, "results": results, "output": output.decode(), "exit_code": child.returncode}
 
 
@@ -56,7 +56,7 @@ def flag_after_detach(program: str) -> Any:
     flags = [port.read(flag, 1)[0]]
     port.detach()
     flags.append(port.read(flag, 1)[0])
-    child.communicate(timeout=30)
+    child.communicate(timeout=900)
     return flags
 
 
@@ -87,7 +87,7 @@ def call_that_waits(program: str, held: str) -> Any:
         result = f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - started
     port.close()
-    output, _ = child.communicate(timeout=60)
+    output, _ = child.communicate(timeout=900)
     return {"result": result, "seconds": seconds, "output": output.decode(), "exit_code": child.returncode}
 
 
@@ -127,7 +127,7 @@ def attach_blocked(program: str) -> Any:
         said = ""
     except CalltraceError as error:
         said = f"{type(error).__name__}: {error}"
-    output, _ = child.communicate(timeout=30)
+    output, _ = child.communicate(timeout=900)
     return {"said": said, "output": output.decode(), "exit_code": child.returncode}
 
 
@@ -178,7 +178,7 @@ def shared_breakpoint(program: str) -> Any:
     port.set_breakpoints([module.base + rva])
     met = [port.go(step=number % 3 == 0) for number in range(600)]
     port.close()
-    output, _ = child.communicate(timeout=30)
+    output, _ = child.communicate(timeout=900)
     threads = {event.thread for event in met if event.kind is DebugEventKind.BREAKPOINT}
     return {"threads": len(threads), "output": output.decode(), "exit_code": child.returncode}
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)  # traces are large
 
 
-def play(scene: str, timeout: float = 300, **words: Any) -> Any:
+def play(scene: str, timeout: float = windows.HANGS, **words: Any) -> Any:
     done = windows.python(MAIN, scene, json.dumps(words), timeout=timeout)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
@@ -54,7 +54,7 @@ def test_a_busy_program_is_recorded_a_thousand_times(folder: Path) -> None:
         turns=TURNS,
         kept=KEPT,
         options=options,
-        timeout=800,
+        timeout=windows.HANGS,
     )
     assert seen["ended"] == ["rounds some, wrong 0, debugged 0", 6]
 
@@ -117,7 +117,7 @@ def test_what_a_killed_calltrace_left_is_taken_back_by_the_next(folder: Path) ->
     running = Running("port_threads")
     first = attached(running, folder / "first")
     first.kill()
-    first.communicate(timeout=30)
+    first.communicate(timeout=windows.HANGS)
     done = session(
         "attach", {"output": windows.path(folder / "second")}, process_id=running.process_id, seconds=0.2
     )
@@ -135,5 +135,5 @@ def test_what_a_killed_calltrace_left_is_taken_back_by_the_next(folder: Path) ->
             assert trace.state == State.STOPPED
             assert calls(summary)["fibonacci"] > 1000
             assert summary.gaps == summary.lost == 0
-            assert set(summary.unclosed) <= {Cause.STOPPED}
+            assert set(summary.unclosed) <= {Cause.STOPPED, Cause.RUNNING}
     assert running.end() == IN_ORDER

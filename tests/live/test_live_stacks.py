@@ -18,7 +18,7 @@ from calltrace.stacks import Stack, stacks
 from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windows
 
-SECONDS = 60  # for things to happen that take a fraction of one
+SECONDS = windows.HANGS
 WAIT, CALLED = "KERNEL32.dll!WaitForSingleObject", "wait_for_end"
 # Of each thread that waits in tests/targets/waiting.c, from the innermost frame on.
 WAITING = sorted(

@@ -50,7 +50,7 @@ def running(program: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[
         ["wine", *words], env=windows.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         yield process
-        process.communicate(timeout=30)
+        process.communicate(timeout=windows.HANGS)
 
 
 def process_id(process: subprocess.Popen[bytes]) -> str:
@@ -141,7 +141,7 @@ def test_a_process_is_read_and_nothing_else() -> None:
         done = windows.python(MAIN, number)
         assert done.returncode == 0, done.stderr.decode()
         told = json.loads(done.stdout)
-        ended = process.communicate(timeout=30)[0].decode().strip()
+        ended = process.communicate(timeout=windows.HANGS)[0].decode().strip()
     assert set(told["called"]) <= HARMLESS
     assert told["rights"] == [READ | QUERY | SYNCHRONIZE]
     assert ended == "threads 1, debugged 0, code same"
@@ -157,7 +157,7 @@ def test_the_watching_target_notices_what_an_attach_does() -> None:
         number = process_id(process)
         attached = tracing.calltrace("attach", number, "--seconds", "0.2", "-o", "/dev/null/x")
         assert attached.returncode != 0
-        ended = process.communicate(timeout=30)[0].decode()
+        ended = process.communicate(timeout=windows.HANGS)[0].decode()
     assert "debugged 1" in ended
     assert "threads 1," not in ended
 
@@ -219,9 +219,9 @@ def test_a_process_that_is_being_recorded_or_was_before_is_told(tmp_path: Path) 
             meanwhile = plan(number, exit_code=65)
             again = tracing.calltrace("attach", number, "-o", tmp_path / "b.calltrace", "--seconds", "1")
             recording.send_signal(2)
-            recording.communicate(timeout=60)
+            recording.communicate(timeout=windows.HANGS)
         afterwards = plan(number)
-        ended = process.communicate(timeout=30)[0].decode().strip()
+        ended = process.communicate(timeout=windows.HANGS)[0].decode().strip()
     assert by_key(meanwhile["findings"])["recorder"] == "blocks"
     assert not meanwhile["modules"][0]["planned"]
     assert again.returncode == 65

@@ -19,7 +19,7 @@ MAIN = Path(__file__).parent.parent / "contract" / "win32_main.py"
 def results(mode: str) -> dict[str, str | None]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "results.json"
-        done = windows.python(MAIN, mode, targets.build("port_threads"), output, timeout=200)
+        done = windows.python(MAIN, mode, targets.build("port_threads"), output, timeout=windows.HANGS)
         assert done.returncode == 0, done.stderr.decode()
         found: dict[str, str | None] = json.loads(output.read_text())
     return found

@@ -26,7 +26,7 @@ MAIN = Path(__file__).parent / "session_main.py"
 
 
 def session(verb: str, trace: dict[str, Any], **words: Any) -> subprocess.CompletedProcess[bytes]:
-    return windows.python(MAIN, verb, json.dumps({**words, "trace": trace}), timeout=100)
+    return windows.python(MAIN, verb, json.dumps({**words, "trace": trace}), timeout=windows.HANGS)
 
 
 def run(program: str, *arguments: str, **trace: Any) -> subprocess.CompletedProcess[bytes]:
@@ -126,7 +126,8 @@ def test_a_running_program_is_recorded_for_a_while_and_left_as_it_was(file: Path
             if attempt == 0:
                 # A thread that stood behind a first byte goes on in a copy that it did not enter.
                 assert summary.orphans <= 4
-            assert set(summary.unclosed) <= {Cause.STOPPED}
+            # A thread that was just about to go to another block is stopped without a mark of its own.
+            assert set(summary.unclosed) <= {Cause.STOPPED, Cause.RUNNING}
     assert running.end() == IN_ORDER
 
 
@@ -183,7 +184,7 @@ def test_a_trace_that_is_being_recorded_is_not_overwritten(file: Path, running: 
     assert done.returncode == NotTraceable.exit_code
     assert b"is being recorded already" in done.stderr
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=windows.HANGS)
     with TraceFile(file) as made:
         assert made.state == State.STOPPED
         assert calls(summarize(made))["fibonacci"] > 1000
@@ -197,7 +198,7 @@ def test_a_program_that_loads_modules_all_the_while_can_be_left(file: Path) -> N
         ending = pool.submit(loader.end)  # now it begins to load
         time.sleep(0.3)
         os.kill(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=windows.HANGS)
         output, exit_code = ending.result()
     assert process.returncode == 0, errors.decode()
     assert output.split() == ["10000"] * 10000
@@ -214,7 +215,7 @@ def test_ctrl_c_ends_the_recording_and_not_the_program(file: Path, running: Runn
     process = attached(running, file)
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=windows.HANGS)
     assert process.returncode == 0
     with TraceFile(file) as trace:
         assert trace.state == State.STOPPED
@@ -225,7 +226,7 @@ def test_ctrl_c_ends_the_recording_and_not_the_program(file: Path, running: Runn
 def test_a_program_that_ends_while_it_is_recorded_ends_the_recording(file: Path, running: Running) -> None:
     process = attached(running, file)
     assert running.end() == IN_ORDER
-    process.communicate(timeout=30)
+    process.communicate(timeout=windows.HANGS)
     assert process.returncode == 0
     with TraceFile(file) as trace:
         assert trace.state == State.EXITED

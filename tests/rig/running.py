@@ -23,6 +23,6 @@ class Running:
     def end(self) -> tuple[str, int]:
         """Let it end; its last line and exit code."""
         if not self._outcome:
-            output, _ = self._process.communicate(timeout=30)
+            output, _ = self._process.communicate(timeout=windows.HANGS)
             self._outcome = (output.decode().strip(), self._process.returncode)
         return self._outcome

@@ -19,7 +19,7 @@ CALLTRACE = Path(__file__).resolve().parent.parent.parent / "calltrace"
 
 def calltrace(
     *args: str | Path,
-    timeout: float = 120,
+    timeout: float = windows.HANGS,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
@@ -67,7 +67,7 @@ class Job:
     stdin: bytes = b""
     ignored_files: Sequence[str] = field(default=())  # those with times in them
     unordered: bool = False  # several threads write lines of standard output, each when it has one
-    timeout: float = 300
+    timeout: float = windows.HANGS
 
     def plain(self) -> Outcome:
         """Run it as it is."""

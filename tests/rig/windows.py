@@ -13,6 +13,7 @@ from pathlib import Path
 from calltrace import wine
 
 PREFIX = wine.cache_folder() / "wine"
+HANGS = 900.0  # seconds after which something hangs, however much else the machine has to do
 
 
 def path(file: Path) -> str:
@@ -53,7 +54,7 @@ def keep_wine_running() -> None:
 def execute(
     command: Sequence[str],
     *,
-    timeout: float = 120,
+    timeout: float = HANGS,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
@@ -84,7 +85,7 @@ def execute(
 def run(
     args: Sequence[str | Path],
     *,
-    timeout: float = 120,
+    timeout: float = HANGS,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
@@ -96,7 +97,7 @@ def run(
 
 def python(
     *args: str | Path,
-    timeout: float = 120,
+    timeout: float = HANGS,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",

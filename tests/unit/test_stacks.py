@@ -206,6 +206,19 @@ def test_what_is_recorded_meanwhile_makes_no_holes(tmp_path: Path, threads: int,
                 assert entered == list(range(read[thread]))
 
 
+def test_of_a_block_that_was_half_written_when_the_process_was_killed_the_slot_counts(tmp_path: Path) -> None:
+    writer = TraceWriter(state=tracewriter.KILLED)
+    units = Units()
+    for number in range(30):
+        units.event(tracewriter.ENTER, number)
+    (block,) = writer.blocks_of(units)
+    writer.live([block])
+    writer.chunks.append(block[:100].ljust(BLOCK, b"\0"))
+    with TraceFile(writer.write(tmp_path / "killed.calltrace")) as trace:
+        entered = [step.id for step in steps(trace, 0) if step.type == StepType.OPEN]
+        assert entered == list(range(30))
+
+
 def test_a_block_that_is_overwritten_before_it_is_read_is_a_gap(tmp_path: Path) -> None:
     writer = TraceWriter(state=tracewriter.RECORDING, policy=1)
     units = Units()
