@@ -24,4 +24,7 @@ CT_EXPORT HRESULT ct_run(ULONG process, BOOL handled, ULONG milliseconds, struct
 /* Stop the running target, between two calls of ct_run: an exception on a thread that the system makes for it. */
 CT_EXPORT HRESULT ct_interrupt(void);
 
+/* No more runs for now: the engine is as if there had been none. */
+CT_EXPORT void ct_end_runs(void);
+
 #endif

@@ -79,6 +79,12 @@ EXPORT HRESULT session_type(const char *command)
     return result;
 }
 
+/* Ctrl+Break, on any thread. */
+EXPORT HRESULT session_interrupt(void)
+{
+    return control->lpVtbl->SetInterrupt(control, DEBUG_INTERRUPT_ACTIVE);
+}
+
 /* What was shown since this was last asked. */
 EXPORT const char *session_shown(void)
 {
