@@ -156,19 +156,22 @@ class ExtensionSession:
         self._do(self._library.session_interrupt)
 
     def _port_of_target(self) -> WindbgPort:
-        if self._port is None:
-            engine = self._engine(self._extension)
-            engine.begin()
-            try:
-                self._port = open_port(engine)
-            finally:
-                engine.end()
+        engine = self._engine(self._extension)
+        engine.begin()
+        try:
+            self._port = open_port(engine, self._port)
+        finally:
+            engine.end()
         return self._port
 
     def type(self, command: str) -> str:
         self.shown()
         self._do(self._library.session_type, command.encode())
         return self.shown()
+
+    def start(self, command: str) -> None:
+        """Type a command that lets the target run, and do not wait for its next stop."""
+        self._do(self._library.session_execute, command.encode())
 
     def shown(self) -> str:
         text: bytes = self._library.session_shown()

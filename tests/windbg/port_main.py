@@ -23,17 +23,17 @@ from pathlib import Path
 import pefile
 
 from calltrace import session
-from calltrace.errors import EngineError
+from calltrace.errors import EngineError, NotTraceable
 from calltrace.model import Clock, Policy, State
 from calltrace.plan import ModulePlan, read_image
 from calltrace.ports import DebugEventKind, Protection
-from calltrace.recorder import TraceFile
+from calltrace.recorder import TraceFile, dll_path
 from calltrace.reference import ReferenceTracing
 from calltrace.win32 import engine_port
 from calltrace.win32.exports import export_address
 from calltrace_windbg.target import WindbgPort
 from contract.suite import raises
-from rig.dbgeng import Session, open_session
+from rig.dbgeng import ExtensionSession, Session, open_session
 
 PAGE = 0x1000
 SESSION_CALLS_ENDS_WITH = 11
@@ -158,6 +158,24 @@ class Checks:
         with self._open("port_locks", "1500", mode="attach") as opened:
             wait = opened.command(lambda port: address_of(port, "port_locks.exe", "wait_for_lock"))
             assert opened.command(lambda port: port.call(wait)) & 0xFFFFFFFF == 42
+
+    def a_dump_is_refused(self) -> None:
+        with self._open("session_calls", "1") as opened:
+            opened.command(lambda port: port)
+            dump = self._traces / f"{self._kind}.dmp"
+            opened.type(f".dump /ma {dump}")
+            opened.type(f".opendump {dump}")
+            opened.type("g")
+            opened.type(f".load {dll_path().with_name('calltrace_windbg.dll')}")
+            with raises(NotTraceable, "but this is: Full memory user mini dump"):
+                opened.command(lambda port: port)
+
+    def a_running_target_is_refused(self) -> None:
+        with self._open("session_calls", "1") as opened:
+            assert isinstance(opened, ExtensionSession)
+            opened.start("g")
+            with raises(EngineError, "there is no stopped target"):
+                opened.command(lambda port: port)
 
     # What it costs
 
