@@ -31,12 +31,12 @@ def open_port(session: Session, known: Any = None) -> Any:
     return target.open_port(engine, known)
 
 
-# As the debugger's own documentation of `||` has them.
+# The kinds of systems; the debugger's own words are told as they are.
 @pytest.mark.parametrize(
     ("systems", "told"),
     [
         (".  0 Remote KD: KdSrv:Server=@{<Local>},Trans=@{COM:Port=com1}\n", "Remote KD: KdSrv"),
-        (".  0 64-bit Kernel bitmap dump: c:\\memory.dmp\n", "64-bit Kernel bitmap dump"),
+        (".  0 64-bit Full kernel dump: c:\\memory.dmp\n", "64-bit Full kernel dump"),
         ("   0 Live user mode: <Local>\n.  1 user mini dump: c:\\a.dmp\n", "user mini dump: c:\\a.dmp"),
         (".  0 Live user mode: tcp:server=elsewhere,port=1000\n", "tcp:server=elsewhere"),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from calltrace import hosted
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
@@ -95,8 +95,8 @@ class RunningPort(EnginePort, Stepping):
         """Take those away."""
         Stepping.clear_breakpoints(self, set(addresses).difference(self._taken))
 
-    def go(self, step: bool = False) -> DebugEvent:
-        """Let the target run to its next event.
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
+        """Let the target run to its next event, or until it is to be over.
 
         EngineError if a breakpoint of the user's ends that, KeyboardInterrupt if he breaks in: the session
         then stands there.
@@ -106,7 +106,7 @@ class RunningPort(EnginePort, Stepping):
                 self._begin_debugging()
             if step and self._told in self._handles and self._standing(self._told).Rip in self._users:
                 self._take_over(self._standing(self._told).Rip)
-            event = Stepping.go(self, step)
+            event = Stepping.go(self, step, over)
             number = self._users.get(event.address)
             if number and event.kind in (DebugEventKind.BREAKPOINT, DebugEventKind.STEP):
                 raise _ended_by(f"Breakpoint {number} is here")
@@ -201,12 +201,12 @@ class RunningPort(EnginePort, Stepping):
             for handle in held:
                 api.kernel32().ResumeThread(handle)
 
-    def _advance(self, rewind: bool = False) -> None:
+    def _advance(self, rewind: bool = False, over: Callable[[], bool] | None = None) -> None:
         self._modules = []
         thread = self._require_stop().thread
         int3 = self._send_to_int3(thread)
         self._settle_contexts()
-        event = self._run_to_event()
+        event = self._run_to_event(over)
         if event and event.kind is DebugEventKind.PROCESS_EXIT:
             self._ended, self._exit_code = True, event.code
             self._gathered.append(event)
@@ -228,7 +228,7 @@ class RunningPort(EnginePort, Stepping):
         with contextlib.suppress(AccessRefused, TargetLost):
             context = self._standing(thread)
             int3 = int(context.Rip)
-            if not self._handled or self._read_plain(int3, 1) != _INT3:
+            if thread in self._break_ins or not self._handled or self._read_plain(int3, 1) != _INT3:
                 return 0
             if int3 not in self._jumps:
                 self._jumps[int3] = self._make_jump(int3)
@@ -248,10 +248,10 @@ class RunningPort(EnginePort, Stepping):
         self.write(jump, _JUMP + target.to_bytes(8, "little"))
         return jump
 
-    def _run_to_event(self) -> DebugEvent | None:
+    def _run_to_event(self, over: Callable[[], bool] | None) -> DebugEvent | None:
         """Let the target run to its next event but the exit of a thread; None if only that stopped it."""
         assert self._runner
-        asked = False  # for a break-in
+        asked = is_over = False  # for a break-in, and by `over`
         while True:
             try:
                 stopped, event = self._runner.run(self.process_id, self._handled, _SLICE_MS)
@@ -262,7 +262,10 @@ class RunningPort(EnginePort, Stepping):
             self._handled = True
             if not stopped:
                 # Nothing more happens if a thread has ended for which all others are held.
-                if not asked and (hosted.interrupt_waits() or self._has_ended(self._passing)):
+                if not asked and over is not None and over() and not hosted.interrupt_waits():
+                    hosted.no_more_interrupts()
+                    is_over = True
+                if not asked and (is_over or hosted.interrupt_waits() or self._has_ended(self._passing)):
                     self._runner.interrupt()
                     asked = True
             elif event is None:
@@ -273,6 +276,8 @@ class RunningPort(EnginePort, Stepping):
             elif event.kind is DebugEventKind.EXCEPTION:
                 if self._has_ended(self._passing):
                     return None
+                if is_over:
+                    return DebugEvent(DebugEventKind.INTERRUPT, 0)
                 hosted.interrupt()
 
     def _update_threads(self, event: DebugEvent | None) -> list[DebugEvent]:
