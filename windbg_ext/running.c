@@ -3,7 +3,7 @@
 
 enum { STATUS = 0x1f }; /* in an argument about the execution status: the DEBUG_STATUS_ value */
 
-static IDebugClient *client; /* one of our own, for its callbacks: made once, and kept as the DLL is */
+static IDebugClient *client; /* one of our own, for its callbacks, while there are runs */
 static ULONG process;        /* whose events end the run; 0: no run of ours */
 static struct ct_event *told;
 static ULONG shown; /* the output mask of the command's client */
@@ -176,4 +176,13 @@ HRESULT ct_interrupt(void)
     result = control->lpVtbl->SetInterrupt(control, DEBUG_INTERRUPT_ACTIVE);
     control->lpVtbl->Release(control);
     return result;
+}
+
+void ct_end_runs(void)
+{
+    if (!client)
+        return;
+    client->lpVtbl->SetEventCallbacks(client, NULL);
+    client->lpVtbl->Release(client);
+    client = NULL;
 }

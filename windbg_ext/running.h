@@ -25,4 +25,7 @@ CT_EXPORT HRESULT ct_run_target(ULONG process, BOOL handled, ULONG milliseconds,
  */
 CT_EXPORT HRESULT ct_interrupt(void);
 
+/* No more runs for now: the engine is as if there had been none. */
+CT_EXPORT void ct_end_runs(void);
+
 #endif

@@ -340,12 +340,23 @@ def _start(request: Request, console: Console) -> int:
     return 0
 
 
+def _reference_live(request: Request, console: Console) -> int:
+    from calltrace import session
+
+    trace = session.TraceOptions(**_trace_options(request.options))
+    _tell_recorded(_live(console).reference(trace, request.options.single_step, console.progress), console)
+    return 0
+
+
 def _stop(request: Request, console: Console) -> int:
-    trace = _live(console).stop(console.progress)
+    _tell_recorded(_live(console).stop(console.progress), console)
+    return 0
+
+
+def _tell_recorded(trace: Path, console: Console) -> None:
     console.progress(
         f"recorded {trace} ({trace.stat().st_size / 1e6:,.1f} MB): `{console.name} tree` shows it"
     )
-    return 0
 
 
 def _pause(request: Request, console: Console) -> int:
@@ -580,13 +591,14 @@ def _help(request: Request, console: Console) -> int:
 
 def find(verb: str, console: Console) -> Command:
     """The command of that verb. UsageError if there is none, or none here."""
-    for command in COMMANDS:
-        if command.verb == verb:
-            if command.is_offered(console):
-                return command
-            if command.live:
-                raise UsageError(f"{verb} works on a debugger's target: use it in a debugger")
-            raise UsageError(f"{verb} makes a target of its own: use it in a shell")
+    found = [command for command in COMMANDS if command.verb == verb]
+    for command in found:
+        if command.is_offered(console):
+            return command
+    if found and found[0].live:
+        raise UsageError(f"{verb} works on a debugger's target: use it in a debugger")
+    if found:
+        raise UsageError(f"{verb} makes a target of its own: use it in a shell")
     raise UsageError(f"no command {verb}: `{console.name} help` lists them")
 
 
@@ -612,6 +624,13 @@ _FILE = Option(
 _OUTPUT = Option(
     ("-o",),
     "the trace file to write; default: PROGRAM.calltrace in the working folder",
+    metavar="FILE",
+    dest="output",
+    convert=Path,
+)
+_LIVE_OUTPUT = Option(
+    ("-o",),
+    "the trace file to write; default: a new PROGRAM.calltrace in the user's folder for data",
     metavar="FILE",
     dest="output",
     convert=Path,
@@ -741,6 +760,7 @@ COMMANDS: Sequence[Command] = (
         (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _PREFIX, _QUIET),
         _reference,
         takes_program=True,
+        shell_only=True,
     ),
     Command(
         "diff-reference",
@@ -763,6 +783,7 @@ COMMANDS: Sequence[Command] = (
         ),
         _diff_reference,
         takes_program=True,
+        shell_only=True,
     ),
     Command(
         "loop",
@@ -848,13 +869,7 @@ COMMANDS: Sequence[Command] = (
                 default=0,
             ),
             Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
-            Option(
-                ("-o",),
-                "the trace file to write; default: a new PROGRAM.calltrace in the user's folder for data",
-                metavar="FILE",
-                dest="output",
-                convert=Path,
-            ),
+            _LIVE_OUTPUT,
             _EVENTS,
             _CLOCK,
             *_PATTERNS,
@@ -869,6 +884,20 @@ COMMANDS: Sequence[Command] = (
         "calltrace stop",
         (),
         _stop,
+        live=True,
+    ),
+    Command(
+        "reference",
+        "Let the target run and record it exactly and slowly, by breakpoints: what `start` is held against. "
+        "It stops at its end, at a breakpoint of yours, or with Ctrl+Break.",
+        "calltrace reference --single-step",
+        (
+            _LIVE_OUTPUT,
+            _EVENTS,
+            *_PATTERNS,
+            _SINGLE_STEP,
+        ),
+        _reference_live,
         live=True,
     ),
     Command(

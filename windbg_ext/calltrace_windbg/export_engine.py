@@ -65,6 +65,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "ct_engine_break_in": [],
     "ct_run_target": [c_uint32, c_int, c_uint32, ctypes.POINTER(_Event)],
     "ct_interrupt": [],
+    "ct_end_runs": [],
 }
 
 
@@ -171,6 +172,10 @@ class ExportEngine:
     def interrupt(self) -> None:
         """Stop the target that runs on after `run`."""
         self._do("break in", "ct_interrupt")
+
+    def end_runs(self) -> None:
+        """Leave nothing in the engine that works on the target's events."""
+        self._call("ct_end_runs")
 
     def context(self, thread: int) -> api.Context:
         """The registers of a thread. AccessRefused if there is no such thread."""

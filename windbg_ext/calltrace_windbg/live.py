@@ -50,15 +50,12 @@ class EngineHost:
         """The port of the process that the debugger stands at: `known`, or a new one."""
         from calltrace_windbg.target import WindbgPort, open_port
 
-        port = known
+        assert known is None or isinstance(known, WindbgPort)
         self._engine.begin()
         try:
-            stop = self._engine.stop_event()
-            if port is None or stop is None or stop.process != port.process_id:
-                port = open_port(self._engine)
+            port = open_port(self._engine, known)
         finally:
             self._engine.end()
-        assert isinstance(port, WindbgPort)
         self._port = port
         with port:
             yield port

@@ -43,7 +43,7 @@ class PykdEngine:
             return None
         found = _EVENT_THREAD.search(self.execute("~#"))
         if not found:
-            return None
+            return Stop(0, 0, 0)  # the kernel has no such thread
         process, thread = (int(number, 16) for number in found.groups())
         kind = self._do(pykd.getLastEvent).type
         if kind == pykd.eventType.Breakpoint:

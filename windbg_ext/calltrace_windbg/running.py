@@ -25,7 +25,7 @@ from calltrace_windbg.export_engine import ExportEngine
 
 _INT3 = b"\xcc"
 _JUMP = bytes.fromhex("ff 25 00 00 00 00")  # jmp [rip], whose target follows
-_PAGE = 0x1000
+_JUMP_ROOM, _JUMPS_SIZE = 16, 0x10000  # bytes: of a jump with its target, of memory for them
 _SLICE_MS = 100  # between two looks at whether the user wants an end
 
 # In what `bl` prints: the number and the VA of a breakpoint that is enabled and known to lie somewhere.
@@ -42,10 +42,12 @@ class RunningPort(EnginePort, Stepping):
         self._dbgeng = engine
         self._runner: ExportEngine | None = None  # while debugging
         self._users: dict[int, str] = {}  # VAs of the user's breakpoints: their numbers
+        self._taken: dict[int, str] = {}  # those of them that are disabled, since ours stand for them
         self._handles: dict[int, int] = {}  # of the threads while debugging
         self._break_in_entry = 0  # VA of the first function of the system's threads that stop a process
         self._break_ins: set[int] = set()  # such threads
-        self._jumps: dict[int, int] = {}  # VAs of the program's own int3s: a jump to each
+        self._jumps: dict[int, int] = {}  # VAs of int3s: a jump to each
+        self._jump_block = 0  # VA where the newest of them lie
         self._exit_code: int | None = None  # that we were told
 
     def exit_code(self) -> int:
@@ -53,8 +55,9 @@ class RunningPort(EnginePort, Stepping):
         return super().exit_code() if self._exit_code is None else self._exit_code
 
     def __exit__(self, *_: object) -> None:
-        self._end_debugging()
-        super().__exit__()
+        with hosted.interrupts_held():
+            self._end_debugging()
+            super().__exit__()
 
     def supports(self, capability: Capability) -> bool:
         """Whether it can debug; no command runs beside a running target."""
@@ -83,11 +86,14 @@ class RunningPort(EnginePort, Stepping):
     def set_breakpoints(self, addresses: Iterable[int]) -> None:
         """Put an int3 at each VA, until it is cleared or the command ends."""
         self._begin_debugging()
-        Stepping.set_breakpoints(self, addresses)
+        wanted = set(addresses)
+        for address in wanted.intersection(self._users):
+            self._take_over(address)
+        Stepping.set_breakpoints(self, wanted)
 
     def clear_breakpoints(self, addresses: Iterable[int]) -> None:
         """Take those away."""
-        Stepping.clear_breakpoints(self, addresses)
+        Stepping.clear_breakpoints(self, set(addresses).difference(self._taken))
 
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let the target run to its next event, or until it is to be over.
@@ -98,10 +104,24 @@ class RunningPort(EnginePort, Stepping):
         with hosted.interrupts_held():
             if not self._ended:
                 self._begin_debugging()
+            if step and self._told in self._handles and self._standing(self._told).Rip in self._users:
+                self._take_over(self._standing(self._told).Rip)
             event = Stepping.go(self, step, over)
-            if event.kind is DebugEventKind.STEP and event.address in self._users:
-                raise _ended_by(f"breakpoint {self._users[event.address]} is here")
+            number = self._users.get(event.address)
+            if number and event.kind in (DebugEventKind.BREAKPOINT, DebugEventKind.STEP):
+                raise _ended_by(f"Breakpoint {number} is here")
             return event
+
+    def _take_over(self, address: int) -> None:
+        """Let a breakpoint of ours do what the user's at VA `address` does, for the rest of the command.
+
+        The engine, which passes one by a step of its own, would take our int3 or our step for that.
+        """
+        assert self._runner
+        if address not in self._taken:
+            self._taken[address] = self._users[address]
+            self._runner.execute(f"bd {self._taken[address]}")
+            Stepping.set_breakpoints(self, [address])
 
     def _begin_debugging(self) -> None:
         stop = self._require_stop()
@@ -130,17 +150,32 @@ class RunningPort(EnginePort, Stepping):
             return
         with hosted.interrupts_held():
             with contextlib.suppress(CalltraceError):  # of a target that is lost, or runs
-                self.clear_breakpoints(list(self._own_bytes))
+                Stepping.clear_breakpoints(self, list(self._own_bytes))
                 for thread in list(self._stepping):
                     self._end_step(thread)
                 self._settle_contexts()
-            self._forget_all()
-            self._gathered.clear()
+                if self._taken:
+                    self._runner.execute(f"be {' '.join(self._taken.values())}")
+            others_ran = len(self._handles) > 1
             for handle in self._handles.values():
                 api.kernel32().CloseHandle(handle)
-            self._handles.clear()
+            for noted in (self._handles, self._taken, self._gathered):
+                noted.clear()
+            self._forget_all()
+            self._runner.end_runs()
             self._runner, self._engine = None, self._dbgeng
             self._dbgeng.begin()
+            if others_ran and not self._ended:
+                self._call_nothing()
+
+    def _call_nothing(self) -> None:
+        """Let the events come that were waiting: other threads may have met our breakpoints meanwhile.
+
+        The engine lets them go on at the program's own instruction. At some stops nothing can be called; its
+        user then sees such a thread stop.
+        """
+        with contextlib.suppress(CalltraceError):
+            super().call(export_address(self, "ntdll.dll", "NtYieldExecution"))
 
     # What Stepping asks for
 
@@ -168,7 +203,8 @@ class RunningPort(EnginePort, Stepping):
 
     def _advance(self, rewind: bool = False, over: Callable[[], bool] | None = None) -> None:
         self._modules = []
-        self._go_by_way_of_jump(self._require_stop().thread)
+        thread = self._require_stop().thread
+        int3 = self._send_to_int3(thread)
         self._settle_contexts()
         event = self._run_to_event(over)
         if event and event.kind is DebugEventKind.PROCESS_EXIT:
@@ -178,23 +214,39 @@ class RunningPort(EnginePort, Stepping):
             return
         for gone in self._update_threads(event):
             self._take(gone, rewind)
+        if int3 and thread in self._handles and self._standing(thread).Rip == self._jumps[int3]:
+            self._standing(thread).Rip = int3
+            self._changed.add(thread)
         if event:
             self._take(event, rewind)
 
-    def _go_by_way_of_jump(self, thread: int) -> None:
-        """Let `thread` execute the program's own int3 if it stands at one: the engine would leave it out."""
+    def _send_to_int3(self, thread: int) -> int:
+        """If the thread of the last event stands at an int3, let it come there by a jump; its VA, else 0.
+
+        The engine would go on behind it, even with a thread that is held.
+        """
         with contextlib.suppress(AccessRefused, TargetLost):
             context = self._standing(thread)
-            target = context.Rip
-            if not self._handled or self._read_plain(target, 1) != _INT3:
-                return
-            if target not in self._jumps:
-                self._jumps[target] = self.allocate(_PAGE)  # stays: the thread may be stopped on it
-                self.write(self._jumps[target], _JUMP + target.to_bytes(8, "little"))
-                self.protect(self._jumps[target], _PAGE, Protection.EXECUTE_READ)
-            context.Rip = self._jumps[target]
-            context.EFlags &= ~api.TRAP_FLAG
+            int3 = int(context.Rip)
+            if thread in self._break_ins or not self._handled or self._read_plain(int3, 1) != _INT3:
+                return 0
+            if int3 not in self._jumps:
+                self._jumps[int3] = self._make_jump(int3)
+            context.Rip = self._jumps[int3]
+            context.EFlags &= ~api.TRAP_FLAG  # the int3 raises an exception itself
             self._changed.add(thread)
+            return int3
+        return 0
+
+    def _make_jump(self, target: int) -> int:
+        """The VA of a jump to `target`; it stays, since a thread may be stopped on it."""
+        used = len(self._jumps) * _JUMP_ROOM % _JUMPS_SIZE
+        if used == 0:
+            self._jump_block = self.allocate(_JUMPS_SIZE)
+            self.protect(self._jump_block, _JUMPS_SIZE, Protection.EXECUTE_READ)
+        jump = self._jump_block + used
+        self.write(jump, _JUMP + target.to_bytes(8, "little"))
+        return jump
 
     def _run_to_event(self, over: Callable[[], bool] | None) -> DebugEvent | None:
         """Let the target run to its next event but the exit of a thread; None if only that stopped it."""

@@ -21,7 +21,8 @@ from calltrace_windbg.pykd_engine import PykdEngine
 from calltrace_windbg.running import RunningPort
 
 _ENABLED_BREAKPOINT = re.compile(r"^ *(\d+) +eu? ", re.MULTILINE)  # in what `bl` prints
-_LOCAL_USER_MODE = re.compile(r"^\. +\d+ +Live user mode: <Local>", re.MULTILINE)  # in what `||` prints
+_SYSTEM = re.compile(r"^\. +\d+ +(.*)", re.MULTILINE)  # the current one, in what `||` prints
+_LOCAL_USER_MODE = "Live user mode: <Local>"
 
 
 class WindbgPort(RunningPort):
@@ -43,8 +44,8 @@ class WindbgPort(RunningPort):
                 engine.execute(f"be {enabled}")
 
 
-def open_port(engine: Dbgeng) -> WindbgPort:
-    """The port of the process that the session stands at; the engine is ready.
+def open_port(engine: Dbgeng, known: WindbgPort | None = None) -> WindbgPort:
+    """The port of the process that the session stands at: `known` if it is its; the engine is ready.
 
     NotTraceable if it is not a live 64-bit process of this machine, AccessRefused if it may not be opened,
     EngineError if there is none or if it runs.
@@ -52,8 +53,12 @@ def open_port(engine: Dbgeng) -> WindbgPort:
     stop = engine.stop_event()
     if stop is None:
         raise EngineError("there is no stopped target: open a program or attach to one, and break into it")
-    if not _LOCAL_USER_MODE.search(engine.execute("||")):
-        raise NotTraceable("only a live program of this machine can be traced: no dump, kernel or remote one")
+    found = _SYSTEM.search(engine.execute("||"))
+    if not found or found[1].strip() != _LOCAL_USER_MODE:
+        what = found[1].strip() if found else "nothing that the debugger tells of"
+        raise NotTraceable(f"only a live program of this machine can be traced, but this is: {what}")
+    if known is not None and known.process_id == stop.process:
+        return known
     handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, stop.process)
     if not handle:
         raise process.open_failure(stop.process)
