@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -17,13 +18,17 @@ from calltrace.export import FORMATS, report
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.stacks import write_stacks, write_stacks_json
 from calltrace.export.text import TreeText
+from calltrace.export.units import NameText, plain
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
 
 if TYPE_CHECKING:
     from calltrace import session
+    from calltrace.live import LiveSession
 
+_PLACE = re.compile(r"((?:call at |call )?)([^!+]+)([!+].+)")  # of the names that frames have
+_DEBUGGER_THREAD = re.compile(r"~(\d+|[.#])\Z")
 _SIZE = re.compile(r"(\d+)([KMG]?)\Z", re.IGNORECASE)
 _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
@@ -40,7 +45,9 @@ class Console:
     name: str = "calltrace"  # what the user calls us by here
     # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
     link: Callable[[str, str], str] = lambda text, line: text
+    code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
+    live: LiveSession | None = None  # in a debugger: the recordings of its targets
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,15 @@ class Option:
     choices: tuple[str, ...] | None = None
     switch: bool = False
     repeated: bool = False
-    required: bool = False  # of an option; a positional argument always is
+    required: bool = False  # of an option, or of `many`; another positional argument always is
     optional: bool = False  # of a positional argument
+    many: bool = False  # of a positional argument: any number of them
+    live_default: str | None = (
+        None  # of a positional argument: what is taken without it beside a live session
+    )
 
-    def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Declare it to argparse."""
+    def add_to(self, parser: argparse.ArgumentParser, live: bool) -> None:
+        """Declare it to argparse, for use beside a live session or without."""
         told: dict[str, Any] = {"help": self.help}
         if self.switch:
             told["action"] = "store_true"
@@ -84,6 +95,11 @@ class Option:
             told["required"] = True
         if self.optional:
             told["nargs"] = "?"
+        if self.many:
+            told["nargs"] = "+" if self.required else "*"
+            told.pop("required", None)
+        if live and self.live_default:
+            told.update(nargs="?", help=f"{self.help}; default: {self.live_default}")
         parser.add_argument(*self.names, **told)
 
 
@@ -98,6 +114,11 @@ class Command:
     handler: Callable[[Request, Console], int]
     takes_program: bool = False
     shell_only: bool = False  # makes a target of its own
+    live: bool = False  # works on the target of the debugger it is used in
+
+    def is_offered(self, console: Console) -> bool:
+        """Whether it can be used where `console` is."""
+        return (console.shell or not self.shell_only) and (console.live is not None or not self.live)
 
 
 class Parser(argparse.ArgumentParser):
@@ -109,8 +130,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{verb}: {message}; `{name} help {verb}` tells more")
 
 
-def make_parser(command: Command, name: str = "calltrace") -> Parser:
-    """The parser of one command, for a user who calls us `name`; what follows -- is not its business."""
+def make_parser(command: Command, name: str = "calltrace", live: bool = False) -> Parser:
+    """The parser of one command, for a user who calls us `name`; what follows -- is not its business.
+
+    With `live` it is for use beside a live session.
+    """
     parser = Parser(
         prog=f"{name} {command.verb}",
         description=command.help,
@@ -120,7 +144,7 @@ def make_parser(command: Command, name: str = "calltrace") -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for option in command.options:
-        option.add_to(parser)
+        option.add_to(parser, live)
     if command.takes_program:
         parser.usage = parser.format_usage()[len("usage: ") :].rstrip() + " -- PROGRAM ARGS"
     return parser
@@ -132,6 +156,19 @@ def number(text: str) -> int:
     if value < 0:
         raise ValueError
     return value
+
+
+def positive(text: str) -> int:
+    """A count above zero."""
+    value = number(text)
+    if not value:
+        raise ValueError
+    return value
+
+
+def thread(text: str) -> int | str:
+    """A thread's number, or its name in a debugger."""
+    return text if _DEBUGGER_THREAD.match(text) else number(text)
 
 
 def seconds(text: str) -> float:
@@ -157,7 +194,7 @@ byte_size.__name__ = "size"
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("output", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
-    return {**told, "breakpoints": not options.no_breakpoints}
+    return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
@@ -240,10 +277,156 @@ def _attach(request: Request, console: Console) -> int:
     )
 
 
+def _loop(request: Request, console: Console) -> int:
+    options = request.options
+    if console.live:
+        if request.program or options.pid is not None:
+            raise UsageError("loop: here it works on the debugger's target: name no program")
+    elif bool(request.program) == (options.pid is not None):
+        raise UsageError("loop: name a program after --, or a running one by --pid")
+    if os.name != "nt":
+        words = (*request.words, "--", *request.program) if request.program else request.words
+        return wine.relay(words, options.prefix)
+    from calltrace import looping
+    from calltrace.export.loop import write_loop, write_loop_json
+    from calltrace.loop.tracing import Climb, LoopOptions
+
+    def show(climb: Climb) -> None:
+        write = write_loop_json if options.json else write_loop
+        if options.output is not None:
+            with _created(options.output, None) as file:
+                write(climb, file, _unlinked)
+        elif request.program:  # the standard output is the program's
+            text = io.StringIO()
+            write(climb, text, _unlinked)
+            for line in text.getvalue().splitlines():
+                console.progress(line)
+        else:
+            write(climb, console.out, console.code_link)
+
+    thread = _thread(request, console)
+    chosen = LoopOptions(
+        options.api, options.method, options.samples, thread, options.timeout, options.module
+    )
+    if console.live:
+        climb = console.live.climb(chosen, console.progress)
+        show(climb)
+        return 0 if climb.loops else 1
+    if options.pid is not None:
+        return looping.attach(options.pid, chosen, show, _progress(options, console))
+    return looping.run(
+        request.program[0],
+        request.program[1:],
+        request.program_line,
+        chosen,
+        show,
+        _progress(options, console),
+    )
+
+
+def _unlinked(text: str, address: int) -> str:
+    return text
+
+
+def _start(request: Request, console: Console) -> int:
+    from calltrace import session
+
+    options = request.options
+    # Each int3 of ours would stop the debugger: `_trace_options` leaves functions out that need one.
+    trace = session.TraceOptions(**_trace_options(options))
+    patterns = [*options.patterns, *(f"{module}!*" for module in options.only)]
+    _live(console).start(trace, patterns, options.ignored, console.progress)
+    _live(console).depth = options.depth
+    return 0
+
+
+def _stop(request: Request, console: Console) -> int:
+    trace = _live(console).stop(console.progress)
+    console.progress(
+        f"recorded {trace} ({trace.stat().st_size / 1e6:,.1f} MB): `{console.name} tree` shows it"
+    )
+    return 0
+
+
+def _pause(request: Request, console: Console) -> int:
+    _live(console).pause(console.progress)
+    return 0
+
+
+def _resume(request: Request, console: Console) -> int:
+    _live(console).resume(console.progress)
+    return 0
+
+
+def _mark(request: Request, console: Console) -> int:
+    _live(console).mark(" ".join(request.options.name), console.progress)
+    return 0
+
+
+def _save(request: Request, console: Console) -> int:
+    _live(console).save(request.options.path, console.progress)
+    return 0
+
+
+def _status(request: Request, console: Console) -> int:
+    told = _live(console).status(console.progress)
+    report.write_rows(told, console.out)
+    return 0
+
+
+def _live(console: Console) -> LiveSession:
+    assert console.live  # or the command would not be offered
+    return console.live
+
+
+def _open_trace(request: Request, console: Console) -> TraceFile:
+    """The trace that was named, or that of the live session."""
+    if request.options.file is not None:
+        return TraceFile(request.options.file)
+    live = _live(console)
+    return TraceFile(live.trace(console.progress), under_way=live.recording)
+
+
+def _thread(request: Request, console: Console) -> int | None:
+    """The thread that was named: an index or a system id."""
+    named: int | str | None = request.options.thread
+    if not isinstance(named, str):
+        return named
+    if not console.live:
+        raise UsageError(f"{named} is a thread's number in a debugger: name its index or system id")
+    return console.live.thread_id(named)
+
+
+def _names(request: Request, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    if console.shell:
+        return plain
+    file = request.options.file
+    where = "callers" if file is None else f"callers {_quoted(file)}"
+
+    def text(name: str, address: int | None) -> str:
+        place = _PLACE.match(name)
+        if not place:
+            return name
+        before, module, rest = place.groups()
+        # A call of what has no name of its own is nothing that `callers` could be asked about.
+        module = module if before else console.link(module, f"{where} {_quoted(name)}")
+        return before + module + (rest if address is None else console.code_link(rest, address))
+
+    return text
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if " " in word else word
+
+
 def _plan(request: Request, console: Console) -> int:
     options = request.options
     _check_patterns(options)
-    process_id = _process_id(options.target)
+    if options.target is None:
+        process_id: int | None = _live(console).process_id
+    else:
+        process_id = _process_id(options.target)
     if process_id is not None and os.name != "nt":
         return wine.relay(request.words, options.prefix)
     from calltrace import survey
@@ -256,10 +439,10 @@ def _plan(request: Request, console: Console) -> int:
         options.include,
         options.exclude,
         options.modules,
-        not options.no_breakpoints,
+        console.shell and not options.no_breakpoints,
     )
     if process_id is not None:
-        found = survey.of_process(process_id, chosen)
+        found = survey.of_process(process_id, chosen, debugged=options.target is None)
     else:
         found = survey.of_program(options.target, chosen)
     if options.json:
@@ -282,7 +465,7 @@ def _progress(options: argparse.Namespace, console: Console) -> Callable[[str], 
 
 
 def _info(request: Request, console: Console) -> int:
-    with TraceFile(request.options.file) as trace:
+    with _open_trace(request, console) as trace:
         summary = calltree.summarize(trace)
         write = report.write_info_json if request.options.json else report.write_info
         write(trace, summary, console.out)
@@ -291,14 +474,14 @@ def _info(request: Request, console: Console) -> int:
 
 def _tree(request: Request, console: Console) -> int:
     options = request.options
-    with TraceFile(options.file) as trace:
+    with _open_trace(request, console) as trace:
         chosen = calltree.TreeFilter(
-            thread=options.thread,
+            thread=_thread(request, console),
             functions=[Pattern.parse(text) for text in options.function],
-            depth=options.depth,
+            depth=_depth(request, console),
             limit=options.limit,
         )
-        tree, text = calltree.Tree(trace, chosen), TreeText(trace)
+        tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
         for line in tree:
             console.out.write(text.line(line) + "\n")
         if tree.limited:
@@ -306,21 +489,37 @@ def _tree(request: Request, console: Console) -> int:
     return 0
 
 
+def _depth(request: Request, console: Console) -> int:
+    """The levels to show: those asked for here, or when the recording was started."""
+    told: int | None = request.options.depth
+    if told is None:
+        told = console.live.depth if console.live and request.options.file is None else 0
+    return told
+
+
 def _top(request: Request, console: Console) -> int:
     options = request.options
     order = report.Order(options.sort) if options.sort else None
-    with TraceFile(options.file) as trace:
-        summary = calltree.summarize(trace, options.thread)
-        write = report.write_top_json if options.json else report.write_top
-        write(trace, summary, options.limit, console.out, order)
+    with _open_trace(request, console) as trace:
+        summary = calltree.summarize(trace, _thread(request, console))
+        if options.json:
+            report.write_top_json(trace, summary, options.limit, console.out, order)
+        else:
+            names = _names(request, console)
+            report.write_top(trace, summary, options.limit, console.out, order, names)
     return 0
 
 
 def _stacks(request: Request, console: Console) -> int:
     options = request.options
-    with TraceFile(options.file) as trace, closing(stacks(trace, options.thread)) as found:
-        write = write_stacks_json if options.json else write_stacks
-        write(trace, found, options.limit, console.out)
+    with (
+        _open_trace(request, console) as trace,
+        closing(stacks(trace, _thread(request, console))) as found,
+    ):
+        if options.json:
+            write_stacks_json(trace, found, options.limit, console.out)
+        else:
+            write_stacks(trace, found, options.limit, console.out, _names(request, console))
     return 0
 
 
@@ -335,12 +534,14 @@ def _callees(request: Request, console: Console) -> int:
 def _edges(request: Request, console: Console, *, callees: bool) -> int:
     options = request.options
     pattern = Pattern.parse(options.function)
-    with TraceFile(options.file) as trace:
-        found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=options.thread)
+    with _open_trace(request, console) as trace:
+        thread = _thread(request, console)
+        found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=thread)
         if options.json:
             write_edges_json(trace, found, callees, console.out)
         elif found:
-            write_edges(trace, found, callees, options.limit, console.out)
+            names = _names(request, console)
+            write_edges(trace, found, callees, options.limit, console.out, names)
         else:
             console.out.write(f"no call of {pattern.text} was recorded\n")
     return 0
@@ -348,17 +549,18 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 
 def _export(request: Request, console: Console) -> int:
     options = request.options
-    with TraceFile(options.file) as trace, ExitStack() as opened:
-        out = console.out
-        if options.output is not None:
-            out = opened.enter_context(_created(options.output, trace.path))
-        FORMATS[options.format](trace, out)
+    with _open_trace(request, console) as trace, ExitStack() as opened:
+        form, path = FORMATS[options.format], options.output
+        if path is None and not console.shell:  # no user can read it all on the screen
+            path = trace.path.with_suffix(form.suffix)
+            console.progress(f"writing {path}")
+        form.write(trace, opened.enter_context(_created(path, trace.path)) if path else console.out)
     return 0
 
 
-def _created(path: Path, source: Path) -> TextIO:
+def _created(path: Path, source: Path | None) -> TextIO:
     try:
-        if path.exists() and path.samefile(source):
+        if source is not None and path.exists() and path.samefile(source):
             raise UsageError(f"export: {path} is the trace itself: name another file with -o")
         return path.open("w", encoding="utf-8", newline="\n")
     except FileNotFoundError:
@@ -372,7 +574,7 @@ def _help(request: Request, console: Console) -> int:
     if verb is None:
         console.out.write(overview(console))
     else:
-        console.out.write(make_parser(find(verb, console), console.name).format_help())
+        console.out.write(parser_for(verb, console).format_help())
     return 0
 
 
@@ -380,15 +582,22 @@ def find(verb: str, console: Console) -> Command:
     """The command of that verb. UsageError if there is none, or none here."""
     for command in COMMANDS:
         if command.verb == verb:
-            if command.shell_only and not console.shell:
-                raise UsageError(f"{verb} makes a target of its own: use it in a shell")
-            return command
+            if command.is_offered(console):
+                return command
+            if command.live:
+                raise UsageError(f"{verb} works on a debugger's target: use it in a debugger")
+            raise UsageError(f"{verb} makes a target of its own: use it in a shell")
     raise UsageError(f"no command {verb}: `{console.name} help` lists them")
+
+
+def parser_for(verb: str, console: Console) -> Parser:
+    """The parser of a verb where `console` is. UsageError if there is no such verb, or none here."""
+    return make_parser(find(verb, console), console.name, console.live is not None)
 
 
 def overview(console: Console) -> str:
     """All commands that can be used in this place, one line each."""
-    commands = [command for command in COMMANDS if console.shell or not command.shell_only]
+    commands = [command for command in COMMANDS if command.is_offered(console)]
     width = max(len(command.verb) for command in commands) + 2
     lines = [f"{console.name} COMMAND ...", ""]
     for command in commands:
@@ -397,7 +606,9 @@ def overview(console: Console) -> str:
     return "\n".join([*lines, "", f"`{console.name} help COMMAND` tells more.", ""])
 
 
-_FILE = Option(("file",), "a trace file", metavar="FILE")
+_FILE = Option(
+    ("file",), "a trace file", metavar="FILE", live_default="the recording under way, or the last one"
+)
 _OUTPUT = Option(
     ("-o",),
     "the trace file to write; default: PROGRAM.calltrace in the working folder",
@@ -419,31 +630,29 @@ _EVENTS = Option(
     choices=("functions", "outward", "all"),
     default="outward",
 )
-_FUNCTIONS = (
+_PATTERNS = (
     Option(
         ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
+)
+_FUNCTIONS = (
+    *_PATTERNS,
     Option(
         ("--no-breakpoints",),
         "leave functions alone whose start has no room for a jump, but only for a breakpoint",
         switch=True,
     ),
 )
-_WHAT = (
-    _EVENTS,
-    Option(
-        ("--clock",),
-        "time of each event: none (default, fastest), tsc (exact, slower), coarse (cheaper than tsc)",
-        choices=("none", "tsc", "coarse"),
-        default="none",
-    ),
-    *_FUNCTIONS,
+_CLOCK = Option(
+    ("--clock",),
+    "time of each event: none (default, fastest), tsc (exact, slower), coarse (cheaper than tsc)",
+    choices=("none", "tsc", "coarse"),
+    default="none",
 )
-_RECORDING = (
-    _OUTPUT,
-    *_WHAT,
+_WHAT = (_EVENTS, _CLOCK, *_FUNCTIONS)
+_ROOM = (
     Option(
         ("--policy",),
         "when there is no more room: block the program until there is (default), or drop the oldest events",
@@ -457,9 +666,8 @@ _RECORDING = (
         convert=byte_size,
         default=0,
     ),
-    _PREFIX,
-    _QUIET,
 )
+_RECORDING = (_OUTPUT, *_WHAT, *_ROOM, _PREFIX, _QUIET)
 _SINGLE_STEP = Option(
     ("--single-step",),
     "also step through every instruction of the traced modules: slower still, but independent of what can be "
@@ -467,7 +675,12 @@ _SINGLE_STEP = Option(
     switch=True,
 )
 
-_THREAD = Option(("--thread",), "one thread: its index or system id", metavar="N", convert=number)
+_THREAD = Option(
+    ("--thread",),
+    "one thread: its index or system id; in a debugger also its number there, as ~N",
+    metavar="N",
+    convert=thread,
+)
 _EDGES = (
     _FILE,
     Option(
@@ -552,6 +765,153 @@ COMMANDS: Sequence[Command] = (
         takes_program=True,
     ),
     Command(
+        "loop",
+        "Find the loop that calls an API, in a program that is started, or runs, or is the debugger's "
+        "target, with all calls between them and the one that makes a whole frame.",
+        "calltrace loop ws2_32!recv -- server.exe",
+        (
+            Option(
+                ("api",),
+                "what is called in the loop: module!function, module+0xRVA or 0xVA",
+                metavar="API",
+            ),
+            Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
+            Option(
+                ("--method",),
+                "unwind: by stack walks (default); returns: by what each function returns to, which needs no "
+                "unwind data; both: and tell if they differ",
+                choices=("unwind", "returns", "both"),
+                default="unwind",
+            ),
+            Option(
+                ("--samples",),
+                "calls of the API to see at least; more show the larger of nested loops; default: 3",
+                metavar="N",
+                convert=positive,
+                default=3,
+            ),
+            Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
+            Option(
+                ("--timeout",),
+                "how long to look for it; default: 30",
+                metavar="SECONDS",
+                convert=seconds,
+                default=30.0,
+            ),
+            Option(
+                ("--module",),
+                "only loops in this module, as the program itself",
+                metavar="PAT",
+                repeated=True,
+            ),
+            Option(("--json",), "as JSON, complete", switch=True),
+            Option(
+                ("-o",),
+                "where to write what was found; default: the standard output, with a program that is started "
+                "the standard error",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
+            _PREFIX,
+            _QUIET,
+        ),
+        _loop,
+        takes_program=True,
+    ),
+    Command(
+        "start",
+        "Begin to record the debugger's target, which stays where it is. Modules loaded later are not "
+        "recorded.",
+        "calltrace start demo!parse* --clock tsc",
+        (
+            Option(
+                ("patterns",),
+                "functions to trace, in whichever modules: module!function with *, module+0xRVA, 0xVA; "
+                "default: the program's own",
+                metavar="PATTERN",
+                many=True,
+            ),
+            Option(
+                ("-m",),
+                "trace this module only: as the pattern MODULE!*",
+                metavar="MODULE",
+                dest="only",
+                repeated=True,
+            ),
+            Option(
+                ("-l",),
+                "levels that `tree` shows unless told otherwise; 0: all (default)",
+                metavar="N",
+                dest="depth",
+                convert=number,
+                default=0,
+            ),
+            Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
+            Option(
+                ("-o",),
+                "the trace file to write; default: a new PROGRAM.calltrace in the user's folder for data",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
+            _EVENTS,
+            _CLOCK,
+            *_PATTERNS,
+            *_ROOM,
+        ),
+        _start,
+        live=True,
+    ),
+    Command(
+        "stop",
+        "End the recording; the target is left as it was.",
+        "calltrace stop",
+        (),
+        _stop,
+        live=True,
+    ),
+    Command(
+        "pause",
+        "Let the target run as if untraced, until resume. Frames that are open now still end in the trace.",
+        "calltrace pause",
+        (),
+        _pause,
+        live=True,
+    ),
+    Command(
+        "resume",
+        "Go on recording after pause.",
+        "calltrace resume",
+        (),
+        _resume,
+        live=True,
+    ),
+    Command(
+        "status",
+        "Tell what is being recorded since when, and where to.",
+        "calltrace status",
+        (),
+        _status,
+        live=True,
+    ),
+    Command(
+        "mark",
+        "Give this moment a name, which the call tree shows in every thread.",
+        "calltrace mark before the click",
+        (Option(("name",), "the name", metavar="NAME", many=True, required=True),),
+        _mark,
+        live=True,
+    ),
+    Command(
+        "save",
+        "Write the trace as it is now into another file, which is complete; recording goes on.",
+        r"calltrace save C:\traces\first.calltrace",
+        (Option(("path",), "a file that does not exist yet", metavar="FILE", convert=Path),),
+        _save,
+        live=True,
+    ),
+    Command(
         "plan",
         "Tell what tracing a program or a running process would do, or why it cannot be; nothing is touched.",
         "calltrace plan demo.exe --refused",
@@ -560,6 +920,7 @@ COMMANDS: Sequence[Command] = (
                 ("target",),
                 "a program's file, which is not started, or a process id; a file of that name comes first",
                 metavar="PROGRAM|PID",
+                live_default="the debugger's target",
             ),
             *_WHAT,
             Option(("--refused",), "list each function that cannot be instrumented", switch=True),
@@ -588,7 +949,12 @@ COMMANDS: Sequence[Command] = (
                 metavar="PAT",
                 repeated=True,
             ),
-            Option(("--depth",), "levels to show; 0: all (default)", metavar="N", convert=number, default=0),
+            Option(
+                ("--depth", "-l"),
+                "levels to show; 0: all; default: as `start -l` said, or all",
+                metavar="N",
+                convert=number,
+            ),
             Option(
                 ("--limit",),
                 f"lines to show; 0: all; default: {_DEFAULT_TREE_LIMIT}",
@@ -657,11 +1023,19 @@ COMMANDS: Sequence[Command] = (
     Command(
         "export",
         "Write the whole trace as text (call tree), CSV (events) or Chrome's trace events.",
-        "calltrace export --format chrome demo.calltrace -o demo.json",
+        "calltrace export chrome demo.calltrace -o demo.json",
         (
-            Option(("--format",), "what to write", choices=tuple(FORMATS), required=True),
+            Option(
+                ("format",), f"what to write: {', '.join(FORMATS)}", metavar="FORMAT", choices=tuple(FORMATS)
+            ),
             _FILE,
-            Option(("-o",), "default: the standard output", metavar="FILE", dest="output", convert=Path),
+            Option(
+                ("-o",),
+                "default: the standard output; in a debugger a file beside the trace",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
         ),
         _export,
     ),

@@ -44,35 +44,40 @@ def pack_patches(patches: Sequence[Patch]) -> bytes:
 
 
 def withdraw(port: Port, recorder: Recorder, codes: Iterable[Code], progress: Callable[[str], None]) -> None:
-    """Put the original bytes back wherever jumps lead to these copies, and prepare all threads for ct_stop.
+    """`take_out` these copies, and prepare all threads for ct_stop."""
+    codes = list(codes)
+    take_out(port, codes, progress)
+    regions = [(code.region, code.region + code.code_size, code.cursor) for code in codes]
+    for thread in port.threads():
+        registers = port.registers(thread)
+        for start, end, cursor in regions:
+            if start <= registers.rip < end and _is_unit(port, thread, cursor, registers.rcx):
+                port.set_registers(thread, dataclasses.replace(registers, rcx=recorder.nowhere))
 
-    A thread that stands on one of the jumps takes it. `progress` is told what could not be put back.
+
+def take_out(port: Port, codes: Iterable[Code], progress: Callable[[str], None]) -> None:
+    """Put the original bytes back wherever jumps lead to these copies.
+
+    A thread that stands at a function's first byte stays there, and one on its way through padding goes on
+    to the copy. `progress` is told what could not be put back.
     """
     modules = {module.base: module for module in port.modules()}
-    jumps: dict[int, int] = {}  # VA of a jump of ours -> where it leads
-    codes = list(codes)
+    detours: dict[int, int] = {}
     for code in codes:
         module = modules.get(code.base, TargetModule(code.base, 0, f"module at {code.base:#x}"))
         try:
-            patches = _patches(port, code)
+            patches = patches_of(port, code)
             foreign = restore(port, module, patches)
         except AccessRefused as error:
             progress(f"{module.name} could not be left as it was: {error}")
             continue
         if foreign:
             progress(f"{module.name}: {foreign:,} places, changed by others, stay so")
-        jumps.update(_jumps(code.base, patches))
-    regions = [(code.region, code.region + code.code_size, code.cursor) for code in codes]
+        detours.update(_detours(code.base, patches))
     for thread in port.threads():
         registers = port.registers(thread)
-        rip, rcx = registers.rip, registers.rcx
-        while rip in jumps:
-            rip = jumps[rip]
-        for start, end, cursor in regions:
-            if start <= rip < end and _is_unit(port, thread, cursor, rcx):
-                rcx = recorder.nowhere
-        if (rip, rcx) != (registers.rip, registers.rcx):
-            port.set_registers(thread, dataclasses.replace(registers, rip=rip, rcx=rcx))
+        if registers.rip in detours:
+            port.set_registers(thread, dataclasses.replace(registers, rip=detours[registers.rip]))
 
 
 def free_unused(port: Port, recorder: Recorder) -> int:
@@ -89,17 +94,22 @@ def free_unused(port: Port, recorder: Recorder) -> int:
     return stay
 
 
-def _patches(port: Port, code: Code) -> list[Patch]:
+def patches_of(port: Port, code: Code) -> list[Patch]:
+    """The bytes that lead to these copies."""
     data = port.read(code.base + code.patches, code.patch_count * PATCH.size)
     return [(rva, original[:size], new[:size]) for rva, size, original, new in PATCH.iter_unpack(data)]
 
 
-def _jumps(base: int, patches: Iterable[Patch]) -> Iterator[tuple[int, int]]:
-    for rva, _, new in patches:
-        if len(new) == 5 and new[0] == _JUMP:
-            yield base + rva, base + rva + 5 + _signed(new[1:5])
-        elif len(new) == 2 and new[0] == _SHORT_JUMP:
-            yield base + rva, base + rva + 2 + _signed(new[1:2])
+def _detours(base: int, patches: Sequence[Patch]) -> dict[int, int]:
+    """The jumps of ours in padding, to which short jumps lead: VA of each -> VA of the copy."""
+    places = {
+        rva + 2 + _signed(new[1:2]) for rva, _, new in patches if len(new) == 2 and new[0] == _SHORT_JUMP
+    }
+    return {
+        base + rva: base + rva + 5 + _signed(new[1:5])
+        for rva, _, new in patches
+        if rva in places and len(new) == 5 and new[0] == _JUMP
+    }
 
 
 def _signed(data: bytes) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from calltrace.commands import Console, Request, find, make_parser
+from calltrace.commands import Console, Request, find, parser_for
 from calltrace.errors import EngineError, UsageError
 
 _HELP = {"-h", "--help", "-?"}
@@ -57,13 +57,15 @@ def _run(words: list[str], program: list[str] | None, program_line: str | None, 
     if not words or words[0] in _HELP:
         words = ["help"]
     command = find(words[0], console)
-    parser = make_parser(command, console.name)
+    parser = parser_for(words[0], console)
     if _HELP & set(words[1:]):
         console.out.write(parser.format_help())
         return 0
     if program is not None and not command.takes_program:
         raise UsageError(f"{command.verb} runs no program: nothing can follow --")
-    request = Request(parser.parse_args(words[1:]), tuple(words), tuple(program or ()), program_line)
+    request = Request(
+        parser.parse_intermixed_args(words[1:]), tuple(words), tuple(program or ()), program_line
+    )
     try:
         return command.handler(request, console)
     except ImportError as error:

@@ -10,12 +10,16 @@ import ctypes
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from calltrace import dispatch
 from calltrace.commands import Console
 from calltrace.errors import CalltraceError
+
+if TYPE_CHECKING:
+    from calltrace.live import LiveSession
 
 _BUFFERED = 8192  # characters
 _POLL_SECONDS = 0.05
@@ -29,7 +33,10 @@ class Debugger(Protocol):
     name: str  # what the user calls us by: "!calltrace"
 
     def show(self, text: str) -> None:
-        """Print text, in which links may be if `has_links`: ESC ]8;;LINE ESC \\ TEXT ESC ]8;; ESC \\."""
+        """Print text, in which links may be if `has_links`: ESC ]8;;LINE ESC \\ TEXT ESC ]8;; ESC \\.
+
+        LINE is a command line of ours, from the verb on, or ! and one of the debugger's own.
+        """
         ...
 
     def show_error(self, line: str) -> None:
@@ -40,32 +47,38 @@ class Debugger(Protocol):
         """Whether the user can click on links now."""
         ...
 
+    def disassembly(self, address: int) -> str:
+        """The debugger's own command that shows the code at a VA."""
+        ...
+
     def interrupted(self) -> bool:
         """Whether the user asked for an end since this was last called; on any thread."""
         ...
 
 
-def run(line: str, debugger: Debugger) -> None:
-    """Run a command line as the user typed it, from the verb on."""
+def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
+    """Run a command line as the user typed it, from the verb on; with `live` on the debugger's target."""
     out = _Output(debugger.show)
     console = Console(
         out,
         lambda told: print(f"calltrace: {told}", file=out, flush=True),
         debugger.name,
-        _link if debugger.has_links() else lambda text, _: text,
         shell=False,
+        live=live,
     )
+    if debugger.has_links():
+        console = replace(
+            console,
+            link=_link,
+            code_link=lambda text, address: _link(text, f"!{debugger.disassembly(address)}"),
+        )
     failure, outer = "", _Interrupts.current
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             with _Interrupts(debugger.interrupted):
                 dispatch.run_line(line, console)
-        except CalltraceError as error:
-            failure = str(error)
-        except KeyboardInterrupt:
-            failure = "interrupted"
         except BaseException as error:
-            failure = _unexpected(error)
+            failure = describe(error)
     _Interrupts.current = outer  # here, where no interrupt can come any more
     if failure:
         out.end_line()
@@ -85,11 +98,35 @@ def interrupts_held() -> Iterator[None]:
             yield
 
 
+def interrupt_waits() -> bool:
+    """Whether an interrupt waits for the end of `interrupts_held`; for a block that can take long."""
+    current = _Interrupts.current
+    return current is not None and current.came
+
+
+def no_more_interrupts() -> None:
+    """For the rest of the command: one that we cause is not the user's."""
+    current = _Interrupts.current
+    if current is not None:
+        current.stop_watching()
+
+
+def interrupt() -> NoReturn:
+    """End the command as by an interrupt, of which the debugger has told in another way; raised once only."""
+    no_more_interrupts()
+    raise KeyboardInterrupt
+
+
 def _link(text: str, line: str) -> str:
     return _LINK.format(line) + text + _LINK.format("")
 
 
-def _unexpected(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """One line for the user on an exception that ended what we did."""
+    if isinstance(error, CalltraceError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     where = error.__traceback__
     while where and where.tb_next:
         where = where.tb_next
@@ -137,7 +174,7 @@ class _Interrupts:
         self._command = ctypes.c_ulong(threading.get_ident())
         self._lock = threading.RLock()
         self._holders = 0
-        self._came = False
+        self.came = False  # while held
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="calltrace interrupts", daemon=True)
 
@@ -149,10 +186,14 @@ class _Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop_watching()
+        self._watcher.join()
+
+    def stop_watching(self) -> None:
+        """Raise nothing any more."""
         with self._lock:
             self._over.set()
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, None)  # if it was not raised yet
-        self._watcher.join()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -164,8 +205,8 @@ class _Interrupts:
         finally:
             with self._lock:
                 self._holders -= 1
-                came = self._came and not self._holders
-        if came:
+                over = self.came and not self._holders
+        if over:
             raise KeyboardInterrupt
 
     def _watch(self) -> None:
@@ -177,6 +218,6 @@ class _Interrupts:
             if self._over.is_set():
                 return
             if self._holders:
-                self._came = True
+                self.came = True
             else:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, ctypes.py_object(KeyboardInterrupt))

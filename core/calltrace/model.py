@@ -280,6 +280,15 @@ class Thread:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A name for the moment at which its program stood still, in every thread."""
+
+    name: str
+    tsc: int  # ticks
+    positions: dict[int, int]  # by thread index: units it had recorded
+
+
+@dataclass(frozen=True)
 class Module:
     """A module whose functions were planned. Ids of functions and sites run through all modules."""
 

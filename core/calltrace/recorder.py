@@ -138,6 +138,7 @@ class TraceFile:
         FileMissing if its folder does not exist, AccessRefused or OutOfSpace if it cannot be written.
         """
         self.path = path
+        self._marks: list[dict[str, Any]] = []
         try:
             self._file = path.open("w+b", buffering=0)  # unbuffered: the target writes the same file
         except FileNotFoundError:
@@ -226,15 +227,35 @@ class TraceFile:
         if self.header.state == State.RECORDING:
             self.header.state = state
         self.header.exit_code = exit_code
+        now = self.tell_frequency()
+        if not self.header.tsc_end:
+            self.header.tsc_end = now
+        self.close()
+
+    def mark(self, name: str, positions: dict[int, int]) -> None:
+        """Write down the name of this moment, and how many units each thread (index) has recorded."""
+        told = {"name": name, "tsc": int(_engine().ct_tsc()), "positions": sorted(positions.items())}
+        self._marks.append(told)
+        self._append_info({"marks": self._marks})
+
+    def tell_frequency(self) -> int:
+        """Write down the time stamp counter's frequency, as far as it is known by now; the counter."""
         first_tsc, first_ns = _first_time()
         short = _HZ_SECONDS - (time.perf_counter_ns() - first_ns) / 1e9
         if short > 0:
             time.sleep(short)
-        now = _engine().ct_tsc()
+        now = int(_engine().ct_tsc())
         self.header.tsc_hz = round((now - first_tsc) * 1e9 / (time.perf_counter_ns() - first_ns))
-        if not self.header.tsc_end:
-            self.header.tsc_end = now
-        self.close()
+        return now
+
+    def finish_copy(self, path: Path) -> None:
+        """Complete a copy of this file that was made while the target stood still, as if stopped then."""
+        now = self.tell_frequency()
+        header = FileHeader.from_buffer_copy(self._map)
+        if header.state == State.RECORDING:
+            header.state, header.stop, header.tsc_end = State.STOPPED, 1, now
+        with path.open("r+b") as copy:
+            copy.write(bytes(header))
 
     def _put(self, offset: int, data: bytes) -> None:
         try:

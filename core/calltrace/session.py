@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
 from calltrace.patterns import module_matches
 from calltrace.pe.image import Image
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Protection, TargetModule
 from calltrace.recorder import (
     DLL,
@@ -66,6 +68,7 @@ class TraceOptions:
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
+    program: bool = True  # the program itself is traced
     breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
@@ -99,9 +102,9 @@ def run(options: RunOptions, progress: Progress) -> int:
         tracing = Tracing(port, progress)
         with _recording(tracing, options.trace, output, about, progress, port.terminate):
             port.detach()
-        with _interrupts_held():  # the target gets its own, and we stay until it has ended
+        with interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
-            tracing.finish(State.KILLED, port.exit_code())
+            _tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress)
         return ctypes.c_int32(port.exit_code()).value
 
 
@@ -122,7 +125,7 @@ def run_reference(options: RunOptions, single_step: bool, progress: Progress) ->
                 single_step,
                 progress,
             )
-            with _interrupts_held():
+            with interrupts_held():
                 state = tracing.run()
         except BaseException:
             file.discard()
@@ -210,7 +213,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
     The recording ends after `options.seconds`, with Ctrl+C, or with the process.
     """
     # No exception may come between what is done to a running process and what undoes it.
-    with _interrupts_held() as interrupts:
+    with interrupts_held() as interrupts:
         port = launch.attach(options.process_id, progress)
         try:
             program = port.modules()[0]
@@ -233,7 +236,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
-                tracing.finish(state, exit_code)
+                _tell_recorded(tracing.finish(state, exit_code), progress)
         finally:
             port.close()
     return 0
@@ -250,15 +253,31 @@ class Tracing:
     def __init__(self, port: Port, progress: Progress) -> None:
         """Record the target of `port`, which is not touched yet; with `progress` for the user."""
         self._port = port
-        self._progress = progress
+        self.progress = progress
         self._plans: dict[tuple[object, ...], plan.ModulePlan] = {}
         self._recorder: Recorder | None = None
+        self._copied: list[Copied] = []
         # Of the recording that is under way:
         self._options = TraceOptions()
         self._file: TraceFile | None = None
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
+        self._copies: dict[int, plan.CopyMap] = {}  # by region, those of recordings before too
+
+    def copy_maps(self) -> list[plan.CopyMap]:
+        """The copies in the stopped target: those of the recording, and others that are still in use.
+
+        A debugger shows their code as that of the originals. TargetLost if the process is gone.
+        """
+        regions = {code.region for code in self._recorder.codes()} if self._recorder else set()
+        self._copies = {region: copies for region, copies in self._copies.items() if region in regions}
+        return list(self._copies.values())
+
+    @property
+    def copied(self) -> Sequence[Copied]:
+        """All copies of ours in the target: being recorded, or left until nobody can return to them."""
+        return self._copied
 
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
@@ -273,19 +292,36 @@ class Tracing:
         if self._recorder is None:
             self._recorder = Recorder(self._port)
             if self._recorder.is_orphaned():
-                self._progress("the calltrace that records this process has died: its recording ends here")
+                self.progress("the calltrace that records this process has died: its recording ends here")
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
+        for each in self._copied:
+            each.settle()
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
-        self._instrument_stopped(program)
+        if options.program:
+            self._instrument_stopped(program)
         for module in others:
             if self._is_wanted(module):
                 try:
                     self._instrument_stopped(module)
                 except (NotTraceable, OutOfSpace) as error:
-                    self._progress(f"{module.name} is left out: {error}")
+                    self.progress(f"{module.name} is left out: {error}")
+
+    def prepare(self, options: TraceOptions) -> int:
+        """Plan what `start` would instrument, and touch nothing; how many functions the patterns mean.
+
+        Raises what `start` does about the program itself.
+        """
+        self._options = options
+        program, *others = self._port.modules()
+        chosen = self._plan(program, True).chosen if options.program else 0
+        for module in others:
+            if any(module_matches(pattern, module.name) for pattern in options.modules):
+                with contextlib.suppress(NotTraceable):  # `start` says so
+                    chosen += self._plan(module, True).chosen
+        return chosen
 
     def wait_for_end(self, seconds: float | None = None, interrupts: Sequence[int] = ()) -> None:
         """Attend to the running target until it ends, `seconds` are over, or `interrupts` has something.
@@ -322,21 +358,61 @@ class Tracing:
             self._slots = None
             self._end_recording(self._file)
 
+    def pause(self) -> None:
+        """Put the original bytes back into the stopped target; only who is inside a copy still records."""
+        assert self._recorder is not None
+        copies.take_out(self._port, self._active_codes(), self.progress)
+        for each in self._copied:
+            each.active = False
+
+    def resume(self) -> None:
+        """Let functions of the stopped target lead to their copies again."""
+        assert self._recorder is not None
+        modules = {module.base: module for module in self._port.modules()}
+        for code in self._active_codes():
+            module = modules[code.base]
+            patches = copies.patches_of(self._port, code)
+            to_copies = _by_rva(self._copies[code.region])
+            patches, moves = around_threads(patches, self._standing(module), to_copies)
+            self._redirect(module, patches, moves)
+        active = {code.region for code in self._active_codes()}
+        for each in self._copied:
+            each.active = each.region in active
+
+    def end_undebugged(self, process_id: int) -> None:
+        """End the recording of a target that the host has let go: we become its debugger for a moment.
+
+        TargetLost, AccessRefused or EngineError if it cannot be stopped.
+        """
+        # The system knows debuggers by their threads, and the host's own must not be mistaken for us.
+        with futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(self._end_undebugged, process_id).result()
+
+    def _end_undebugged(self, process_id: int) -> None:
+        self._port = port = launch.reopen(process_id)
+        try:
+            self._recorder = Recorder(port)
+            self.stop()
+            port.detach()
+            self.wait_for_release()
+        finally:
+            port.close()
+
     def wait_for_release(self) -> None:
         """Wait until the running target has closed the trace file, so that it can be moved or deleted."""
         if self._recorder is not None:
             self._recorder.wait_for_release()
 
-    def finish(self, state: State, exit_code: int = 0) -> None:
-        """Complete the trace file, and tell the user where it is and what it lacks."""
+    def finish(self, state: State, exit_code: int = 0) -> Path:
+        """Complete the trace file, and tell the user what it lacks; where it is."""
         assert self._file is not None
         path, lost = self._file.path, self._file.header.units_lost
         self._release_loads()
         self._file.finish(state, exit_code)
         self._file = None
         if lost:
-            self._progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
-        _tell_recorded(path, self._progress)
+            self.progress(f"{lost:,} events lost: the trace reached its limit, or the disk was full")
+        return path
 
     def discard(self) -> None:
         """Give up the trace file, of which nothing can be made."""
@@ -349,22 +425,30 @@ class Tracing:
         """End the recording that the stopped target is in, ours into `file` or a dead process's."""
         port, recorder = self._port, self._recorder
         assert recorder is not None
-        codes = [code for code in recorder.codes() if code.state == CodeState.ACTIVE]
+        codes = self._active_codes()
         answered = file.unregistered_code() if file else None
         if answered and answered.region not in {code.region for code in codes}:
             codes.append(answered)
-        copies.withdraw(port, recorder, codes, self._progress)
+        copies.withdraw(port, recorder, codes, self.progress)
         while not recorder.stop():
-            copies.withdraw(port, recorder, codes, self._progress)
+            copies.withdraw(port, recorder, codes, self.progress)
         if answered and answered.region not in {code.region for code in recorder.codes()}:
             port.free(answered.region)
         copies.free_unused(port, recorder)
+        left = {code.region for code in recorder.codes()}
+        self._copied = [each for each in self._copied if each.region in left]
+        for each in self._copied:
+            each.active = False
+
+    def _active_codes(self) -> list[Code]:
+        assert self._recorder is not None
+        return [code for code in self._recorder.codes() if code.state == CodeState.ACTIVE]
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
             return False
         if module.name.lower() in NEVER_TRACED:
-            self._progress(f"{module.name} is left out: recording itself runs through it")
+            self.progress(f"{module.name} is left out: recording itself runs through it")
             return False
         return True
 
@@ -378,14 +462,23 @@ class Tracing:
                 # Nobody can be inside: its loader still waits for us.
                 code = self._instrument(module, {}, None)
         except CalltraceError as error:
-            self._progress(f"{module.name} is left out: {error}")
+            self.progress(f"{module.name} is left out: {error}")
         finally:
             self._file.answer_load(self._loads, code)
 
     def _instrument_stopped(self, module: TargetModule) -> None:
         assert self._recorder is not None
-        standing = {thread: self._port.registers(thread).rip - module.base for thread in self._port.threads()}
-        self._instrument(module, standing, self._recorder.add_code)
+        self._instrument(module, self._standing(module), self._recorder.add_code)
+
+    def _standing(self, module: TargetModule) -> dict[int, int]:
+        """Where each thread of the stopped target stands, as an RVA in the module if it is in there."""
+        return {thread: self._port.registers(thread).rip - module.base for thread in self._port.threads()}
+
+    def _redirect(self, module: TargetModule, patches: Sequence[Patch], moves: Mapping[int, int]) -> None:
+        """Write the jumps to copies, and let threads that stood on them go on there."""
+        write_patches(self._port, module, patches)
+        for thread, rip in moves.items():
+            self._port.set_registers(thread, dataclasses.replace(self._port.registers(thread), rip=rip))
 
     def _instrument(
         self, module: TargetModule, standing: Mapping[int, int], register: Callable[[Code], None] | None
@@ -397,7 +490,8 @@ class Tracing:
         assert self._slots is not None
         assert self._file is not None
         options, port = self._options, self._port
-        planned = self._plan(module)
+        # Of the program itself it was said before it was started or stopped.
+        planned = self._plan(module, tell_limits=self._modules > 0)
         copied = _whole_pages(
             planned.lay_out(
                 self._slots,
@@ -417,7 +511,7 @@ class Tracing:
             wanted = list(made.patches)
             if made.breakpoint_count or options.modules:
                 wanted += for_handlers
-            patches, moves = around_threads(wanted, standing, made.map_address)
+            patches, moves = around_threads(wanted, standing, _by_rva(made.copies))
             port.write(region, made.code)
             port.write(region + copied, copies.pack_patches(patches))
             port.protect(region, executable, Protection.EXECUTE_READ)
@@ -444,22 +538,22 @@ class Tracing:
         self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
-        write_patches(port, module, patches)
-        for thread, rip in moves.items():
-            port.set_registers(thread, dataclasses.replace(port.registers(thread), rip=rip))
+        self._copied.append(Copied(module, code, patches, planned.places))
+        self._copies[region] = made.copies
+        self._redirect(module, patches, moves)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
-        self._progress(
+        self.progress(
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
-            + (f", {refused:,} cannot be (calltrace info tells why)" if refused else "")
+            + (f", {refused:,} cannot be (`info` tells why)" if refused else "")
         )
         if made.breakpoint_count:
-            self._progress(
+            self.progress(
                 f"{module.name}: {made.breakpoint_count:,} of them start with a breakpoint, which costs "
                 "microseconds each time (--no-breakpoints leaves them alone)"
             )
         busy = len(wanted) - len(patches)
         if busy:
-            self._progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
+            self.progress(f"{module.name}: {busy:,} functions were being entered, and are left out")
         return code
 
     def _import_patches(self, image: Image) -> list[Patch]:
@@ -472,16 +566,16 @@ class Tracing:
             if name.rpartition("!")[2] in _ADDS_HANDLERS and image.data[slot : slot + 8] == theirs
         ]
 
-    def _plan(self, module: TargetModule) -> plan.ModulePlan:
+    def _plan(self, module: TargetModule, tell_limits: bool) -> plan.ModulePlan:
         """The plan of a module: that of an earlier recording, if nothing has changed."""
         options = self._options
         key = (module, options.breakpoints, *options.include, None, *options.exclude)
         planned = self._plans.get(key)
         if planned is None or not planned.is_of(self._port.read):
-            self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
+            self.progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
             image = plan.read_image(self._port.read, module)
-            if self._modules:  # of the program itself it was said before it was started or stopped
-                preflight.tell_limits(module.name, preflight.of_module(image), self._progress)
+            if tell_limits:
+                preflight.tell_limits(module.name, preflight.of_module(image), self.progress)
             planned = self._plans[key] = plan.ModulePlan(image, options.include, options.exclude)
         return planned
 
@@ -538,7 +632,7 @@ def create_file(options: TraceOptions, output: Path, about: dict[str, Any]) -> T
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[Sequence[int]]:
+def interrupts_held() -> Iterator[Sequence[int]]:
     """Ctrl+C raises nothing meanwhile; the numbers of the signals that came are gathered in what is given."""
     came: list[int] = []
     numbers = [signal.SIGINT]
@@ -550,6 +644,11 @@ def _interrupts_held() -> Iterator[Sequence[int]]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _by_rva(copies: plan.CopyMap) -> Callable[[int], int | None]:
+    """Where the copy of the instruction at an RVA begins, as a VA."""
+    return lambda rva: copies.copy(copies.base + rva)
 
 
 def _whole_pages(size: int) -> int:

@@ -96,16 +96,19 @@ def of_program(name: str, options: SurveyOptions) -> Survey:
     return Survey(None, (), (program, *others), notes)
 
 
-def of_process(process_id: int, options: SurveyOptions) -> Survey:
+def of_process(process_id: int, options: SurveyOptions, debugged: bool = False) -> Survey:
     """Survey a running process and those of its modules that `options.modules` means. Windows only.
 
+    `debugged`: it is the target of the debugger that we run in.
     TargetLost, AccessRefused, NotTraceable if the program's image is damaged or of another machine.
     """
     from calltrace.win32 import process
 
     with process.observe(process_id) as observed:
         facts = observed.facts()
-        findings = tuple(preflight.of_process(facts))
+        findings = tuple(
+            finding for finding in preflight.of_process(facts) if not (debugged and finding.key == "debugger")
+        )
         blocked = any(finding.verdict is Verdict.BLOCKS for finding in findings)
 
         loaded = {

@@ -28,6 +28,7 @@ from calltrace.model import (
     Cause,
     Clock,
     FunctionRecord,
+    Mark,
     Module,
     NodeKind,
     Policy,
@@ -41,7 +42,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 2
+READER_ABI = 3
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -201,6 +202,12 @@ class EdgeOptions(ctypes.LittleEndianStructure):
     )
 
 
+class MarkEntry(ctypes.LittleEndianStructure):
+    """struct ct_mark."""
+
+    _fields_ = (("position", c_uint64), ("thread", c_uint32), ("number", c_uint32))
+
+
 class Totals(ctypes.LittleEndianStructure):
     """struct ct_totals."""
 
@@ -252,6 +259,7 @@ def reader_library() -> ctypes.CDLL:
         "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
         "info": (None, [c_void_p, u32, POINTER(Span)]),
         "thread": (None, [c_void_p, u32, POINTER(ThreadEntry)]),
+        "set_marks": (u32, [c_void_p, c_void_p, u32]),
         "address": (c_uint64, [c_void_p, u32]),
         "steps_open": (c_void_p, [c_void_p, u32, u32]),
         "steps_next": (u32, [c_void_p, c_void_p, u32, pull]),
@@ -288,13 +296,16 @@ def reader_library() -> ctypes.CDLL:
 class TraceFile:
     """An open trace. Close it, or use it in a ``with`` statement."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, under_way: bool = False) -> None:
         """Map the file and index its chunks.
+
+        `under_way`: it is known to be recorded still; else a trace without an end may have been cut off.
 
         A trace that is still being recorded is taken as it is now: what its threads record from here on is
         not seen. Raises FileMissing, AccessRefused, BadTrace (no trace, later version, cut off), EngineError.
         """
         self.path = Path(path)
+        self.under_way = under_way
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
         self._reader = 0
@@ -308,6 +319,7 @@ class TraceFile:
             self.info = self._read_info()
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
             self.threads = [self._read_thread(at) for at in range(self.index.threads)]
+            self.marks = self._read_marks()
         except BaseException:
             self.close()
             raise
@@ -444,6 +456,17 @@ class TraceFile:
         name = self.address_name(self.address(node_id))
         return f"call {name}" if kind == NodeKind.API_CALL else name
 
+    def node_address(self, kind: int, node_id: int) -> int | None:
+        """The VA of a frame's function, or of the call instruction it stands for; None if it is not known."""
+        if kind in (NodeKind.API_FUNCTION, NodeKind.API_CALL):
+            return self.address(node_id) or None
+        found = self.function(node_id) if kind == NodeKind.FUNCTION else self.site(node_id)
+        return found[0].base + found[1].rva if found else None
+
+    def mark_name(self, number: int, value: int) -> str:
+        """What a mark is called: named mark `number`, from 1 on; if that is 0, the `value` given to it."""
+        return self.marks[number - 1].name if number else str(value)
+
     def address(self, node_id: int) -> int:
         """The VA behind the id of a frame of the C API; 0 if there were too many of them."""
         return int(self._library.ct_reader_address(self._reader, node_id))
@@ -510,6 +533,21 @@ class TraceFile:
         entry = ThreadEntry()
         self._library.ct_reader_thread(self._reader, at, ctypes.byref(entry))
         return Thread(entry.index, entry.id, entry.units, entry.lost, entry.open_tsc)
+
+    def _read_marks(self) -> list[Mark]:
+        marks: list[Mark] = []
+        for told in map(_dict, _list(self.info.pop("marks", None))):
+            positions = {_number(row[0]): _number(row[1]) for row in _rows(told.get("positions"), 2)}
+            marks.append(Mark(_text(told.get("name")), _number(told.get("tsc")), positions))
+        entries = [
+            MarkEntry(position, thread, number)
+            for number, mark in enumerate(marks, 1)
+            for thread, position in mark.positions.items()
+        ]
+        array = (MarkEntry * len(entries))(*entries)
+        if not self._library.ct_reader_set_marks(self._reader, array, len(entries)):
+            raise _open_failure(self.path, _NO_MEMORY)
+        return marks
 
     def _json(self, offset: int, size: int, what: str) -> dict[str, Any]:
         try:

@@ -488,6 +488,27 @@ struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snap
     return NULL;
 }
 
+static int compare_marks(const void *left, const void *right)
+{
+    const struct ct_mark *a = left, *b = right;
+    if (a->thread != b->thread)
+        return a->thread < b->thread ? -1 : 1;
+    if (a->position != b->position)
+        return a->position < b->position ? -1 : 1;
+    return a->number < b->number ? -1 : a->number > b->number;
+}
+
+uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count)
+{
+    reader->marks = malloc((count + 1u) * sizeof *marks);
+    if (!reader->marks)
+        return 0;
+    memcpy(reader->marks, marks, count * sizeof *marks);
+    reader->mark_count = count;
+    qsort(reader->marks, count, sizeof *marks, compare_marks);
+    return 1;
+}
+
 void ct_reader_close(struct ct_reader *reader)
 {
     if (reader->snapshot)
@@ -499,6 +520,7 @@ void ct_reader_close(struct ct_reader *reader)
     free(reader->parents);
     free(reader->holders);
     free(reader->tails);
+    free(reader->marks);
     free(reader->addresses.values);
     free(reader->addresses.slots);
     free(reader);

@@ -98,6 +98,8 @@ struct ct_reader {
     uint32_t *holders;     /* by call site's id: the function that holds it, else CT_NONE */
     struct ct_tail *tails; /* where functions may be left to, ascending */
     uint64_t tail_count;
+    struct ct_mark *marks; /* by thread, position and number */
+    uint32_t mark_count;
     struct ct_addresses addresses;
 };
 

@@ -580,6 +580,24 @@ static bool open_piece(struct ct_machine *machine, const struct ct_piece *piece)
     return true;
 }
 
+static void find_marks(struct ct_machine *machine, uint32_t thread_index)
+{
+    const struct ct_reader *reader = machine->reader;
+    machine->mark = 0;
+    while (machine->mark < reader->mark_count && reader->marks[machine->mark].thread < thread_index)
+        machine->mark++;
+    machine->mark_end = machine->mark;
+    while (machine->mark_end < reader->mark_count && reader->marks[machine->mark_end].thread == thread_index)
+        machine->mark_end++;
+}
+
+/* Is what comes next behind a named mark? Not in the middle of an event. */
+static bool at_mark(const struct ct_machine *machine)
+{
+    return machine->mark < machine->mark_end && !machine->has_sp &&
+           machine->reader->marks[machine->mark].position <= machine->position;
+}
+
 /* To the next piece or thread. False: there is none. */
 static bool advance(struct ct_machine *machine)
 {
@@ -593,6 +611,7 @@ static bool advance(struct ct_machine *machine)
         machine->piece_end = thread->first_piece + thread->piece_count;
         machine->position = machine->told_position = 0;
         machine->time = reader->header.unit_size == 8 ? thread->entry.open_tsc : 0;
+        find_marks(machine, thread->entry.index);
         pend(machine, CT_STEP_THREAD, 0, 0, thread->entry.index);
         return true;
     }
@@ -656,6 +675,9 @@ bool ct_machine_next(struct ct_machine *machine, struct ct_step *step)
             machine->whole = false;
             machine->totals->events[CT_LEAVE]++;
             close_frame(machine, CT_NODE_FUNCTION, machine->whole_id, CT_CAUSE_RETURN, CT_LEAVE);
+        } else if (at_mark(machine)) {
+            machine->told_position = machine->position;
+            pend(machine, CT_STEP_MARK, 0, machine->reader->marks[machine->mark++].number, 0);
         } else if (machine->unit < machine->unit_end) {
             machine->no_memory = !take_unit(machine);
             if (machine->no_memory)

@@ -33,6 +33,7 @@ struct ct_machine {
     bool inside; /* the thread's first step was given */
     uint64_t piece, piece_end;
     const uint8_t *unit, *unit_end;
+    uint32_t mark, mark_end; /* named marks of the thread that are still to come */
     uint64_t piece_close_tsc;
     uint64_t *block;   /* copy of a block that may be overwritten at any time */
     uint64_t position; /* of `unit` in its thread */

@@ -26,7 +26,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 2u
+#define CT_READER_ABI 3u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -70,7 +70,7 @@ enum ct_step_type {
     CT_STEP_OPEN = 2,
     CT_STEP_CLOSE = 3,
     CT_STEP_LAND = 4,   /* the frame of function `id`, now on top, goes on */
-    CT_STEP_MARK = 5,   /* value = the number given to mark() */
+    CT_STEP_MARK = 5,   /* value = the number given to mark(); or id = the number of a named mark */
     CT_STEP_GAP = 6,    /* value = units lost */
     CT_STEP_ORPHAN = 7, /* an end without its beginning; value = enum ct_event of the unit */
     CT_STEP_THREAD_START = 8,
@@ -186,6 +186,13 @@ struct ct_thread_entry {
     uint64_t open_tsc; /* of its first chunk */
 };
 
+/* Where a thread was when its program was marked with a name. */
+struct ct_mark {
+    uint64_t position; /* units it had recorded */
+    uint32_t thread;   /* its index: the recorder's number */
+    uint32_t number;   /* of the mark, from 1 on */
+};
+
 struct ct_totals {
     uint64_t units;     /* read, payloads and lost ones not counted */
     uint64_t events[8]; /* by enum ct_event */
@@ -267,6 +274,8 @@ CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_
 CT_READER_EXPORT void ct_reader_module(const struct ct_reader *reader, uint32_t at, struct ct_module_entry *out);
 CT_READER_EXPORT void ct_reader_info(const struct ct_reader *reader, uint32_t at, struct ct_span *out);
 CT_READER_EXPORT void ct_reader_thread(const struct ct_reader *reader, uint32_t at, struct ct_thread_entry *out);
+/* Between opening and reading: the trace's named marks, which its INFO chunks tell. 0: no memory. */
+CT_READER_EXPORT uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count);
 /* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
 CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
 

@@ -248,7 +248,9 @@ static bool take(struct ct_tree *tree, const struct ct_step *step)
         if (tree->full || (tree->functions && !tree->shown) || !tell_thread(tree, step))
             break;
         uint32_t depth = step->depth - (tree->shown ? tree->root : 0);
-        if (!tree->options.max_depth || depth < tree->options.max_depth)
+        if (step->id && tree->options.max_depth && depth > tree->options.max_depth)
+            depth = tree->options.max_depth; /* a named mark is for all to see */
+        if (!tree->options.max_depth || depth < tree->options.max_depth || step->id)
             add_line(tree, step, step->type == CT_STEP_MARK ? CT_LINE_MARK : CT_LINE_GAP, depth);
         break;
     default:

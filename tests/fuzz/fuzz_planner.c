@@ -116,7 +116,11 @@ static void plan_image(const struct ct_image *image, const struct head *head)
             check_region(image, regions[i], &layout, &made);
             for (uint32_t rva = 0; rva < image->size; rva += 61) {
                 uint32_t copy = ct_plan_map(plan, rva);
-                CHECK(!copy || (copy >= regions[i] && copy < regions[i] + layout.code_size));
+                CHECK(!copy || (copy < layout.code_size && ct_plan_origin(plan, copy) == rva));
+            }
+            for (uint32_t offset = 0; offset < layout.region_size; offset += 7) {
+                uint32_t rva = ct_plan_origin(plan, offset);
+                CHECK(rva == CT_NONE || rva <= image->size);
             }
         }
     }

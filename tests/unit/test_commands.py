@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
-import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from calltrace import commands, dispatch, wine
 from calltrace.commands import COMMANDS, Command, Console
-from calltrace.errors import CalltraceError, UsageError
+from calltrace.errors import CalltraceError, EngineError, UsageError
+from calltrace.live import LiveSession
 from rig import tracewriter
 from rig.tracewriter import TraceWriter, Units
 
 
-def run(line: str) -> str:
-    """What a command line shows, from the verb on."""
+class NoTarget:
+    """A debugger without a target, as a live session sees it."""
+
+    @contextlib.contextmanager
+    def port(self, known: object) -> Iterator[Any]:
+        raise EngineError("there is no target")
+        yield
+
+    def thread_id(self, name: str) -> int:
+        raise UsageError(f"there is no thread {name}")
+
+    def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def run(line: str, live: LiveSession | None = None) -> str:
+    """What a command line shows, from the verb on: in a shell, or beside a live session."""
     out = io.StringIO()
-    assert dispatch.run_line(line, Console(out, lambda line: None)) == 0
+    assert dispatch.run_line(line, Console(out, lambda line: None, shell=live is None, live=live)) == 0
     return out.getvalue()
 
 
@@ -29,6 +47,14 @@ def test_the_verbs_are_those_promised() -> None:
         "attach",
         "reference",
         "diff-reference",
+        "loop",
+        "start",
+        "stop",
+        "pause",
+        "resume",
+        "status",
+        "mark",
+        "save",
         "plan",
         "info",
         "tree",
@@ -43,13 +69,14 @@ def test_the_verbs_are_those_promised() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.verb)
 def test_every_command_has_help_and_an_example_that_parses(command: Command) -> None:
-    text = run(f"help {command.verb}")
-    assert text == run(f"{command.verb} --help") == run(f"{command.verb} -h")
+    live = LiveSession(NoTarget()) if command.live else None
+    text = run(f"help {command.verb}", live)
+    assert text == run(f"{command.verb} --help", live) == run(f"{command.verb} -h", live)
     assert command.help in text
     assert command.example in text
     for option in command.options:
         assert (option.metavar or option.names[0]) in text
-    program, *words = shlex.split(command.example)
+    program, *words = dispatch.split(command.example)
     assert (program, words[0]) == ("calltrace", command.verb)
     ours = words[1 : words.index("--")] if "--" in words else words[1:]
     assert ("--" in words) == command.takes_program
@@ -59,9 +86,11 @@ def test_every_command_has_help_and_an_example_that_parses(command: Command) -> 
 def test_help_lists_every_command_once() -> None:
     text = run("help")
     assert text == run("") == run("--help")
+    beside_target = run("help", LiveSession(NoTarget()))
     for command in COMMANDS:
-        assert text.count(f"  {command.verb} ") == 1
-        assert command.help in text
+        assert text.count(f"  {command.verb} ") == (not command.live)
+        assert beside_target.count(f"  {command.verb} ") == (not command.shell_only)
+        assert command.help in text + beside_target
 
 
 @pytest.mark.parametrize(
@@ -69,6 +98,8 @@ def test_help_lists_every_command_once() -> None:
     [
         "nosuch",
         "help nosuch",
+        "start",
+        "help stop",
         "tree",
         "tree a b",
         "tree --nosuch a",
@@ -76,7 +107,7 @@ def test_help_lists_every_command_once() -> None:
         "tree a --limit x",
         "tree a --dep 3",
         "export a",
-        "export --format pdf a",
+        "export pdf a",
         "run",
         "run demo.exe",
         "run --",
@@ -260,11 +291,11 @@ def test_top_lists_the_most_called_first(trace: Path) -> None:
 
 def test_export_writes_a_file_but_never_over_the_trace(trace: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
-    run(f'export --format text "{trace}" -o "{target}"')
-    assert target.read_text(encoding="utf-8") == run(f'export --format text "{trace}"')
+    run(f'export text "{trace}" -o "{target}"')
+    assert target.read_text(encoding="utf-8") == run(f'export text "{trace}"')
     before = trace.read_bytes()
     with pytest.raises(UsageError, match="is the trace itself"):
-        run(f'export --format text "{trace}" -o "{trace}"')
+        run(f'export text "{trace}" -o "{trace}"')
     assert trace.read_bytes() == before
     with pytest.raises(CalltraceError, match="folder does not exist"):
-        run(f'export --format text "{trace}" -o "{tmp_path}/no/out"')
+        run(f'export text "{trace}" -o "{tmp_path}/no/out"')

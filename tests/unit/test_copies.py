@@ -183,15 +183,20 @@ def test_original_bytes_come_back_and_foreign_ones_stay() -> None:
     assert scene.port.read(MODULE.base, MODULE.size) == before[:0x300] + b"other" + before[0x305:]
 
 
-def test_a_thread_that_stands_on_a_jump_takes_it() -> None:
-    for standing in (0x200, 0x240):  # at the short jump, at the one in padding that it leads to
-        scene = Scene(state=CodeState.ACTIVE)
-        distance = scene.regions[0] + PLAIN - (MODULE.base + 0x245)
-        pad = (0x240, b"\xcc" * 5, b"\xe9" + struct.pack("<i", distance))
-        short = (0x200, b"\xcc" * 2, b"\xeb\x3e")
-        scene.port.set_registers(THREAD, Registers(MODULE.base + standing, scene.rsp, rcx=7))
-        withdraw(scene, [pad, short])
-        assert scene.port.registers(THREAD) == Registers(scene.regions[0] + PLAIN, scene.rsp, rcx=7)
+@pytest.mark.parametrize(("standing", "goes_to"), [(0x200, None), (0x240, PLAIN), (0x300, None)])
+def test_only_a_thread_in_padding_goes_on_to_the_copy(standing: int, goes_to: int | None) -> None:
+    # At a short jump, at the one in padding that it leads to, at a jump at the start of another function.
+    scene = Scene(state=CodeState.ACTIVE)
+    jumps = [
+        b"\xe9" + struct.pack("<i", scene.regions[0] + PLAIN - (MODULE.base + at + 5))
+        for at in (0x240, 0x300)
+    ]
+    pad, other = ((at, b"\xcc" * 5, jump) for at, jump in zip((0x240, 0x300), jumps))
+    short = (0x200, b"\xcc" * 2, b"\xeb\x3e")
+    scene.port.set_registers(THREAD, Registers(MODULE.base + standing, scene.rsp, rcx=7))
+    withdraw(scene, [pad, short, other])
+    rip = MODULE.base + standing if goes_to is None else scene.regions[0] + goes_to
+    assert scene.port.registers(THREAD) == Registers(rip, scene.rsp, rcx=7)
 
 
 @pytest.mark.parametrize(

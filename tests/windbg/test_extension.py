@@ -59,8 +59,9 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
         "commands.COMMANDS = (commands.Command('do', '', '', (), do), *commands.COMMANDS)\n"
         "def run(library, line):\n    hosted.run(line, WinDbg(library))\n",
     )
-    genuine = targets.TREE / "windbg_ext" / "calltrace_windbg" / "host.py"
-    shutil.copy(genuine, folder / "calltrace_windbg" / "genuine.py")
+    package = targets.TREE / "windbg_ext" / "calltrace_windbg"
+    shutil.copy(package / "host.py", folder / "calltrace_windbg" / "genuine.py")
+    shutil.copy(package / "live.py", folder / "calltrace_windbg")
     return env
 
 
@@ -102,8 +103,10 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
     mistakes = {
         "!calltrace nosuch": "calltrace: no command nosuch: `!calltrace help` lists them",
         "!calltrace help nosuch": "calltrace: no command nosuch: `!calltrace help` lists them",
-        "!calltrace tree": "calltrace: tree: the following arguments are required: FILE; "
-        "`!calltrace help tree` tells more",
+        "!calltrace callers": "calltrace: callers: the following arguments are required: FUNCTION; "
+        "`!calltrace help callers` tells more",
+        "!calltrace tree": "calltrace: nothing has been recorded in this session: start a recording, or name "
+        "a trace file",
         '!calltrace tree "x': 'calltrace: a double quote is not closed: "x',
         "!calltrace run -- x.exe": "calltrace: run makes a target of its own: use it in a shell",
     }
@@ -129,7 +132,7 @@ def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
             f'!calltrace tree "{file}"',
             f"!calltrace top {file} --limit 7",
             f"!calltrace info {file} --json",
-            f"!calltrace export --format csv {file} -o {windows.path(csv)}",
+            f"!calltrace export csv {file} -o {windows.path(csv)}",
         ]
     )
     tree, top, info, export = (text for _, text in shown.commands[1:])
@@ -141,7 +144,7 @@ def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
         f'"{demo_trace}"', f'"{file}"'.replace("\\", "\\\\")
     )
     assert export == ""
-    assert csv.read_text(encoding="utf-8") == shell("export", "--format", "csv", demo_trace)
+    assert csv.read_text(encoding="utf-8") == shell("export", "csv", demo_trace)
 
 
 def test_long_output_is_printed_whole(long_trace: Path) -> None:

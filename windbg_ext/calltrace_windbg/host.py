@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 from collections.abc import Iterator
 
 from calltrace import hosted
+from calltrace.live import LiveSession
+from calltrace_windbg.live import EngineHost
 
 _NORMAL, _ERROR = 1, 2  # DEBUG_OUTPUT_...
 _MOST_PRINTED = 8000  # characters at once: the engine cuts off what is beyond 16,384 units of UTF-16
@@ -17,7 +20,16 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 def run(library: int, line: str) -> None:
     """Run what the user typed after `!calltrace`. `library` is the extension, as a module of this process."""
-    hosted.run(line, WinDbg(library))
+    hosted.run(line, WinDbg(library), _live(library))
+
+
+@functools.cache
+def _live(library: int) -> LiveSession:
+    """What lives from command to command, as this Python and the extension do, unloaded or not."""
+    host = EngineHost(ctypes.CDLL("calltrace_windbg", handle=library))
+    session = LiveSession(host)
+    host.at_end = lambda: session.look(lambda line: WinDbg(library).show(f"calltrace: {line}\n"))
+    return session
 
 
 class WinDbg:
@@ -41,6 +53,10 @@ class WinDbg:
     def has_links(self) -> bool:
         """Whether DML is preferred."""
         return self._dml
+
+    def disassembly(self, address: int) -> str:
+        """`u`"""
+        return f"u {address:#x}"
 
     def interrupted(self) -> bool:
         """Whether Ctrl+Break was pressed since this was last asked."""
@@ -71,7 +87,8 @@ def _tokens(text: str) -> Iterator[str]:
         yield from (piece.translate(_ESCAPES) for piece in _cut(parts[at]))
         if at + 1 < len(parts):
             command, shown = (part.translate(_ESCAPES) for part in parts[at + 1 : at + 3])
-            yield f'<exec cmd="!calltrace {command}">{shown}</exec>'
+            command = command[1:] if command.startswith("!") else f"!calltrace {command}"
+            yield f'<exec cmd="{command}">{shown}</exec>'
 
 
 def _cut(text: str) -> list[str]:

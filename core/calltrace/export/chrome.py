@@ -38,7 +38,9 @@ def write(trace: TraceFile, out: TextIO) -> None:
                 told = f',"args":{{"closed by":{json.dumps(Cause(step.cause).text)}}}'
             out.write(f',\n{{"ph":"E",{where},"ts":{clock.at(step.time)}{told}}}')
         elif step.type in (StepType.MARK, StepType.GAP):
-            text = f"mark {step.value}" if step.type == StepType.MARK else f"gap: {step.value} events lost"
+            text = f"gap: {step.value} events lost"
+            if step.type == StepType.MARK:
+                text = f"mark {trace.mark_name(step.id, step.value)}"
             now = clock.at(step.time)
             out.write(f',\n{{"ph":"i","s":"t","name":{json.dumps(text)},{where},"ts":{now}}}')
     out.write("\n]}\n")

@@ -2,8 +2,9 @@
 
 Columns: ``thread`` (index), ``thread_id`` (the system's), ``position`` (events this thread recorded before),
 ``time`` (ticks since recording began; empty without a clock), ``event``, ``depth`` (frames open below),
-``module`` (of the function or call site), ``rva`` (its offset there), ``name``, ``cause`` (how a frame was
-closed), ``value`` (of a mark; units lost in a gap; call-site VA of a frame of the C API).
+``module`` (of the function or call site), ``rva`` (its offset there), ``name`` (also of a mark), ``cause``
+(how a frame was closed), ``value`` (of a mark that the program made; units lost in a gap; call-site VA of a
+frame of the C API).
 
 Besides what was recorded there are ``unwind`` rows: frames closed without an event of their own, and why.
 Where a thread goes on with another stack (fiber) there are ``suspend`` rows of the frames it leaves, and
@@ -56,7 +57,6 @@ _OTHERS = {
     StepType.RESET: "reset",
 }
 _WITH_NODE = (StepType.OPEN, StepType.CLOSE, StepType.LAND, StepType.ORPHAN)
-_WITH_VALUE = (StepType.OPEN, StepType.MARK, StepType.GAP)
 
 
 def write(trace: TraceFile, out: TextIO) -> None:
@@ -75,6 +75,8 @@ def write(trace: TraceFile, out: TextIO) -> None:
         if step.type in _WITH_NODE:
             key = (step.kind, step.id)
             place = places.get(key) or places.setdefault(key, _place(trace, *key))
+        elif step.type == StepType.MARK and step.id:
+            place = ("", "", trace.mark_name(step.id, 0))
         writer.writerow(
             (
                 thread.index,
@@ -85,9 +87,15 @@ def write(trace: TraceFile, out: TextIO) -> None:
                 step.depth,
                 *place,
                 Cause(step.cause).name.lower().replace("_", "-") if step.type == StepType.CLOSE else "",
-                step.value if step.type in _WITH_VALUE and (step.value or step.type != StepType.OPEN) else "",
+                _value(step),
             )
         )
+
+
+def _value(step: Step) -> int | str:
+    if step.type == StepType.OPEN:
+        return step.value or ""
+    return step.value if step.type == StepType.GAP or (step.type == StepType.MARK and not step.id) else ""
 
 
 def _event(step: Step) -> str:

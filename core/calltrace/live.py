@@ -1,0 +1,384 @@
+"""A recording driven by commands: inside a debugger, whose user starts, looks at and stops it at will.
+
+The debugger stops the target and lets it go; a command comes when it stands still. What lives from command
+to command is kept here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from calltrace import tracefile
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
+from calltrace.export import units
+from calltrace.model import State
+from calltrace.patterns import Pattern, module_matches
+from calltrace.ports import Port, TargetModule
+
+if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
+    from calltrace.loop.tracing import Climb, LoopOptions
+    from calltrace.plan import CopyMap
+    from calltrace.recorder import TraceFile
+    from calltrace.session import Progress, TraceOptions, Tracing
+
+
+class LivePort(Port, Protocol):
+    """A port that lives from command to command; with the one of a host, for the length of each."""
+
+    def ended(self) -> int | None:
+        """The exit code of the process, if it has ended."""
+        ...
+
+    def exit_code(self) -> int:
+        """The exit code of a process that has ended, or is about to."""
+        ...
+
+    def debugged(self) -> bool:
+        """Whether the process has a debugger still."""
+        ...
+
+    def close(self) -> None:
+        """Give up what the port holds."""
+        ...
+
+
+class Host(Protocol):
+    """What a live session needs of the debugger it runs in."""
+
+    def port(self, known: LivePort | None) -> AbstractContextManager[LivePort]:
+        """The port of the process that the debugger stands at, for one command: `known` if that is its.
+
+        EngineError if the debugger stands at none, NotTraceable or AccessRefused if it cannot be traced.
+        """
+        ...
+
+    def thread_id(self, name: str) -> int:
+        """The system's id of the thread that the debugger calls so: ~1. UsageError if there is none."""
+        ...
+
+    def uninterrupted(self) -> AbstractContextManager[None]:
+        """An interrupt by the user waits for the end of the block."""
+        ...
+
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """`tracing` has put copies into the process, and may put more there, and take some away, later."""
+        ...
+
+    def forgotten(self) -> None:
+        """No more is done in the process that was recorded."""
+        ...
+
+    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
+        """These copies are in the stopped target of `port` now, and no others: show them as the originals.
+
+        EngineError if the debugger refuses.
+        """
+        ...
+
+
+class LiveSession:
+    """The recordings of a debugger's targets, one at a time."""
+
+    def __init__(self, host: Host) -> None:
+        """Nothing is done before a command asks for it."""
+        self.paused = False
+        self.depth = 0  # levels of the call tree that its user wants to see; 0: all
+        self._host = host
+        self._port: LivePort | None = None  # of the process that is recorded, or was recorded last
+        self._tracing: Tracing | None = None  # of the same
+        self._file: TraceFile | None = None  # of the recording under way
+        self._trace: Path | None = None  # of that, or of the last one
+
+    @property
+    def recording(self) -> bool:
+        """Whether a recording is under way, paused or not."""
+        return self._file is not None
+
+    @property
+    def process_id(self) -> int:
+        """The process that the debugger stands at. Errors as of `Host.port`."""
+        with self._host.port(self._port) as port:
+            return port.process_id
+
+    def thread_id(self, name: str) -> int:
+        """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
+        return self._host.thread_id(name)
+
+    def start(
+        self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
+    ) -> None:
+        """Record the target from here on: what `patterns` mean in whichever modules, or the program.
+
+        `ignored` are modules left out. UsageError if a recording is under way or the patterns mean nothing.
+        """
+        self.look(tell)
+        if self.recording:
+            raise UsageError(f"a recording is under way, into {self._trace}: stop it first")
+        for text in (*patterns, *options.include, *options.exclude):
+            Pattern.parse(text)
+        with self._at_target() as port:
+            tracing = self._tracing_of(port, tell)
+            program, *others = port.modules()
+            chosen = _with_modules(options, patterns, ignored, program, others)
+            if not tracing.prepare(chosen):
+                wanted = ", ".join(chosen.include) or program.name
+                raise UsageError(f"no function matches {wanted}: name module!function, with *")
+            output = options.output or _fresh(Path(program.name).stem)
+            if output.exists():
+                tell(f"replacing {output}")
+            with self._host.uninterrupted():
+                self._record(port, tracing, replace(chosen, output=output.absolute()), program)
+            tell(f"recording into {self._trace}")
+
+    def stop(self, tell: Progress) -> Path:
+        """End the recording, and leave the target as it was; where the trace is."""
+        with self._while_recording(tell) as tracing, self._host.uninterrupted():
+            tracing.stop()
+            self._show_copies(tracing)
+            return self._finish(State.STOPPED)
+
+    def pause(self, tell: Progress) -> None:
+        """Let the target run as if untraced, for a while; frames that are open now still end in the trace."""
+        with self._while_recording(tell) as tracing:
+            if self.paused:
+                raise UsageError("the recording is paused already: resume it, or stop it")
+            with self._host.uninterrupted():
+                tracing.pause()
+                self.paused = True
+                self._mark("paused")
+
+    def resume(self, tell: Progress) -> None:
+        """Go on recording."""
+        with self._while_recording(tell) as tracing:
+            if not self.paused:
+                raise UsageError("the recording is not paused")
+            with self._host.uninterrupted():
+                self._mark("resumed")
+                tracing.resume()
+                self.paused = False
+
+    def mark(self, name: str, tell: Progress) -> None:
+        """Give this moment a name, which the call tree shows in every thread."""
+        with self._while_recording(tell):
+            self._mark(name)
+
+    def save(self, path: Path, tell: Progress) -> None:
+        """Write the trace as it is now into another file, which is complete. UsageError if that exists."""
+        trace = self.trace(tell)
+        if path.exists():
+            raise UsageError(f"{path} exists already: name another file")
+        try:
+            shutil.copyfile(trace, path)
+        except OSError as error:
+            raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
+        if self._file:
+            self._file.finish_copy(path)
+
+    def climb(self, options: LoopOptions, tell: Progress) -> Climb:
+        """Let the target run until the loop is found that calls an API; where it then stands is by chance.
+
+        UsageError while a recording is under way: the calls would lead into copies.
+        """
+        from calltrace.loop.tracing import LoopTracing
+
+        self.look(tell)
+        if self.recording:
+            raise UsageError("a recording is under way: stop it first")
+        with self._at_target() as port:
+            return LoopTracing(port, options, tell).run()
+
+    def look(self, tell: Progress) -> None:
+        """Complete the trace of a target that has ended, or that the debugger has let go.
+
+        Every command does so; a host may whenever a target is gone.
+        """
+        if self._port is None or self._tracing is None:
+            return
+        code, why = self._port.ended(), "has ended"
+        if self._file and self._file.header.state == State.EXITED:  # but for its last debug event
+            code = self._port.exit_code()
+        if code is None and self._port.debugged():
+            return
+        if self.recording:
+            self._tracing.progress = tell
+            if code is None:
+                with self._host.uninterrupted():
+                    code, why = self._end_undebugged(self._tracing, self._port), "was let go by the debugger"
+            trace = self._finish(State.KILLED, code or 0)
+            tell(f"the recorded program {why}; its trace is {trace}")
+        self._forget()
+
+    def _end_undebugged(self, tracing: Tracing, port: LivePort) -> int | None:
+        try:
+            tracing.end_undebugged(port.process_id)
+        except TargetLost:
+            return port.ended()
+        except CalltraceError as error:
+            tracing.progress(f"the program could not be left as it was: {error}")
+        return None
+
+    def trace(self, tell: Progress) -> Path:
+        """Where the trace of the recording under way is, or the last one's. UsageError if there is none."""
+        self.look(tell)
+        if self._file:
+            self._file.tell_frequency()
+        if self._trace is None:
+            raise UsageError(
+                "nothing has been recorded in this session: start a recording, or name a trace file"
+            )
+        return self._trace
+
+    def status(self, tell: Progress) -> Iterator[tuple[str, str]]:
+        """What there is to say about the recordings of this session: labels and texts."""
+        self.look(tell)
+        if self._file is None or self._port is None:
+            yield "recording", "nothing"
+            if self._trace:
+                yield "last trace", str(self._trace)
+            return
+        with tracefile.TraceFile(self._file.path) as trace:
+            begun = trace.header.created_ns / 1e9
+            since = time.strftime("%H:%M:%S", time.localtime(begun))
+            paused = ", paused" if self.paused else ""
+            yield "recording", f"process {self._port.process_id}{paused}"
+            yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
+            yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
+            yield (
+                "recorded",
+                f"{units.count(trace.index.units, 'unit')} in {units.count(len(trace.threads), 'thread')}",
+            )
+            yield "lost", units.count(trace.index.lost, "unit") if trace.index.lost else "nothing"
+            for module in trace.modules:
+                yield "module", module.name
+            for mark in trace.marks:
+                yield "mark", mark.name
+
+    # Inside
+
+    def _tracing_of(self, port: LivePort, tell: Progress) -> Tracing:
+        from calltrace import session
+
+        if self._tracing is None or self._port is not port:
+            self._forget()
+            self._port, self._tracing = port, session.Tracing(port, tell)
+        self._tracing.progress = tell
+        return self._tracing
+
+    def _record(self, port: LivePort, tracing: Tracing, options: TraceOptions, program: TargetModule) -> None:
+        from calltrace import session
+
+        assert options.output is not None
+        about = {"program": program.path, "process_id": port.process_id}
+        file = session.create_file(options, options.output, about)
+        try:
+            tracing.start(options, file)
+        except BaseException:
+            try:
+                tracing.stop()
+            except TargetLost:
+                pass
+            except CalltraceError as error:
+                tracing.progress(f"the program could not be left as it was: {error}")
+            tracing.discard()
+            raise
+        self._file, self._trace, self.paused = file, options.output, False
+        self._host.recorded(port.process_id, tracing)
+        self._show_copies(tracing)
+
+    def _show_copies(self, tracing: Tracing) -> None:
+        assert self._port is not None
+        try:
+            self._host.show_copies(self._port, tracing.copy_maps())
+        except EngineError as error:
+            tracing.progress(f"the debugger does not show what is recorded as what it is: {error}")
+
+    def _finish(self, state: State, exit_code: int = 0) -> Path:
+        assert self._tracing is not None
+        self._file, self.paused = None, False
+        return self._tracing.finish(state, exit_code)
+
+    def _mark(self, name: str) -> None:
+        assert self._file is not None
+        with tracefile.TraceFile(self._file.path) as trace:
+            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+        self._file.mark(name, positions)
+
+    def _forget(self) -> None:
+        if self._port is not None:
+            self._host.forgotten()
+            self._port.close()
+        self._port = self._tracing = None
+
+    @contextmanager
+    def _at_target(self) -> Iterator[LivePort]:
+        with self._host.port(self._port) as port:
+            if self.recording and port is not self._port:
+                assert self._port is not None
+                raise EngineError(
+                    f"process {self._port.process_id} is being recorded, but the debugger stands at process "
+                    f"{port.process_id}"
+                )
+            yield port
+
+    @contextmanager
+    def _while_recording(self, tell: Progress) -> Iterator[Tracing]:
+        self.look(tell)
+        if not self.recording:
+            raise UsageError("no recording is under way: start one first")
+        assert self._tracing is not None
+        with self._at_target():
+            self._tracing.progress = tell
+            yield self._tracing
+
+
+def _with_modules(
+    options: TraceOptions,
+    patterns: Sequence[str],
+    ignored: Sequence[str],
+    program: TargetModule,
+    others: Sequence[TargetModule],
+) -> TraceOptions:
+    """The options that trace what `patterns` mean wherever it is loaded, but for `ignored` modules."""
+    meant = [Pattern.parse(text) for text in patterns]
+    modules = [
+        module.name
+        for module in others
+        if any(_means_module(pattern, module) for pattern in meant)
+        or any(module_matches(text, module.name) for text in options.modules)
+    ]
+    in_program = not meant or any(
+        _means_module(pattern, program) or (pattern.module is None and pattern.va is None)
+        for pattern in meant
+    )
+    return replace(
+        options,
+        include=[*options.include, *patterns],
+        modules=[name for name in modules if not any(module_matches(text, name) for text in ignored)],
+        program=in_program and not any(module_matches(text, program.name) for text in ignored),
+    )
+
+
+def _means_module(pattern: Pattern, module: TargetModule) -> bool:
+    """Whether the pattern names this module, or an address in it."""
+    if pattern.va is not None:
+        return module.base <= pattern.va < module.end
+    return pattern.module is not None and pattern.matches_module(module.name)
+
+
+def _fresh(stem: str) -> Path:
+    """Where the trace of a program goes if its user names no file: none is ever written over."""
+    folder = Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir()) / "calltrace"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, number = folder / f"{stem}.calltrace", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.calltrace"
+    return path
