@@ -3,8 +3,8 @@
 
 #include <stdio.h>
 
-/* Lines to calltrace_windbg.notifications are a number, DEBUG_NOTIFY_SESSION_... or this, and an address. */
-enum { SYMBOLS_LOADED = 9 };
+/* Lines to calltrace_windbg.notifications are a number, DEBUG_NOTIFY_SESSION_... or one of these, and an address. */
+enum { SCOPE_CHANGED = 8, SYMBOLS_LOADED = 9 };
 
 static IDebugClient *listener; /* of our own; NULL while nobody listens */
 
@@ -54,6 +54,8 @@ static HRESULT STDMETHODCALLTYPE interest(IDebugEventCallbacks *self, PULONG mas
 static HRESULT STDMETHODCALLTYPE symbols_changed(IDebugEventCallbacks *self, ULONG flags, ULONG64 argument)
 {
     (void)self;
+    if (flags & DEBUG_CSS_SCOPE)
+        tell(SCOPE_CHANGED, 0);
     if (flags & DEBUG_CSS_LOADS)
         tell(SYMBOLS_LOADED, argument);
     return S_OK;

@@ -22,6 +22,9 @@ from calltrace_windbg.export_engine import ExportEngine
 _NAME = 4096  # characters
 _FUNCTIONS: dict[str, list[Any]] = {
     "ct_name": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint64)],
+    "ct_line": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint32)],
+    "ct_scope": [POINTER(c_uint64)],
+    "ct_set_scope": [c_uint64],
     "ct_image_name": [c_uint64, c_wchar_p, c_uint32],
     "ct_add_module": [c_uint64, c_uint32, c_wchar_p, c_wchar_p],
     "ct_remove_module": [c_uint64],
@@ -65,6 +68,7 @@ class CopyNames:
             return
         for address in set(self._addresses()) - self._named:
             self._name(address)
+        self.scope_changed()
 
     def inaccessible(self) -> None:
         """Nothing: names stay right."""
@@ -74,6 +78,14 @@ class CopyNames:
         self._shown.clear()
         self._modules.clear()
         self._named.clear()
+
+    def scope_changed(self) -> None:
+        """Let the chosen frame's local variables be looked for in the original function."""
+        address = c_uint64()
+        self._do("tell the scope", "ct_scope", ctypes.byref(address))
+        original = self._original(address.value)
+        if original is not None:
+            self._do("change the scope", "ct_set_scope", original)
 
     def symbols_loaded(self, base: int) -> None:
         """Name everything anew that the engine has dropped our names of.
@@ -118,14 +130,20 @@ class CopyNames:
         self._do("forget copies", "ct_remove_module", region)
 
     def _name(self, address: int) -> None:
+        original = self._original(address)
+        if original is not None:
+            name, displacement = self._called(original)
+            function = name.partition("!")[2]
+            text = function + (f"+0x{_number(displacement)}" if displacement or not function else "")
+            self._do(f"name {address:#x}", "ct_add_symbol", address, text + self._line(original))
+        self._named.add(address)
+
+    def _original(self, address: int) -> int | None:
         for copies in self._shown.values():
             original = copies.original(address)
             if original is not None:
-                name, displacement = self._called(original)
-                function = name.partition("!")[2]
-                text = function + (f"+{displacement:#x}" if displacement or not function else "")
-                self._do(f"name {address:#x}", "ct_add_symbol", address, text)
-        self._named.add(address)
+                return original
+        return None
 
     def _addresses(self) -> Iterator[int]:
         lowest = min(self._shown)
@@ -151,7 +169,18 @@ class CopyNames:
         self._do(f"name {address:#x}", "ct_name", address, name, _NAME, ctypes.byref(displacement))
         return name.value, displacement.value
 
+    def _line(self, address: int) -> str:
+        """The source line of an address as the stack walk shows it, where the user wants lines and there is one."""
+        file, line = ctypes.create_unicode_buffer(_NAME), c_uint32()
+        found = self._functions["ct_line"](address, file, _NAME, ctypes.byref(line)) >= 0
+        return f" [{file.value} @ {line.value}]" if found else ""
+
     def _do(self, action: str, name: str, *arguments: Any) -> None:
         result = self._functions[name](*arguments)
         if result < 0:
             raise EngineError(f"the debugger's engine cannot {action}: {result & 0xFFFFFFFF:#010x}")
+
+
+def _number(value: int) -> str:
+    """As the debugger prints it; an address may lie before the symbol that is nearest, too."""
+    return f"{value >> 32:08x}`{value & 0xFFFFFFFF:08x}" if value >> 32 else f"{value:x}"

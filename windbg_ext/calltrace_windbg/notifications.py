@@ -12,7 +12,7 @@ from calltrace import hosted
 from calltrace_windbg import host
 
 _INACTIVE, _ACCESSIBLE, _INACCESSIBLE = 1, 2, 3  # DEBUG_NOTIFY_SESSION_...
-_SYMBOLS_LOADED = 9  # windbg_ext/notifications.c
+_SCOPE_CHANGED, _SYMBOLS_LOADED = 8, 9  # windbg_ext/notifications.c
 
 
 class Listener(Protocol):
@@ -31,6 +31,10 @@ class Listener(Protocol):
 
     def inactive(self) -> None:
         """The session has no target any more."""
+        ...
+
+    def scope_changed(self) -> None:
+        """The user has chosen another frame, whose local variables he sees from now on."""
         ...
 
     def symbols_loaded(self, base: int) -> None:
@@ -72,6 +76,8 @@ def run(library: int, line: str) -> None:
                 listener.inaccessible()
             elif number == _INACTIVE:
                 listener.inactive()
+            elif number == _SCOPE_CHANGED:
+                listener.scope_changed()
             elif number == _SYMBOLS_LOADED:
                 listener.symbols_loaded(address)
         except BaseException as error:  # nothing may reach the engine
