@@ -50,7 +50,8 @@ static HRESULT STDMETHODCALLTYPE interest(IDebugEventCallbacks *self, PULONG mas
     return S_OK;
 }
 
-/* `argument` is the base of the module whose symbols were loaded, 0 after a `.reload`. */
+/* `argument` is the base of the module whose symbols were loaded, 0 after a `.reload`. Other options may mean other
+ * names, as `.lines` does. */
 static HRESULT STDMETHODCALLTYPE symbols_changed(IDebugEventCallbacks *self, ULONG flags, ULONG64 argument)
 {
     (void)self;
@@ -58,6 +59,8 @@ static HRESULT STDMETHODCALLTYPE symbols_changed(IDebugEventCallbacks *self, ULO
         tell(SCOPE_CHANGED, 0);
     if (flags & DEBUG_CSS_LOADS)
         tell(SYMBOLS_LOADED, argument);
+    else if (flags & DEBUG_CSS_SYMBOL_OPTIONS)
+        tell(SYMBOLS_LOADED, 0);
     return S_OK;
 }
 

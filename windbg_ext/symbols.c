@@ -20,7 +20,9 @@ typedef struct {
     HRESULT(STDMETHODCALLTYPE *AddSyntheticModuleWide)
     (IDebugSymbols3 *self, ULONG64 base, ULONG size, PCWSTR path, PCWSTR name, ULONG flags);
     HRESULT(STDMETHODCALLTYPE *RemoveSyntheticModule)(IDebugSymbols3 *self, ULONG64 base);
-    void *others_before_symbols[9];
+    void *GetCurrentScopeFrameIndex;
+    HRESULT(STDMETHODCALLTYPE *SetScopeFrameByIndex)(IDebugSymbols3 *self, ULONG index);
+    void *others_before_symbols[7];
     HRESULT(STDMETHODCALLTYPE *AddSyntheticSymbolWide)
     (IDebugSymbols3 *self, ULONG64 offset, ULONG size, PCWSTR name, ULONG flags, void *id);
 } IDebugSymbols3Vtbl;
@@ -78,6 +80,17 @@ HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room)
     return result;
 }
 
+HRESULT ct_reset_scope(void)
+{
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->SetScopeFrameByIndex(symbols, 0);
+    release(symbols);
+    return result;
+}
+
 HRESULT ct_scope(ULONG64 *address)
 {
     IDebugSymbols3 *symbols;
@@ -90,23 +103,17 @@ HRESULT ct_scope(ULONG64 *address)
     return result;
 }
 
-/* The engine's scope itself must stay what it is, or the registers of the frame are lost. What it goes by to find
- * variables is told to DbgHelp, which knows the process by the engine's handle. */
+/* The engine's scope itself must stay what it is, or the registers of the frame are lost. What variables are found by
+ * is told to DbgHelp, which knows the process by the engine's handle. */
 HRESULT ct_set_scope(ULONG64 address)
 {
-    IDebugSymbols3 *symbols;
     IDebugSystemObjects *objects;
-    HRESULT result = get(&symbols);
+    IDebugClient *client = ct_client();
+    HRESULT result =
+        client ? client->lpVtbl->QueryInterface(client, &IID_IDebugSystemObjects, (void **)&objects) : E_UNEXPECTED;
     if (FAILED(result))
         return result;
-    ULONG64 before, process = 0;
-    DEBUG_STACK_FRAME frame;
-    result = symbols->lpVtbl->symbols2.GetScope((IDebugSymbols2 *)symbols, &before, &frame, NULL, 0);
-    release(symbols);
-    if (SUCCEEDED(result))
-        result = ct_client()->lpVtbl->QueryInterface(ct_client(), &IID_IDebugSystemObjects, (void **)&objects);
-    if (FAILED(result))
-        return result;
+    ULONG64 process = 0;
     result = objects->lpVtbl->GetCurrentProcessHandle(objects, &process);
     objects->lpVtbl->Release(objects);
     HMODULE dbghelp = GetModuleHandleA("dbghelp.dll");
@@ -115,15 +122,8 @@ HRESULT ct_set_scope(ULONG64 address)
         dbghelp ? (void *)GetProcAddress(dbghelp, "SymSetContext") : NULL;
     if (FAILED(result) || !set)
         return FAILED(result) ? result : E_NOTIMPL;
-    IMAGEHLP_STACK_FRAME shown = {
-        .InstructionOffset = address,
-        .ReturnOffset = frame.ReturnOffset,
-        .FrameOffset = frame.FrameOffset,
-        .StackOffset = frame.StackOffset,
-        .FuncTableEntry = frame.FuncTableEntry,
-        .Virtual = frame.Virtual,
-    };
-    return set((HANDLE)(UINT_PTR)process, &shown, NULL) ? S_OK : S_FALSE;
+    IMAGEHLP_STACK_FRAME frame = {.InstructionOffset = address};
+    return set((HANDLE)(UINT_PTR)process, &frame, NULL) ? S_OK : S_FALSE;
 }
 
 HRESULT ct_add_module(ULONG64 base, ULONG size, const WCHAR *path, const WCHAR *name)

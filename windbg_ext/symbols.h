@@ -15,6 +15,9 @@ CT_EXPORT HRESULT ct_line(ULONG64 address, WCHAR *file, ULONG room, ULONG *line)
 /* The engine's name for the image of a module, as `.reload` takes it. */
 CT_EXPORT HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room);
 
+/* Let the user see the innermost frame's local variables, whatever frame he has chosen before. */
+CT_EXPORT HRESULT ct_reset_scope(void);
+
 /* The instruction of the frame that the user has chosen; and another one whose local variables he is to see in its
  * place, with the registers of that frame. S_FALSE: the engine's DbgHelp does not know the process by its handle. */
 CT_EXPORT HRESULT ct_scope(ULONG64 *address);

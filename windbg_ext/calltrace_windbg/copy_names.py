@@ -23,6 +23,7 @@ _NAME = 4096  # characters
 _FUNCTIONS: dict[str, list[Any]] = {
     "ct_name": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint64)],
     "ct_line": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint32)],
+    "ct_reset_scope": [],
     "ct_scope": [POINTER(c_uint64)],
     "ct_set_scope": [c_uint64],
     "ct_image_name": [c_uint64, c_wchar_p, c_uint32],
@@ -41,7 +42,7 @@ class CopyNames:
         self._memory = memory
         self._shown: dict[int, CopyMap] = {}  # by region
         self._modules: dict[int, str] = {}  # by base: what the engine called the copied ones at first
-        self._named: set[int] = set()  # addresses
+        self._names: dict[int, str] = {}  # by address in a copy
         self._functions: dict[str, Any] = {}
         for name, arguments in _FUNCTIONS.items():
             function = library[name]
@@ -66,9 +67,11 @@ class CopyNames:
         stop = self._engine.stop_event()
         if not self._shown or stop is None or stop.process != self._memory.process_id:
             return
-        for address in set(self._addresses()) - self._named:
-            self._name(address)
-        self.scope_changed()
+        for address in set(self._addresses()) - self._names.keys():
+            name = self._name_of(address)
+            self._names[address] = name
+            self._add(address, name)
+        self._set_scope()
 
     def inaccessible(self) -> None:
         """Nothing: names stay right."""
@@ -77,7 +80,7 @@ class CopyNames:
         """The engine has forgotten all of it with the target."""
         self._shown.clear()
         self._modules.clear()
-        self._named.clear()
+        self._names.clear()
 
     def scope_changed(self) -> None:
         """Let the chosen frame's local variables be looked for in the original function."""
@@ -94,8 +97,9 @@ class CopyNames:
         ours has it already.
         """
         if base in self._shown:
-            self._named = {address for address in self._named if address not in self._shown[base]}
-            self.accessible()
+            for address, name in self._names.items():
+                if address in self._shown[base]:
+                    self._add(address, name)
         elif base == 0:
             self._renew()
 
@@ -109,6 +113,12 @@ class CopyNames:
                 self._do("name an image", "ct_image_name", copies.base, image, _NAME)
                 self._engine.execute(f".reload {image.value}={copies.base:#x},{copies.module_size:#x}")
         self.show(maps)
+
+    def _set_scope(self) -> None:
+        """If the thread that the user sees stands in a copy, settle the innermost frame's variables, too."""
+        if self._original(self._engine.registers(self._engine.current_thread())["rip"]) is not None:
+            self._do("reset the scope", "ct_reset_scope")
+            self.scope_changed()
 
     def _show(self, copies: CopyMap) -> None:
         self._load_symbols(copies.base)
@@ -126,17 +136,22 @@ class CopyNames:
 
     def _hide(self, region: int) -> None:
         copies = self._shown.pop(region)
-        self._named = {address for address in self._named if address not in copies}
+        self._names = {address: name for address, name in self._names.items() if address not in copies}
         self._do("forget copies", "ct_remove_module", region)
 
-    def _name(self, address: int) -> None:
+    def _name_of(self, address: int) -> str:
+        """What the original of an address in a copy is called, without its module; "" if it has none."""
         original = self._original(address)
-        if original is not None:
-            name, displacement = self._called(original)
-            function = name.partition("!")[2]
-            text = function + (f"+0x{_number(displacement)}" if displacement or not function else "")
-            self._do(f"name {address:#x}", "ct_add_symbol", address, text + self._line(original))
-        self._named.add(address)
+        if original is None:
+            return ""
+        name, displacement = self._called(original)
+        function = name.partition("!")[2]
+        behind = f"+0x{_number(displacement)}" if displacement or not function else ""
+        return function + behind + self._line(original)
+
+    def _add(self, address: int, name: str) -> None:
+        if name:
+            self._do(f"name {address:#x}", "ct_add_symbol", address, name)
 
     def _original(self, address: int) -> int | None:
         for copies in self._shown.values():
@@ -170,7 +185,7 @@ class CopyNames:
         return name.value, displacement.value
 
     def _line(self, address: int) -> str:
-        """The source line of an address as the stack walk shows it, where the user wants lines and there is one."""
+        """The source line of an address as the stack walk shows it, if the user wants that and it has one."""
         file, line = ctypes.create_unicode_buffer(_NAME), c_uint32()
         found = self._functions["ct_line"](address, file, _NAME, ctypes.byref(line)) >= 0
         return f" [{file.value} @ {line.value}]" if found else ""

@@ -38,7 +38,10 @@ class Listener(Protocol):
         ...
 
     def symbols_loaded(self, base: int) -> None:
-        """The engine has loaded a module's symbols anew; 0: modules and their symbols, by `.reload`."""
+        """The engine has loaded a module's symbols anew; 0: modules by `.reload`, or symbol options changed.
+
+        In the first case it must not be made to load others.
+        """
         ...
 
 
