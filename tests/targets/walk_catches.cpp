@@ -1,6 +1,6 @@
 // build: -O1 -fno-inline -fno-optimize-sibling-calls -fno-ipa-cp -fno-ipa-sra
 /* C++ exceptions that a debugger's user looks at from inside: he stops in MulDiv, which is not traced, and which a
- * destructor calls while frames are unwound, and then a catch block. What is exported has a name for him, the rest none.
+ * destructor calls while frames are unwound, and then a catch block. What is exported has a name for him.
  */
 #include <windows.h>
 
