@@ -31,6 +31,7 @@ class CallStat(NamedTuple):
     calls: int
     self_time: int  # ticks; 0 without a clock
     total_time: int  # ticks, recursion counted once; 0 without a clock
+    address: int | None  # VA of the function, or of one of the calls
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,13 @@ def _stats(trace: TraceFile, library: ctypes.CDLL, summary: int, kind: NodeKind)
     timed = trace.clock is not Clock.NONE
     for number, stat in enumerate((Stat * count.value).from_address(address)):
         if stat.calls:
-            sums = merged.setdefault(trace.node_name(kind, number), [0, 0, 0])
+            sums = merged.setdefault(trace.node_name(kind, number), [0, 0, 0, number])
             sums[0] += stat.calls
             if timed:
                 sums[1] += stat.self
                 sums[2] += stat.total
-    for name, (calls, self_time, total_time) in merged.items():
-        yield CallStat(name, kind, calls, self_time, total_time)
+    for name, (calls, self_time, total_time, node) in merged.items():
+        yield CallStat(name, kind, calls, self_time, total_time, trace.node_address(kind, node))
 
 
 def steps(trace: TraceFile, thread: int | None = None) -> Iterator[Step]:

@@ -17,6 +17,7 @@ from calltrace.export import FORMATS, report
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.stacks import write_stacks, write_stacks_json
 from calltrace.export.text import TreeText
+from calltrace.export.units import NameText, plain
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from calltrace import session
     from calltrace.live import LiveSession
 
+_PLACE = re.compile(r"((?:call at |call )?)([^!+]+)([!+].+)")  # of the names that frames have
+_DEBUGGER_THREAD = re.compile(r"~(\d+|[.#])\Z")
 _SIZE = re.compile(r"(\d+)([KMG]?)\Z", re.IGNORECASE)
 _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
@@ -41,6 +44,7 @@ class Console:
     name: str = "calltrace"  # what the user calls us by here
     # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
     link: Callable[[str, str], str] = lambda text, line: text
+    code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
 
@@ -151,6 +155,11 @@ def number(text: str) -> int:
     if value < 0:
         raise ValueError
     return value
+
+
+def thread(text: str) -> int | str:
+    """A thread's number, or its name in a debugger."""
+    return text if _DEBUGGER_THREAD.match(text) else number(text)
 
 
 def seconds(text: str) -> float:
@@ -267,6 +276,7 @@ def _start(request: Request, console: Console) -> int:
     trace = session.TraceOptions(**_trace_options(options))
     patterns = [*options.patterns, *(f"{module}!*" for module in options.only)]
     _live(console).start(trace, patterns, options.ignored, console.progress)
+    _live(console).depth = options.depth
     return 0
 
 
@@ -309,10 +319,45 @@ def _live(console: Console) -> LiveSession:
     return console.live
 
 
-def _trace_path(request: Request, console: Console) -> str | Path:
+def _open_trace(request: Request, console: Console) -> TraceFile:
     """The trace that was named, or that of the live session."""
-    named: str | None = request.options.file
-    return _live(console).trace(console.progress) if named is None else named
+    if request.options.file is not None:
+        return TraceFile(request.options.file)
+    live = _live(console)
+    return TraceFile(live.trace(console.progress), under_way=live.recording)
+
+
+def _thread(request: Request, console: Console) -> int | None:
+    """The thread that was named: an index or a system id."""
+    named: int | str | None = request.options.thread
+    if not isinstance(named, str):
+        return named
+    if not console.live:
+        raise UsageError(f"{named} is a thread's number in a debugger: name its index or system id")
+    return console.live.thread_id(named)
+
+
+def _names(request: Request, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    if console.shell:
+        return plain
+    file = request.options.file
+    where = "callers" if file is None else f"callers {_quoted(file)}"
+
+    def text(name: str, address: int | None) -> str:
+        place = _PLACE.match(name)
+        if not place:
+            return name
+        before, module, rest = place.groups()
+        # A call of what has no name of its own is nothing that `callers` could be asked about.
+        module = module if before else console.link(module, f"{where} {_quoted(name)}")
+        return before + module + (rest if address is None else console.code_link(rest, address))
+
+    return text
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if " " in word else word
 
 
 def _plan(request: Request, console: Console) -> int:
@@ -360,7 +405,7 @@ def _progress(options: argparse.Namespace, console: Console) -> Callable[[str], 
 
 
 def _info(request: Request, console: Console) -> int:
-    with TraceFile(_trace_path(request, console)) as trace:
+    with _open_trace(request, console) as trace:
         summary = calltree.summarize(trace)
         write = report.write_info_json if request.options.json else report.write_info
         write(trace, summary, console.out)
@@ -369,14 +414,14 @@ def _info(request: Request, console: Console) -> int:
 
 def _tree(request: Request, console: Console) -> int:
     options = request.options
-    with TraceFile(_trace_path(request, console)) as trace:
+    with _open_trace(request, console) as trace:
         chosen = calltree.TreeFilter(
-            thread=options.thread,
+            thread=_thread(request, console),
             functions=[Pattern.parse(text) for text in options.function],
-            depth=options.depth,
+            depth=_depth(request, console),
             limit=options.limit,
         )
-        tree, text = calltree.Tree(trace, chosen), TreeText(trace)
+        tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
         for line in tree:
             console.out.write(text.line(line) + "\n")
         if tree.limited:
@@ -384,21 +429,37 @@ def _tree(request: Request, console: Console) -> int:
     return 0
 
 
+def _depth(request: Request, console: Console) -> int:
+    """The levels to show: those asked for here, or when the recording was started."""
+    told: int | None = request.options.depth
+    if told is None:
+        told = console.live.depth if console.live and request.options.file is None else 0
+    return told
+
+
 def _top(request: Request, console: Console) -> int:
     options = request.options
     order = report.Order(options.sort) if options.sort else None
-    with TraceFile(_trace_path(request, console)) as trace:
-        summary = calltree.summarize(trace, options.thread)
-        write = report.write_top_json if options.json else report.write_top
-        write(trace, summary, options.limit, console.out, order)
+    with _open_trace(request, console) as trace:
+        summary = calltree.summarize(trace, _thread(request, console))
+        if options.json:
+            report.write_top_json(trace, summary, options.limit, console.out, order)
+        else:
+            names = _names(request, console)
+            report.write_top(trace, summary, options.limit, console.out, order, names)
     return 0
 
 
 def _stacks(request: Request, console: Console) -> int:
     options = request.options
-    with TraceFile(_trace_path(request, console)) as trace, closing(stacks(trace, options.thread)) as found:
-        write = write_stacks_json if options.json else write_stacks
-        write(trace, found, options.limit, console.out)
+    with (
+        _open_trace(request, console) as trace,
+        closing(stacks(trace, _thread(request, console))) as found,
+    ):
+        if options.json:
+            write_stacks_json(trace, found, options.limit, console.out)
+        else:
+            write_stacks(trace, found, options.limit, console.out, _names(request, console))
     return 0
 
 
@@ -413,12 +474,14 @@ def _callees(request: Request, console: Console) -> int:
 def _edges(request: Request, console: Console, *, callees: bool) -> int:
     options = request.options
     pattern = Pattern.parse(options.function)
-    with TraceFile(_trace_path(request, console)) as trace:
-        found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=options.thread)
+    with _open_trace(request, console) as trace:
+        thread = _thread(request, console)
+        found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=thread)
         if options.json:
             write_edges_json(trace, found, callees, console.out)
         elif found:
-            write_edges(trace, found, callees, options.limit, console.out)
+            names = _names(request, console)
+            write_edges(trace, found, callees, options.limit, console.out, names)
         else:
             console.out.write(f"no call of {pattern.text} was recorded\n")
     return 0
@@ -426,7 +489,7 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 
 def _export(request: Request, console: Console) -> int:
     options = request.options
-    with TraceFile(_trace_path(request, console)) as trace, ExitStack() as opened:
+    with _open_trace(request, console) as trace, ExitStack() as opened:
         out = console.out
         if options.output is not None:
             out = opened.enter_context(_created(options.output, trace.path))
@@ -551,7 +614,12 @@ _SINGLE_STEP = Option(
     switch=True,
 )
 
-_THREAD = Option(("--thread",), "one thread: its index or system id", metavar="N", convert=number)
+_THREAD = Option(
+    ("--thread",),
+    "one thread: its index or system id; in a debugger also its number there, as ~N",
+    metavar="N",
+    convert=thread,
+)
 _EDGES = (
     _FILE,
     Option(
@@ -655,6 +723,14 @@ COMMANDS: Sequence[Command] = (
                 dest="only",
                 repeated=True,
             ),
+            Option(
+                ("-l",),
+                "levels that `tree` shows unless told otherwise; 0: all (default)",
+                metavar="N",
+                dest="depth",
+                convert=number,
+                default=0,
+            ),
             Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
             Option(
                 ("-o",),
@@ -757,7 +833,12 @@ COMMANDS: Sequence[Command] = (
                 metavar="PAT",
                 repeated=True,
             ),
-            Option(("--depth",), "levels to show; 0: all (default)", metavar="N", convert=number, default=0),
+            Option(
+                ("--depth", "-l"),
+                "levels to show; 0: all; default: as `start -l` said, or all",
+                metavar="N",
+                convert=number,
+            ),
             Option(
                 ("--limit",),
                 f"lines to show; 0: all; default: {_DEFAULT_TREE_LIMIT}",

@@ -28,6 +28,7 @@ class Context:
 
     name: str
     tail: bool  # the callee was entered by a jump that replaced its caller's frame
+    address: int | None = None  # VA of the function, or of one of the calls
     calls: int = 0
     self_time: int = 0
     total_time: int = 0  # recursion within the context counted once
@@ -79,9 +80,11 @@ def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
     for calls, self_time, total_time, parent, node, kind, tail in EDGE.iter_unpack(edges):
-        name = _NOBODY_NAME if kind == NOBODY else trace.node_name(kind, node)
+        name, address = _NOBODY_NAME, None
+        if kind != NOBODY:
+            name, address = trace.node_name(kind, node), trace.node_address(kind, node)
         among = roots if parent == NONE_ID else made[parent].others
-        context = among.setdefault((name, bool(tail)), Context(name, bool(tail)))
+        context = among.setdefault((name, bool(tail)), Context(name, bool(tail), address))
         context.add(calls, self_time, total_time)
         made.append(context)
     return list(roots.values())

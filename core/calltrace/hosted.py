@@ -10,6 +10,7 @@ import ctypes
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +33,10 @@ class Debugger(Protocol):
     name: str  # what the user calls us by: "!calltrace"
 
     def show(self, text: str) -> None:
-        """Print text, in which links may be if `has_links`: ESC ]8;;LINE ESC \\ TEXT ESC ]8;; ESC \\."""
+        """Print text, in which links may be if `has_links`: ESC ]8;;LINE ESC \\ TEXT ESC ]8;; ESC \\.
+
+        LINE is a command line of ours, from the verb on, or ! and one of the debugger's own.
+        """
         ...
 
     def show_error(self, line: str) -> None:
@@ -41,6 +45,10 @@ class Debugger(Protocol):
 
     def has_links(self) -> bool:
         """Whether the user can click on links now."""
+        ...
+
+    def disassembly(self, address: int) -> str:
+        """The debugger's own command that shows the code at a VA."""
         ...
 
     def interrupted(self) -> bool:
@@ -55,10 +63,15 @@ def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
         out,
         lambda told: print(f"calltrace: {told}", file=out, flush=True),
         debugger.name,
-        _link if debugger.has_links() else lambda text, _: text,
         shell=False,
         live=live,
     )
+    if debugger.has_links():
+        console = replace(
+            console,
+            link=_link,
+            code_link=lambda text, address: _link(text, f"!{debugger.disassembly(address)}"),
+        )
     failure, outer = "", _Interrupts.current
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:

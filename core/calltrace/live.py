@@ -36,6 +36,14 @@ class LivePort(Port, Protocol):
         """The exit code of the process, if it has ended."""
         ...
 
+    def exit_code(self) -> int:
+        """The exit code of a process that has ended, or is about to."""
+        ...
+
+    def debugged(self) -> bool:
+        """Whether the process has a debugger still."""
+        ...
+
     def close(self) -> None:
         """Give up what the port holds."""
         ...
@@ -51,8 +59,20 @@ class Host(Protocol):
         """
         ...
 
+    def thread_id(self, name: str) -> int:
+        """The system's id of the thread that the debugger calls so: ~1. UsageError if there is none."""
+        ...
+
     def uninterrupted(self) -> AbstractContextManager[None]:
         """An interrupt by the user waits for the end of the block."""
+        ...
+
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """`tracing` has put copies into the process, and may put more there, and take some away, later."""
+        ...
+
+    def forgotten(self) -> None:
+        """No more is done in the process that was recorded."""
         ...
 
     def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
@@ -69,6 +89,7 @@ class LiveSession:
     def __init__(self, host: Host) -> None:
         """Nothing is done before a command asks for it."""
         self.paused = False
+        self.depth = 0  # levels of the call tree that its user wants to see; 0: all
         self._host = host
         self._port: LivePort | None = None  # of the process that is recorded, or was recorded last
         self._tracing: Tracing | None = None  # of the same
@@ -85,6 +106,10 @@ class LiveSession:
         """The process that the debugger stands at. Errors as of `Host.port`."""
         with self._host.port(self._port) as port:
             return port.process_id
+
+    def thread_id(self, name: str) -> int:
+        """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
+        return self._host.thread_id(name)
 
     def start(
         self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
@@ -157,14 +182,34 @@ class LiveSession:
             self._file.finish_copy(path)
 
     def look(self, tell: Progress) -> None:
-        """Complete the trace of a target that has ended."""
-        code = self._port.ended() if self._port else None
-        if code is None:
+        """Complete the trace of a target that has ended, or that the debugger has let go.
+
+        Every command does so; a host may whenever a target is gone.
+        """
+        if self._port is None or self._tracing is None:
+            return
+        code, why = self._port.ended(), "has ended"
+        if self._file and self._file.header.state == State.EXITED:  # but for its last debug event
+            code = self._port.exit_code()
+        if code is None and self._port.debugged():
             return
         if self.recording:
-            trace = self._finish(State.KILLED, code)
-            tell(f"the recorded program has ended (exit code {code}); its trace is {trace}")
+            self._tracing.progress = tell
+            if code is None:
+                with self._host.uninterrupted():
+                    code, why = self._end_undebugged(self._tracing, self._port), "was let go by the debugger"
+            trace = self._finish(State.KILLED, code or 0)
+            tell(f"the recorded program {why}; its trace is {trace}")
         self._forget()
+
+    def _end_undebugged(self, tracing: Tracing, port: LivePort) -> int | None:
+        try:
+            tracing.end_undebugged(port.process_id)
+        except TargetLost:
+            return port.ended()
+        except CalltraceError as error:
+            tracing.progress(f"the program could not be left as it was: {error}")
+        return None
 
     def trace(self, tell: Progress) -> Path:
         """Where the trace of the recording under way is, or the last one's. UsageError if there is none."""
@@ -231,6 +276,7 @@ class LiveSession:
             tracing.discard()
             raise
         self._file, self._trace, self.paused = file, options.output, False
+        self._host.recorded(port.process_id, tracing)
         self._show_copies(tracing)
 
     def _show_copies(self, tracing: Tracing) -> None:
@@ -253,6 +299,7 @@ class LiveSession:
 
     def _forget(self) -> None:
         if self._port is not None:
+            self._host.forgotten()
             self._port.close()
         self._port = self._tracing = None
 

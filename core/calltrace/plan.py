@@ -131,6 +131,7 @@ def _engine() -> ctypes.CDLL:
         "ct_plan_sites": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_emit": (c_bool, [c_void_p, c_uint32, POINTER(_Region)]),
         "ct_plan_map": (c_uint32, [c_void_p, c_uint32]),
+        "ct_plan_places": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_entry": (c_uint32, [c_void_p, c_uint32]),
         "ct_plan_origin": (c_uint32, [c_void_p, c_uint32]),
     }
@@ -418,6 +419,18 @@ class ModulePlan:
             "copy_bytes": self.copy_bytes,
             "data_bytes": self.data_bytes,
         }
+
+    def places(self) -> bytes:
+        """Of every copied instruction where a breakpoint on it has to stand: an array of struct ct_place.
+
+        Ascending by the instructions' RVAs; after `compose`, and until the next `lay_out`. Raises EngineError
+        if memory runs out.
+        """
+        count = c_uint32()
+        found = _engine().ct_plan_places(self._handle, ctypes.byref(count))
+        if count.value and not found:
+            raise EngineError(f"{self.image.name}: not enough memory for the places of its breakpoints")
+        return ctypes.string_at(found, 8 * count.value) if count.value else b""
 
     def copy_offset(self, rva: int) -> int:
         """Where in the region the copy of the instruction at an RVA begins; 0 if there is none."""

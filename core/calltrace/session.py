@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
 from calltrace.patterns import module_matches
 from calltrace.pe.image import Image
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Protection, TargetModule
 from calltrace.recorder import (
     DLL,
@@ -254,6 +256,7 @@ class Tracing:
         self.progress = progress
         self._plans: dict[tuple[object, ...], plan.ModulePlan] = {}
         self._recorder: Recorder | None = None
+        self._copied: list[Copied] = []
         # Of the recording that is under way:
         self._options = TraceOptions()
         self._file: TraceFile | None = None
@@ -270,6 +273,11 @@ class Tracing:
         regions = {code.region for code in self._recorder.codes()} if self._recorder else set()
         self._copies = {region: copies for region, copies in self._copies.items() if region in regions}
         return list(self._copies.values())
+
+    @property
+    def copied(self) -> Sequence[Copied]:
+        """All copies of ours in the target: being recorded, or left until nobody can return to them."""
+        return self._copied
 
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
@@ -288,6 +296,8 @@ class Tracing:
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
+        for each in self._copied:
+            each.settle()
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
         if options.program:
@@ -352,6 +362,8 @@ class Tracing:
         """Put the original bytes back into the stopped target; only who is inside a copy still records."""
         assert self._recorder is not None
         copies.take_out(self._port, self._active_codes(), self.progress)
+        for each in self._copied:
+            each.active = False
 
     def resume(self) -> None:
         """Let functions of the stopped target lead to their copies again."""
@@ -363,6 +375,28 @@ class Tracing:
             to_copies = _by_rva(self._copies[code.region])
             patches, moves = around_threads(patches, self._standing(module), to_copies)
             self._redirect(module, patches, moves)
+        active = {code.region for code in self._active_codes()}
+        for each in self._copied:
+            each.active = each.region in active
+
+    def end_undebugged(self, process_id: int) -> None:
+        """End the recording of a target that the host has let go: we become its debugger for a moment.
+
+        TargetLost, AccessRefused or EngineError if it cannot be stopped.
+        """
+        # The system knows debuggers by their threads, and the host's own must not be mistaken for us.
+        with futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(self._end_undebugged, process_id).result()
+
+    def _end_undebugged(self, process_id: int) -> None:
+        self._port = port = launch.reopen(process_id)
+        try:
+            self._recorder = Recorder(port)
+            self.stop()
+            port.detach()
+            self.wait_for_release()
+        finally:
+            port.close()
 
     def wait_for_release(self) -> None:
         """Wait until the running target has closed the trace file, so that it can be moved or deleted."""
@@ -401,6 +435,10 @@ class Tracing:
         if answered and answered.region not in {code.region for code in recorder.codes()}:
             port.free(answered.region)
         copies.free_unused(port, recorder)
+        left = {code.region for code in recorder.codes()}
+        self._copied = [each for each in self._copied if each.region in left]
+        for each in self._copied:
+            each.active = False
 
     def _active_codes(self) -> list[Code]:
         assert self._recorder is not None
@@ -473,7 +511,7 @@ class Tracing:
             wanted = list(made.patches)
             if made.breakpoint_count or options.modules:
                 wanted += for_handlers
-            patches, moves = around_threads(wanted, standing, lambda rva: made.copies.copy(module.base + rva))
+            patches, moves = around_threads(wanted, standing, _by_rva(made.copies))
             port.write(region, made.code)
             port.write(region + copied, copies.pack_patches(patches))
             port.protect(region, executable, Protection.EXECUTE_READ)
@@ -500,6 +538,7 @@ class Tracing:
         self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
+        self._copied.append(Copied(module, code, patches, planned.places))
         self._copies[region] = made.copies
         self._redirect(module, patches, moves)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())

@@ -296,13 +296,16 @@ def reader_library() -> ctypes.CDLL:
 class TraceFile:
     """An open trace. Close it, or use it in a ``with`` statement."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, under_way: bool = False) -> None:
         """Map the file and index its chunks.
+
+        `under_way`: it is known to be recorded still; else a trace without an end may have been cut off.
 
         A trace that is still being recorded is taken as it is now: what its threads record from here on is
         not seen. Raises FileMissing, AccessRefused, BadTrace (no trace, later version, cut off), EngineError.
         """
         self.path = Path(path)
+        self.under_way = under_way
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
         self._reader = 0
@@ -453,8 +456,15 @@ class TraceFile:
         name = self.address_name(self.address(node_id))
         return f"call {name}" if kind == NodeKind.API_CALL else name
 
+    def node_address(self, kind: int, node_id: int) -> int | None:
+        """The VA of a frame's function, or of the call instruction it stands for; None if it is not known."""
+        if kind in (NodeKind.API_FUNCTION, NodeKind.API_CALL):
+            return self.address(node_id) or None
+        found = self.function(node_id) if kind == NodeKind.FUNCTION else self.site(node_id)
+        return found[0].base + found[1].rva if found else None
+
     def mark_name(self, number: int, value: int) -> str:
-        """What a mark is called: named mark `number`, from 1 on, or, if that is 0, the `value` given to it."""
+        """What a mark is called: named mark `number`, from 1 on; if that is 0, the `value` given to it."""
         return self.marks[number - 1].name if number else str(value)
 
     def address(self, node_id: int) -> int:

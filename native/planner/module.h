@@ -100,6 +100,7 @@ struct ct_plan {
     uint8_t *bytes;
     VEC(struct ct_range) switches; /* offsets in the region: stubs that call SwitchToFiber in a tail call's place */
     VEC(struct ct_patch) patches;
+    VEC(struct ct_place) places;
     VEC(uint8_t) data; /* unwind data and address maps */
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };
@@ -127,6 +128,17 @@ static inline bool ct_spend(struct ct_plan *plan, uint64_t amount)
 static inline void put_u8(struct ct_plan *plan, uint8_t value)
 {
     vec_push(&plan->data, &plan->oom, value);
+}
+
+/* Where they are, until more is appended; NULL: no memory. */
+static inline uint8_t *put_zeros(struct ct_plan *plan, uint32_t size)
+{
+    if (size > plan->data.room - plan->data.count &&
+        !vec_grow((void **)&plan->data.items, &plan->data.room, plan->data.count + size, 1, &plan->oom)) {
+        return NULL;
+    }
+    plan->data.count += size;
+    return memset(plan->data.items + plan->data.count - size, 0, size);
 }
 
 static inline void put_u32(struct ct_plan *plan, uint32_t value)

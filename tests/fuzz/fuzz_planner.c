@@ -3,7 +3,8 @@
  * An input is a packed image: struct head, then pages, each as its number and a length of two bytes and the page's
  * first bytes. Whatever the image holds, the planner must stay within it, and its copies and patches within theirs.
  */
-#include <stdlib.h>
+#include "limit.h"
+
 #include <string.h>
 
 #include "../include/trace_format.h"
@@ -180,7 +181,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .known = &known,
         .known_count = 1,
     };
+    begin_limit();
     plan_image(&image, &head);
+    end_limit();
     free(bytes);
     return 0;
 }

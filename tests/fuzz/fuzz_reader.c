@@ -4,8 +4,9 @@
  * length of two bytes and the block's first bytes. Whatever the file holds, the reader must stay within it, and what
  * it tells must be consistent in itself.
  */
+#include "limit.h"
+
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "reader.h"
@@ -220,6 +221,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input input;
     if (!unpack(data, size, &input))
         return 0;
+    begin_limit();
     uint32_t status;
     struct ct_file_header header;
     struct ct_snapshot *snapshot = NULL;
@@ -242,6 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else if (snapshot) {
         ct_reader_snapshot_close(snapshot);
     }
+    end_limit();
     free(input.file);
     return 0;
 }

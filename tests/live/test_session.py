@@ -20,6 +20,7 @@ from calltrace.errors import NotTraceable, UsageError
 from calltrace.model import Cause, State
 from calltrace.tracefile import TraceFile
 from rig import targets, windows
+from rig.running import Running
 
 MAIN = Path(__file__).parent / "session_main.py"
 
@@ -99,27 +100,6 @@ def test_modules_loaded_later_are_left_alone_unless_asked_for(file: Path) -> Non
     assert done.returncode == 9, done.stderr.decode()
     with TraceFile(file) as trace:
         assert [module.name for module in trace.modules] == ["session_loader.exe"]
-
-
-class Running:
-    """A program that says its process id and runs until its input ends."""
-
-    def __init__(self, program: str, *arguments: str) -> None:
-        windows.keep_wine_running()
-        self._outcome: tuple[str, int] | None = None
-        command = ["wine", windows.path(targets.build(program)), *arguments]
-        self._process = subprocess.Popen(
-            command, env=windows.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._process.stdout
-        self.process_id = int(self._process.stdout.readline().split()[1])
-
-    def end(self) -> tuple[str, int]:
-        """Let it end; its last line and exit code."""
-        if not self._outcome:
-            output, _ = self._process.communicate(timeout=30)
-            self._outcome = (output.decode().strip(), self._process.returncode)
-        return self._outcome
 
 
 @pytest.fixture

@@ -52,20 +52,24 @@ def run(
     script: Sequence[str],
     target: Sequence[str | Path] = (),
     *,
+    process_id: int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 120,
 ) -> Transcript:
     """Start a program (default: tests/targets/exit_code) in the debugger, and type `script` at its prompts.
 
-    The target is ended with the script. `env` is set beside `environment()`. Raises AssertionError if the
-    debugger does not come to its end.
+    With `process_id` it attaches to that process instead. The target is ended with the script. `env` is set
+    beside `environment()`. Raises AssertionError if the debugger does not come to its end.
     """
+    debuggee = ["--", *(target or [targets.build("exit_code"), "0"])]
+    if process_id is not None:
+        debuggee = ["-p", str(process_id)]
     with tempfile.TemporaryDirectory() as folder:
         log, lines = Path(folder, "log"), Path(folder, "script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
         done = windows.run(
-            [debugger(), log, lines, "--", *(target or [targets.build("exit_code"), "0"])],
+            [debugger(), log, lines, *debuggee],
             env={**environment(), **(env or {})},
             cwd=cwd,
             timeout=timeout,

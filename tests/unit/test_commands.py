@@ -27,6 +27,9 @@ class NoTarget:
         raise EngineError("there is no target")
         yield
 
+    def thread_id(self, name: str) -> int:
+        raise UsageError(f"there is no thread {name}")
+
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 

@@ -35,6 +35,9 @@ class Fake:
     def has_links(self) -> bool:
         return self.links
 
+    def disassembly(self, address: int) -> str:
+        return f"u {address:#x}"
+
     def interrupted(self) -> bool:
         if not self.interrupt.is_set():
             return False

@@ -51,6 +51,10 @@ class WinDbg:
         """Whether DML is preferred."""
         return self._dml
 
+    def disassembly(self, address: int) -> str:
+        """`u`"""
+        return f"u {address:#x}"
+
     def interrupted(self) -> bool:
         """Whether Ctrl+Break was pressed since this was last asked."""
         return bool(self.library.ct_interrupted())
@@ -80,7 +84,8 @@ def _tokens(text: str) -> Iterator[str]:
         yield from (piece.translate(_ESCAPES) for piece in _cut(parts[at]))
         if at + 1 < len(parts):
             command, shown = (part.translate(_ESCAPES) for part in parts[at + 1 : at + 3])
-            yield f'<exec cmd="!calltrace {command}">{shown}</exec>'
+            command = command[1:] if command.startswith("!") else f"!calltrace {command}"
+            yield f'<exec cmd="{command}">{shown}</exec>'
 
 
 def _cut(text: str) -> list[str]:

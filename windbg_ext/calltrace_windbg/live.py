@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
+from calltrace.errors import EngineError, UsageError
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.plan import CopyMap
+    from calltrace.session import Tracing
+    from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
     from calltrace_windbg.engine import Engine
+
+_THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
 
 class EngineHost:
@@ -30,6 +36,12 @@ class EngineHost:
         from calltrace_windbg.port import make_engine
 
         return make_engine(self._library)
+
+    @functools.cached_property
+    def _breakpoints(self) -> UserBreakpoints:
+        from calltrace_windbg.breakpoints import UserBreakpoints
+
+        return UserBreakpoints(self._library)
 
     @contextlib.contextmanager
     def port(self, known: LivePort | None) -> Iterator[LivePort]:
@@ -48,9 +60,30 @@ class EngineHost:
         with port:
             yield port
 
+    def thread_id(self, name: str) -> int:
+        """What `~1`, `~.` or `~#` tells."""
+        self._engine.begin()
+        try:
+            found = _THREAD_ID.search(self._engine.execute(name))
+        except EngineError:
+            found = None
+        finally:
+            self._engine.end()
+        if not found:
+            raise UsageError(f"the debugger has no thread {name}")
+        return int(found[1], 16)
+
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         """Ctrl+Break waits."""
         return hosted.interrupts_held()
+
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """The user's breakpoints follow their instructions into the copies."""
+        self._breakpoints.follow(process_id, lambda: tracing.copied)
+
+    def forgotten(self) -> None:
+        """They stay where they are."""
+        self._breakpoints.release()
 
     def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""

@@ -22,7 +22,14 @@ from calltrace.model import Clock
 from calltrace.tracefile import TraceFile
 
 
-def write_edges(trace: TraceFile, roots: Iterable[Context], callees: bool, limit: int, out: TextIO) -> None:
+def write_edges(
+    trace: TraceFile,
+    roots: Iterable[Context],
+    callees: bool,
+    limit: int,
+    out: TextIO,
+    names: units.NameText = units.plain,
+) -> None:
     """Write each function with its callers or callees indented below, up to `limit` lines (0: all)."""
     timed = trace.clock is not Clock.NONE
     columns = f"{'self':>14}{'total':>14}" if timed else ""
@@ -37,7 +44,7 @@ def write_edges(trace: TraceFile, roots: Iterable[Context], callees: bool, limit
         if timed:
             own, total = units.duration(trace, context.self_time), units.duration(trace, context.total_time)
             row = f"{own:>14}{total:>14}{row}"
-        name = "  " * level + (arrow if level else "") + context.name
+        name = "  " * level + (arrow if level else "") + names(context.name, context.address)
         out.write(f"{row}  {name}{'  by a tail jump' if context.tail else ''}\n")
     if left:
         out.write(f"{left:,} more: --limit 0 shows all\n")

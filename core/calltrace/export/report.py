@@ -15,8 +15,8 @@ The object that ``info --json`` prints has these keys; they stay as they are, fu
   kind, each entry of which costs microseconds, ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
   ``share`` of those wanted, or null) and ``refusals``: each ``status``, ``reason``, ``count`` and
   ``functions`` (``name``, ``address`` (VA), ``rva``, ``instruction_rva`` or null)
-- ``marks``: what the user named, and where recording was paused and resumed: each ``name``, ``seconds`` (since
-  recording began, or null) and ``events`` (units that each thread had recorded, by its index)
+- ``marks``: what the user named, and where recording was paused and resumed: each ``name``, ``seconds``
+  (since recording began, or null) and ``events`` (units that each thread had recorded, by its index)
 - ``threads``: each ``index``, ``id``, ``units``, ``lost``
 - ``events``: ``total`` and a count by kind; ``frame`` counts the stack pointers recorded beside events
 - ``frames``: ``functions``, ``calls``, ``api_functions``, ``api_calls``, ``max_depth``, ``orphans`` (ends
@@ -242,7 +242,7 @@ def write_rows(rows: Iterable[tuple[str, str]], out: TextIO) -> None:
 
 def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iterator[tuple[str, str]]:
     yield "trace", f"{told['file']}, {units.size(told['size'])}"
-    yield "ended", _ending(told)
+    yield "ended", "not yet: still recording" if trace.under_way else _ending(told)
     seconds = f", {told['seconds']:,.3f} s" if told["seconds"] is not None else ""
     yield "recorded", f"{told['created'] or 'at an unknown time'}{seconds}, clock {told['clock']}"
     for key, value in trace.info.items():
@@ -337,7 +337,12 @@ def _health_rows(health: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def write_top(
-    trace: TraceFile, summary: Summary, limit: int, out: TextIO, order: Order | None = None
+    trace: TraceFile,
+    summary: Summary,
+    limit: int,
+    out: TextIO,
+    order: Order | None = None,
+    names: units.NameText = units.plain,
 ) -> None:
     """Write functions and outward calls in this order; none: most time of their own, else most calls, first.
 
@@ -356,7 +361,7 @@ def write_top(
         if timed:
             own, total = units.duration(trace, stat.self_time), units.duration(trace, stat.total_time)
             row = f"{own:>14}{units.share(stat.self_time, whole):>9}{total:>14}" + row
-        out.write(f"{row}  {stat.name}\n")
+        out.write(f"{row}  {names(stat.name, stat.address)}\n")
     if len(shown) < len(stats):
         out.write(f"{len(stats) - len(shown):,} more: --limit 0 shows all\n")
 

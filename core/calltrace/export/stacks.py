@@ -46,18 +46,24 @@ _TEXTS = {
 }
 
 
-def write_stacks(trace: TraceFile, stacks: Iterator[Stack], limit: int, out: TextIO) -> None:
+def write_stacks(
+    trace: TraceFile,
+    stacks: Iterator[Stack],
+    limit: int,
+    out: TextIO,
+    names: units.NameText = units.plain,
+) -> None:
     """Write each stack, innermost frame first, up to `limit` frames of each (0: all)."""
     for stack in stacks:
         end = _TEXTS[_end(trace, stack)]
         if trace.state is State.RECORDING:
-            end = "so far, or where the trace is cut"
+            end = "so far" if trace.under_way else "so far, or where the trace is cut"
         thread = stack.thread
         out.write(f"thread {thread.index} (id {thread.id}), {end}, as of its event {stack.events:,}\n")
         frames = stack.frames()
         number = -1
         for number, frame in enumerate(itertools.islice(frames, limit or None)):
-            out.write(f"  {number:02}  {'  '.join(_parts(trace, stack, frame))}\n")
+            out.write(f"  {number:02}  {'  '.join(_parts(trace, stack, frame, names))}\n")
         if number < 0:
             out.write("  no open frame\n")
         if next(frames, None):
@@ -66,8 +72,8 @@ def write_stacks(trace: TraceFile, stacks: Iterator[Stack], limit: int, out: Tex
             out.write("  perhaps further frames: events of this thread were lost\n")
 
 
-def _parts(trace: TraceFile, stack: Stack, frame: StackFrame) -> Iterator[str]:
-    yield frame.name
+def _parts(trace: TraceFile, stack: Stack, frame: StackFrame, names: units.NameText) -> Iterator[str]:
+    yield names(frame.name, frame.address or frame.call_address)
     if trace.clock is not Clock.NONE:
         yield units.duration(trace, stack.time - frame.begin)
     if frame.call_place and not frame.name.endswith(f"call at {frame.call_place}"):

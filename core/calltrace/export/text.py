@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from calltrace.calltree import Tree, TreeFilter
-from calltrace.export.units import count, duration
+from calltrace.export.units import NameText, count, duration, plain
 from calltrace.model import LINE_RESUMED, LINE_TAIL_KNOWN, Cause, Clock, Line, LineType, NodeKind
 from calltrace.tracefile import TraceFile
 
@@ -28,8 +28,9 @@ def write(trace: TraceFile, out: TextIO) -> None:
 class TreeText:
     """Makes text of the lines of one trace's call tree."""
 
-    def __init__(self, trace: TraceFile) -> None:
+    def __init__(self, trace: TraceFile, names: NameText = plain) -> None:
         self._trace = trace
+        self._names = names
         self._timed = trace.clock is not Clock.NONE
 
     def line(self, line: Line) -> str:
@@ -44,7 +45,7 @@ class TreeText:
             return [f"-- mark {self._trace.mark_name(line.id, line.value)} --"]
         if line.type == LineType.GAP:
             return [f"-- gap: {count(line.value, 'event')} lost --"]
-        name = self._trace.node_name(line.kind, line.id)
+        name = self._name(line.kind, line.id)
         if line.type == LineType.CLOSE:
             name = f"end of {name}"
         if line.calls > 1:
@@ -60,15 +61,21 @@ class TreeText:
         if line.cause == Cause.TAIL:
             parts.append(self._tail(line))
         elif line.cause != Cause.RETURN:
-            parts.append(Cause(line.cause).text)
+            cause = Cause(line.cause)
+            if cause is Cause.CUT and self._trace.under_way:
+                cause = Cause.RUNNING
+            parts.append(cause.text)
         return parts
 
     def _tail(self, line: Line) -> str:
         if line.flags & LINE_TAIL_KNOWN:
-            return f"tail → {self._trace.node_name(line.tail_kind, line.tail_id)}"
+            return f"tail → {self._name(line.tail_kind, line.tail_id)}"
         if line.value:
             return f"tail → {self._trace.address_name(line.value)}"
         return "tail → code not traced"
+
+    def _name(self, kind: int, node_id: int) -> str:
+        return self._names(self._trace.node_name(kind, node_id), self._trace.node_address(kind, node_id))
 
 
 def _indent(depth: int) -> str:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from calltrace.tracefile import TraceFile
+
+NameText = Callable[[str, "int | None"], str]  # of what is called so and whose code is at that VA, if known
+
+
+def plain(name: str, address: int | None) -> str:
+    """The name as it is."""
+    return name
 
 
 def duration(trace: TraceFile, ticks: int) -> str:

@@ -121,7 +121,6 @@ def attach(process_id: int, tell: Callable[[str], None] = _silent) -> DebuggingP
     What limits that is told, a line each. TargetLost if there is none, AccessRefused if it may not be opened,
     NotTraceable if it cannot be traced (calltrace.preflight), EngineError if it does not stop.
     """
-    kernel32 = api.kernel32()
     if process_id == os.getpid():
         raise NotTraceable("calltrace cannot trace itself")
     name = f"process {process_id}"
@@ -133,7 +132,12 @@ def attach(process_id: int, tell: Callable[[str], None] = _silent) -> DebuggingP
         of_program = preflight.refuse_blocked(program.name, preflight.of_module(image))
     preflight.tell_limits(name, findings, tell)
     preflight.tell_limits(program.name, of_program, tell)
-    handle = kernel32.OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
+    return reopen(process_id)
+
+
+def reopen(process_id: int) -> DebuggingPort:
+    """Stop a running process that is known to be traceable. Errors as of `attach`."""
+    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
     if not handle:
         raise process.open_failure(process_id)
     port = DebuggingPort(handle, process_id)

@@ -31,7 +31,7 @@ class ProcessMemory:
         self._process = process
 
     def exit_code(self) -> int:
-        """The exit code of a target that has ended, 0 to 2**32 - 1."""
+        """The exit code of a target that has ended, or that is ending, 0 to 2**32 - 1."""
         code = ctypes.c_uint32()
         api.kernel32().GetExitCodeProcess(self._process, ctypes.byref(code))
         return code.value
@@ -40,6 +40,14 @@ class ProcessMemory:
         """The exit code of the process, if it has ended."""
         running = api.kernel32().WaitForSingleObject(self._process, 0) != api.WAIT_OBJECT_0
         return None if running else self.exit_code()
+
+    def debugged(self) -> bool:
+        """Whether a debugger holds the process."""
+        held = ctypes.c_uint64()
+        status = api.ntdll().NtQueryInformationProcess(
+            self._process, api.PROCESS_DEBUG_PORT, ctypes.byref(held), ctypes.sizeof(held), None
+        )
+        return not status and bool(held.value)
 
     def share_handle(self, handle: int) -> int:
         """The value in the target of a duplicate of `handle`. AccessRefused if the system refuses."""
