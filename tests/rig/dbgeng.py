@@ -17,11 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 from calltrace.errors import EngineError
 from calltrace.recorder import dll_path
+from calltrace.win32.engine import Engine
 from calltrace_windbg import host
-from calltrace_windbg.engine import Engine
 from calltrace_windbg.export_engine import ExportEngine
-from calltrace_windbg.port import WindbgPort, make_engine, open_port
 from calltrace_windbg.pykd_engine import PykdEngine
+from calltrace_windbg.target import WindbgPort, make_engine, open_port
 
 KINDS = ("exports", "hosted pykd", "pykd")
 

@@ -26,9 +26,9 @@ from calltrace.errors import EngineError
 from calltrace.model import Clock, Policy, State
 from calltrace.ports import Protection
 from calltrace.recorder import TraceFile
+from calltrace.win32 import engine_port
 from calltrace.win32.exports import export_address
-from calltrace_windbg import port as windbg_port
-from calltrace_windbg.port import WindbgPort
+from calltrace_windbg.target import WindbgPort
 from contract.suite import raises
 from rig.dbgeng import Session, open_session
 
@@ -132,8 +132,8 @@ class Checks:
             same(before, seen(opened))
 
     def a_call_that_does_not_end_is_given_up_and_the_thread_goes_on(self) -> None:
-        limits = windbg_port.FROZEN_SECONDS, windbg_port.CALL_SECONDS
-        windbg_port.FROZEN_SECONDS, windbg_port.CALL_SECONDS = 0.2, 0.6
+        limits = engine_port.FROZEN_SECONDS, engine_port.CALL_SECONDS
+        engine_port.FROZEN_SECONDS, engine_port.CALL_SECONDS = 0.2, 0.6
         try:
             with self._open("session_calls", "1000") as opened:
                 work = opened.command(lambda port: address_of(port, "session_calls.exe", "work"))
@@ -147,7 +147,7 @@ class Checks:
                 opened.type("g")
                 assert port.exit_code() == SESSION_CALLS_ENDS_WITH
         finally:
-            windbg_port.FROZEN_SECONDS, windbg_port.CALL_SECONDS = limits
+            engine_port.FROZEN_SECONDS, engine_port.CALL_SECONDS = limits
 
     def threads_are_thawed_for_a_call_that_waits_for_one_of_them(self) -> None:
         with self._open("port_locks", "1500", mode="attach") as opened:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.session import Tracing
     from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
-    from calltrace_windbg.engine import Engine
+    from calltrace_windbg.dbgeng import Dbgeng
 
 _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
@@ -32,8 +32,8 @@ class EngineHost:
         self._names: CopyNames | None = None
 
     @functools.cached_property
-    def _engine(self) -> Engine:
-        from calltrace_windbg.port import make_engine
+    def _engine(self) -> Dbgeng:
+        from calltrace_windbg.target import make_engine
 
         return make_engine(self._library)
 
@@ -46,7 +46,7 @@ class EngineHost:
     @contextlib.contextmanager
     def port(self, known: LivePort | None) -> Iterator[LivePort]:
         """The port of the process that the debugger stands at: `known`, or a new one."""
-        from calltrace_windbg.port import WindbgPort, open_port
+        from calltrace_windbg.target import WindbgPort, open_port
 
         port = known
         self._engine.begin()
@@ -89,7 +89,7 @@ class EngineHost:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
         from calltrace_windbg import notifications
         from calltrace_windbg.copy_names import CopyNames
-        from calltrace_windbg.port import WindbgPort
+        from calltrace_windbg.target import WindbgPort
 
         assert isinstance(port, WindbgPort)
         if self._names is None or not self._names.is_of(port):
