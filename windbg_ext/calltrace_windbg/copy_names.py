@@ -17,7 +17,9 @@ from calltrace.errors import EngineError
 from calltrace.plan import CopyMap
 from calltrace.win32 import api
 from calltrace.win32.memory import ProcessMemory
+from calltrace_windbg import notifications
 from calltrace_windbg.export_engine import ExportEngine
+from calltrace_windbg.listener import Listener
 
 _NAME = 4096  # characters
 _FUNCTIONS: dict[str, list[Any]] = {
@@ -33,11 +35,12 @@ _FUNCTIONS: dict[str, list[Any]] = {
 }
 
 
-class CopyNames:
-    """The copies in one target, as its debugger shows them; a notifications.Listener."""
+class CopyNames(Listener):
+    """The copies in one target, as its debugger shows them."""
 
     def __init__(self, library: ctypes.CDLL, memory: ProcessMemory) -> None:
         """`library` is the extension; `memory` the target's."""
+        self._library = library
         self._engine = ExportEngine(library)
         self._memory = memory
         self._shown: dict[int, CopyMap] = {}  # by region
@@ -54,13 +57,20 @@ class CopyNames:
         return self._memory is memory
 
     def show(self, maps: Iterable[CopyMap]) -> None:
-        """Show these copies of the stopped target, and no others. EngineError if the engine refuses."""
+        """Show these copies of the stopped target, and no others; as long as there are any, keep it so.
+
+        EngineError if the engine refuses.
+        """
         wanted = {copies.region: copies for copies in maps}
         for region in self._shown.keys() - wanted.keys():
             self._hide(region)
         for region in wanted.keys() - self._shown.keys():
             self._show(wanted[region])
         self.accessible()
+        if wanted:
+            notifications.add(self._library, self)
+        else:
+            notifications.remove(self._library, self)
 
     def accessible(self) -> None:
         """Name where the threads stand in copies, and where they may return to."""
@@ -73,11 +83,9 @@ class CopyNames:
             self._add(address, name)
         self._set_scope()
 
-    def inaccessible(self) -> None:
-        """Nothing: names stay right."""
-
     def inactive(self) -> None:
-        """The engine has forgotten all of it with the target."""
+        """The engine forgets all of it with the target."""
+        notifications.remove(self._library, self)
         self._shown.clear()
         self._modules.clear()
         self._names.clear()
