@@ -61,7 +61,8 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
     )
     package = targets.TREE / "windbg_ext" / "calltrace_windbg"
     shutil.copy(package / "host.py", folder / "calltrace_windbg" / "genuine.py")
-    shutil.copy(package / "live.py", folder / "calltrace_windbg")
+    for name in ("live.py", "listener.py"):
+        shutil.copy(package / name, folder / "calltrace_windbg")
     return env
 
 
