@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import targets, windbg
+from rig import corpus, targets, windbg
 
 SOURCE = Path(__file__).with_name("walk.c")
 FLAGS = (
@@ -227,3 +227,14 @@ def test_k_after_stop_with_frames_still_in_copies(tmp_path: Path) -> None:
     for command in ("k", "k 50", "k 60", "k 70"):
         assert_same(stacks(stopped, command), stacks(expected, command), 3)
     assert (stopped.stdout, stopped.has_target) == (expected.stdout, False)
+
+
+def test_k_in_cmake(tmp_path: Path) -> None:
+    (tmp_path / "write.cmake").write_text(
+        "foreach(i RANGE 3)\n  file(WRITE written.txt ${i})\nendforeach()\n"
+    )
+    program, script = [corpus.program("cmake"), "-P", "write.cmake"], ["bp kernelbase!WriteFile", "g", "k 60"]
+    untraced = stacks(type_in(tmp_path, program, *script), "k 60")
+    traced = stacks(type_in(tmp_path, program, START, *script), "k 60")
+    assert_same(traced, untraced, 25)
+    assert untraced[0][-1].name.startswith("ntdll!RtlUserThreadStart")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ctypes import POINTER, c_int32, c_uint32, c_uint64, c_wchar_p
 from typing import Any
 
-from calltrace.errors import EngineError
+from calltrace.errors import AccessRefused, EngineError
 from calltrace.plan import CopyMap
 from calltrace.win32 import api
 from calltrace.win32.memory import ProcessMemory
@@ -172,7 +172,10 @@ class CopyNames(Listener):
         lowest = min(self._shown)
         highest = max(copies.region + copies.size for copies in self._shown.values())
         for thread in self._engine.threads():
-            registers = self._engine.registers(thread)
+            try:
+                registers = self._engine.registers(thread)
+            except AccessRefused:  # it is ending
+                continue
             words = (registers["rip"], *self._stack(registers["rsp"]))
             yield from (word for word in words if lowest <= word < highest)
 
