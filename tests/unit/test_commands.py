@@ -47,6 +47,7 @@ def test_the_verbs_are_those_promised() -> None:
         "attach",
         "reference",
         "diff-reference",
+        "loop",
         "start",
         "stop",
         "pause",
