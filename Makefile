@@ -25,8 +25,8 @@ demo: native ## trace a small bundled program and show what it did
 	./calltrace info $(demo)
 
 lint: native ## check style, types and formatting
-	$(python) -m ruff check core windbg_ext native tests setup.py
-	$(python) -m mypy --platform win32 core windbg_ext native/hosting/start.py
+	$(python) -m ruff check core windbg_ext x64dbg_plugin native tests setup.py
+	$(python) -m mypy --platform win32 core windbg_ext x64dbg_plugin native/hosting/start.py
 	$(python) -m mypy --platform linux core/calltrace/wine.py
 	$(MAKE) -C native -s check-format
 

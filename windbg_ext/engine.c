@@ -94,7 +94,10 @@ HRESULT ct_engine_state(struct ct_engine_state *state)
             state->code = extra.exception.ExceptionRecord.ExceptionCode;
             state->first_chance = extra.exception.FirstChance;
         }
+        ULONG class = DEBUG_CLASS_UNINITIALIZED, kind;
         if (SUCCEEDED(result))
+            result = control->lpVtbl->GetDebuggeeType(control, &class, &kind);
+        if (SUCCEEDED(result) && class != DEBUG_CLASS_KERNEL)
             result = event_ids(state);
     }
     control->lpVtbl->Release(control);

@@ -8,7 +8,7 @@
 /* Where the session stands. */
 struct ct_engine_state {
     ULONG status;       /* DEBUG_STATUS_ value: DEBUG_STATUS_BREAK while the target is stopped; else the rest is 0 */
-    ULONG process;      /* system's id of the process of the last event */
+    ULONG process;      /* system's id of the process of the last event; 0 in a kernel's session, as the thread */
     ULONG thread;       /* system's id of its thread */
     ULONG event;        /* DEBUG_EVENT_ value */
     ULONG code;         /* of an exception */

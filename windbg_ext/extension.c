@@ -100,7 +100,7 @@ CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
     return S_OK;
 }
 
-HRESULT ct_run(IDebugClient *for_client, const char *module, const WCHAR *line)
+HRESULT ct_run_python(IDebugClient *for_client, const char *module, const WCHAR *line)
 {
     IDebugClient *outer_client;
     IDebugControl3 *outer_control;
@@ -120,7 +120,7 @@ CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
     if (!line)
         return E_OUTOFMEMORY;
     MultiByteToWideChar(CP_ACP, 0, arguments, -1, line, size);
-    HRESULT result = ct_run(of_command, "calltrace_windbg.host", line);
+    HRESULT result = ct_run_python(of_command, "calltrace_windbg.host", line);
     HeapFree(GetProcessHeap(), 0, line);
     return result;
 }

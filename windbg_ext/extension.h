@@ -15,7 +15,7 @@
 IDebugClient *ct_client(void);
 
 /* Run a line in a Python module, which prints and sees the target as `for_client` does. */
-HRESULT ct_run(IDebugClient *for_client, const char *module, const WCHAR *line);
+HRESULT ct_run_python(IDebugClient *for_client, const char *module, const WCHAR *line);
 
 /* From now on Python's calltrace_windbg.notifications is told of what the engine notifies us of; or no longer. Until
  * the extension is unloaded. */

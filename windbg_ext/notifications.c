@@ -17,7 +17,7 @@ static void tell(ULONG number, ULONG64 address)
     WCHAR line[32];
     _snwprintf(line, sizeof line / sizeof *line, L"%lu %llu", number, address);
     client->lpVtbl->AddRef(client); /* Python may end the listening */
-    ct_run(client, "calltrace_windbg.notifications", line);
+    ct_run_python(client, "calltrace_windbg.notifications", line);
     client->lpVtbl->Release(client);
 }
 

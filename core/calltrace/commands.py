@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -157,6 +158,14 @@ def number(text: str) -> int:
     return value
 
 
+def positive(text: str) -> int:
+    """A count above zero."""
+    value = number(text)
+    if not value:
+        raise ValueError
+    return value
+
+
 def thread(text: str) -> int | str:
     """A thread's number, or its name in a debugger."""
     return text if _DEBUGGER_THREAD.match(text) else number(text)
@@ -268,6 +277,57 @@ def _attach(request: Request, console: Console) -> int:
     )
 
 
+def _loop(request: Request, console: Console) -> int:
+    options = request.options
+    if console.live:
+        if request.program or options.pid is not None:
+            raise UsageError("loop: here it works on the debugger's target: name no program")
+    elif bool(request.program) == (options.pid is not None):
+        raise UsageError("loop: name a program after --, or a running one by --pid")
+    if os.name != "nt":
+        words = (*request.words, "--", *request.program) if request.program else request.words
+        return wine.relay(words, options.prefix)
+    from calltrace import looping
+    from calltrace.export.loop import write_loop, write_loop_json
+    from calltrace.loop.tracing import Climb, LoopOptions
+
+    def show(climb: Climb) -> None:
+        write = write_loop_json if options.json else write_loop
+        if options.output is not None:
+            with _created(options.output, None) as file:
+                write(climb, file, _unlinked)
+        elif request.program:  # the standard output is the program's
+            text = io.StringIO()
+            write(climb, text, _unlinked)
+            for line in text.getvalue().splitlines():
+                console.progress(line)
+        else:
+            write(climb, console.out, console.code_link)
+
+    thread = _thread(request, console)
+    chosen = LoopOptions(
+        options.api, options.method, options.samples, thread, options.timeout, options.module
+    )
+    if console.live:
+        climb = console.live.climb(chosen, console.progress)
+        show(climb)
+        return 0 if climb.loops else 1
+    if options.pid is not None:
+        return looping.attach(options.pid, chosen, show, _progress(options, console))
+    return looping.run(
+        request.program[0],
+        request.program[1:],
+        request.program_line,
+        chosen,
+        show,
+        _progress(options, console),
+    )
+
+
+def _unlinked(text: str, address: int) -> str:
+    return text
+
+
 def _start(request: Request, console: Console) -> int:
     from calltrace import session
 
@@ -280,12 +340,23 @@ def _start(request: Request, console: Console) -> int:
     return 0
 
 
+def _reference_live(request: Request, console: Console) -> int:
+    from calltrace import session
+
+    trace = session.TraceOptions(**_trace_options(request.options))
+    _tell_recorded(_live(console).reference(trace, request.options.single_step, console.progress), console)
+    return 0
+
+
 def _stop(request: Request, console: Console) -> int:
-    trace = _live(console).stop(console.progress)
+    _tell_recorded(_live(console).stop(console.progress), console)
+    return 0
+
+
+def _tell_recorded(trace: Path, console: Console) -> None:
     console.progress(
         f"recorded {trace} ({trace.stat().st_size / 1e6:,.1f} MB): `{console.name} tree` shows it"
     )
-    return 0
 
 
 def _pause(request: Request, console: Console) -> int:
@@ -498,9 +569,9 @@ def _export(request: Request, console: Console) -> int:
     return 0
 
 
-def _created(path: Path, source: Path) -> TextIO:
+def _created(path: Path, source: Path | None) -> TextIO:
     try:
-        if path.exists() and path.samefile(source):
+        if source is not None and path.exists() and path.samefile(source):
             raise UsageError(f"export: {path} is the trace itself: name another file with -o")
         return path.open("w", encoding="utf-8", newline="\n")
     except FileNotFoundError:
@@ -520,13 +591,14 @@ def _help(request: Request, console: Console) -> int:
 
 def find(verb: str, console: Console) -> Command:
     """The command of that verb. UsageError if there is none, or none here."""
-    for command in COMMANDS:
-        if command.verb == verb:
-            if command.is_offered(console):
-                return command
-            if command.live:
-                raise UsageError(f"{verb} works on a debugger's target: use it in a debugger")
-            raise UsageError(f"{verb} makes a target of its own: use it in a shell")
+    found = [command for command in COMMANDS if command.verb == verb]
+    for command in found:
+        if command.is_offered(console):
+            return command
+    if found and found[0].live:
+        raise UsageError(f"{verb} works on a debugger's target: use it in a debugger")
+    if found:
+        raise UsageError(f"{verb} makes a target of its own: use it in a shell")
     raise UsageError(f"no command {verb}: `{console.name} help` lists them")
 
 
@@ -552,6 +624,13 @@ _FILE = Option(
 _OUTPUT = Option(
     ("-o",),
     "the trace file to write; default: PROGRAM.calltrace in the working folder",
+    metavar="FILE",
+    dest="output",
+    convert=Path,
+)
+_LIVE_OUTPUT = Option(
+    ("-o",),
+    "the trace file to write; default: a new PROGRAM.calltrace in the user's folder for data",
     metavar="FILE",
     dest="output",
     convert=Path,
@@ -681,6 +760,7 @@ COMMANDS: Sequence[Command] = (
         (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _PREFIX, _QUIET),
         _reference,
         takes_program=True,
+        shell_only=True,
     ),
     Command(
         "diff-reference",
@@ -702,6 +782,62 @@ COMMANDS: Sequence[Command] = (
             _QUIET,
         ),
         _diff_reference,
+        takes_program=True,
+        shell_only=True,
+    ),
+    Command(
+        "loop",
+        "Find the loop that calls an API, in a program that is started, or runs, or is the debugger's "
+        "target, with all calls between them and the one that makes a whole frame.",
+        "calltrace loop ws2_32!recv -- server.exe",
+        (
+            Option(
+                ("api",),
+                "what is called in the loop: module!function, module+0xRVA or 0xVA",
+                metavar="API",
+            ),
+            Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
+            Option(
+                ("--method",),
+                "unwind: by stack walks (default); returns: by what each function returns to, which needs no "
+                "unwind data; both: and tell if they differ",
+                choices=("unwind", "returns", "both"),
+                default="unwind",
+            ),
+            Option(
+                ("--samples",),
+                "calls of the API to see at least; more show the larger of nested loops; default: 3",
+                metavar="N",
+                convert=positive,
+                default=3,
+            ),
+            Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
+            Option(
+                ("--timeout",),
+                "how long to look for it; default: 30",
+                metavar="SECONDS",
+                convert=seconds,
+                default=30.0,
+            ),
+            Option(
+                ("--module",),
+                "only loops in this module, as the program itself",
+                metavar="PAT",
+                repeated=True,
+            ),
+            Option(("--json",), "as JSON, complete", switch=True),
+            Option(
+                ("-o",),
+                "where to write what was found; default: the standard output, with a program that is started "
+                "the standard error",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
+            _PREFIX,
+            _QUIET,
+        ),
+        _loop,
         takes_program=True,
     ),
     Command(
@@ -733,13 +869,7 @@ COMMANDS: Sequence[Command] = (
                 default=0,
             ),
             Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
-            Option(
-                ("-o",),
-                "the trace file to write; default: a new PROGRAM.calltrace in the user's folder for data",
-                metavar="FILE",
-                dest="output",
-                convert=Path,
-            ),
+            _LIVE_OUTPUT,
             _EVENTS,
             _CLOCK,
             *_PATTERNS,
@@ -754,6 +884,20 @@ COMMANDS: Sequence[Command] = (
         "calltrace stop",
         (),
         _stop,
+        live=True,
+    ),
+    Command(
+        "reference",
+        "Let the target run and record it exactly and slowly, by breakpoints: what `start` is held against. It "
+        "stops at its end, at a breakpoint of yours, or with Ctrl+Break.",
+        "calltrace reference --single-step",
+        (
+            _LIVE_OUTPUT,
+            _EVENTS,
+            *_PATTERNS,
+            _SINGLE_STEP,
+        ),
+        _reference_live,
         live=True,
     ),
     Command(

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from calltrace import dispatch
 from calltrace.commands import Console
@@ -98,6 +98,25 @@ def interrupts_held() -> Iterator[None]:
             yield
 
 
+def interrupt_waits() -> bool:
+    """Whether an interrupt waits for the end of `interrupts_held`; for a block that can take long."""
+    current = _Interrupts.current
+    return current is not None and current.came
+
+
+def no_more_interrupts() -> None:
+    """For the rest of the command: one that we cause is not the user's."""
+    current = _Interrupts.current
+    if current is not None:
+        current.stop_watching()
+
+
+def interrupt() -> NoReturn:
+    """End the command as by an interrupt, of which the debugger has told in another way; raised once only."""
+    no_more_interrupts()
+    raise KeyboardInterrupt
+
+
 def _link(text: str, line: str) -> str:
     return _LINK.format(line) + text + _LINK.format("")
 
@@ -155,7 +174,7 @@ class _Interrupts:
         self._command = ctypes.c_ulong(threading.get_ident())
         self._lock = threading.RLock()
         self._holders = 0
-        self._came = False
+        self.came = False  # while held
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="calltrace interrupts", daemon=True)
 
@@ -167,10 +186,14 @@ class _Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop_watching()
+        self._watcher.join()
+
+    def stop_watching(self) -> None:
+        """Raise nothing any more."""
         with self._lock:
             self._over.set()
             ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, None)  # if it was not raised yet
-        self._watcher.join()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -182,8 +205,8 @@ class _Interrupts:
         finally:
             with self._lock:
                 self._holders -= 1
-                came = self._came and not self._holders
-        if came:
+                over = self.came and not self._holders
+        if over:
             raise KeyboardInterrupt
 
     def _watch(self) -> None:
@@ -195,6 +218,6 @@ class _Interrupts:
             if self._over.is_set():
                 return
             if self._holders:
-                self._came = True
+                self.came = True
             else:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(self._command, ctypes.py_object(KeyboardInterrupt))

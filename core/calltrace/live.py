@@ -21,9 +21,10 @@ from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetL
 from calltrace.export import units
 from calltrace.model import State
 from calltrace.patterns import Pattern, module_matches
-from calltrace.ports import Port, TargetModule
+from calltrace.ports import Capability, Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
+    from calltrace.loop.tracing import Climb, LoopOptions
     from calltrace.plan import CopyMap
     from calltrace.recorder import TraceFile
     from calltrace.session import Progress, TraceOptions, Tracing
@@ -118,11 +119,7 @@ class LiveSession:
 
         `ignored` are modules left out. UsageError if a recording is under way or the patterns mean nothing.
         """
-        self.look(tell)
-        if self.recording:
-            raise UsageError(f"a recording is under way, into {self._trace}: stop it first")
-        for text in (*patterns, *options.include, *options.exclude):
-            Pattern.parse(text)
+        self._refuse_second(options, patterns, tell)
         with self._at_target() as port:
             tracing = self._tracing_of(port, tell)
             program, *others = port.modules()
@@ -130,11 +127,9 @@ class LiveSession:
             if not tracing.prepare(chosen):
                 wanted = ", ".join(chosen.include) or program.name
                 raise UsageError(f"no function matches {wanted}: name module!function, with *")
-            output = options.output or _fresh(Path(program.name).stem)
-            if output.exists():
-                tell(f"replacing {output}")
+            output = self._output(options, program, tell)
             with self._host.uninterrupted():
-                self._record(port, tracing, replace(chosen, output=output.absolute()), program)
+                self._record(port, tracing, replace(chosen, output=output), program)
             tell(f"recording into {self._trace}")
 
     def stop(self, tell: Progress) -> Path:
@@ -143,6 +138,47 @@ class LiveSession:
             tracing.stop()
             self._show_copies(tracing)
             return self._finish(State.STOPPED)
+
+    def reference(self, options: TraceOptions, single_step: bool, tell: Progress) -> Path:
+        """Let the target run, recorded exactly, to its end or to where its user stops it; where the trace is.
+
+        Of `options` neither clock, policy nor size count. EngineError if the debugger cannot do it.
+        """
+        from calltrace import session
+        from calltrace.reference import ReferenceTracing
+
+        self._refuse_second(options, (), tell)
+        with self._at_target() as port:
+            if not port.supports(Capability.DEBUG):
+                raise EngineError("this debugger lets no command run the target")
+            program = port.modules()[0]
+            output = self._output(options, program, tell)
+            about = {"program": program.path, "process_id": port.process_id}
+            file = session.create_file(session.TraceOptions(output, options.events), output, about)
+            state = State.STOPPED
+            tracing = ReferenceTracing(
+                port,
+                file,
+                options.events,
+                options.include,
+                options.exclude,
+                options.modules,
+                options.breakpoints,
+                single_step,
+                tell,
+            )
+            try:
+                state = tracing.run()
+            except KeyboardInterrupt:
+                tell("the recording ends, since you broke in")
+            except EngineError as error:
+                tell(str(error))
+            except BaseException:
+                file.discard()
+                raise
+            self._trace = output
+            file.finish(state, port.exit_code() if state is not State.STOPPED else 0)
+        return output
 
     def pause(self, tell: Progress) -> None:
         """Let the target run as if untraced, for a while; frames that are open now still end in the trace."""
@@ -180,6 +216,19 @@ class LiveSession:
             raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
         if self._file:
             self._file.finish_copy(path)
+
+    def climb(self, options: LoopOptions, tell: Progress) -> Climb:
+        """Let the target run until the loop is found that calls an API; where it then stands is by chance.
+
+        UsageError while a recording is under way: the calls would lead into copies.
+        """
+        from calltrace.loop.tracing import LoopTracing
+
+        self.look(tell)
+        if self.recording:
+            raise UsageError("a recording is under way: stop it first")
+        with self._at_target() as port:
+            return LoopTracing(port, options, tell).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.
@@ -248,6 +297,21 @@ class LiveSession:
                 yield "mark", mark.name
 
     # Inside
+
+    def _refuse_second(self, options: TraceOptions, patterns: Sequence[str], tell: Progress) -> None:
+        """UsageError if a recording is under way, or a pattern is none."""
+        self.look(tell)
+        if self.recording:
+            raise UsageError(f"a recording is under way, into {self._trace}: stop it first")
+        for text in (*patterns, *options.include, *options.exclude):
+            Pattern.parse(text)
+
+    def _output(self, options: TraceOptions, program: TargetModule, tell: Progress) -> Path:
+        """The trace file to write."""
+        output = (options.output or _fresh(Path(program.name).stem)).absolute()
+        if output.exists():
+            tell(f"replacing {output}")
+        return output
 
     def _tracing_of(self, port: LivePort, tell: Progress) -> Tracing:
         from calltrace import session

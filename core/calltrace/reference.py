@@ -207,14 +207,16 @@ class ReferenceTracing:
         for module in others:
             self._add_if_wanted(module)
         self._file.header.process_id = self._port.process_id
-        step = False
-        while True:
-            event = self._port.go(step)
-            step = self._take(event)
-            if event.kind is DebugEventKind.PROCESS_EXIT:
-                break
-        for thread in self._threads.values():
-            thread.log.flush()
+        try:
+            step = False
+            while True:
+                event = self._port.go(step)
+                step = self._take(event)
+                if event.kind is DebugEventKind.PROCESS_EXIT:
+                    break
+        finally:  # a debugger's user may stop the program
+            for thread in self._threads.values():
+                thread.log.flush()
         if self._single_step and self._outside:
             self._progress(f"{self._outside:,} instructions outside all functions that are known")
         return self._state

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
-from calltrace_windbg.port import WindbgPort
+from calltrace_windbg.target import WindbgPort
 from contract.suite import CHECKS, Check, Subject
 from rig.dbgeng import open_session
 

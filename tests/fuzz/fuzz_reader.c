@@ -132,7 +132,8 @@ static void read_tree(struct ct_reader *reader, const struct ct_index *index, co
         CHECK(pull != CT_PULL_NO_MEMORY);
         for (uint32_t at = 0; at < count; at++) {
             CHECK(batch[at].count && batch[at].type >= CT_LINE_THREAD && batch[at].type <= CT_LINE_GAP);
-            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth);
+            bool named_mark = batch[at].type == CT_LINE_MARK && batch[at].id;
+            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth + named_mark);
         }
         lines += count;
     }

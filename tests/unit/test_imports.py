@@ -18,7 +18,7 @@ LAYERS = (
     ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
-    ("live",),
+    ("live", "looping"),
     ("session", "wine"),
     (
         "export",
@@ -36,6 +36,7 @@ LAYERS = (
         "places",
         "recorder",
         "flow",
+        "loop",
         "reference",
         "difference",
         "win32",
@@ -91,7 +92,8 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_core_knows_no_debugger(path: Path) -> None:
-    assert "calltrace_windbg" not in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert not any(name in text for name in ("calltrace_windbg", "calltrace_x64dbg"))
 
 
 def test_reading_a_trace_needs_nothing_of_windows() -> None:

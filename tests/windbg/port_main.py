@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,20 +23,24 @@ from pathlib import Path
 import pefile
 
 from calltrace import session
-from calltrace.errors import EngineError
+from calltrace.errors import EngineError, NotTraceable
 from calltrace.model import Clock, Policy, State
-from calltrace.ports import Protection
-from calltrace.recorder import TraceFile
+from calltrace.plan import ModulePlan, read_image
+from calltrace.ports import DebugEventKind, Protection
+from calltrace.recorder import TraceFile, dll_path
+from calltrace.reference import ReferenceTracing
+from calltrace.win32 import engine_port
 from calltrace.win32.exports import export_address
-from calltrace_windbg import port as windbg_port
-from calltrace_windbg.port import WindbgPort
+from calltrace_windbg.target import WindbgPort
 from contract.suite import raises
-from rig.dbgeng import Session, open_session
+from rig.dbgeng import ExtensionSession, Session, open_session
 
 PAGE = 0x1000
 SESSION_CALLS_ENDS_WITH = 11
 LEAF_CALLS = 5
+LEAF_SECOND = 6  # bytes: where its second instruction begins
 THREADS = 5  # of port_threads
+REFERENCES = {"reference_threads": 0, "seh": 23}  # programs, the second with int3s of its own: exit codes
 
 CLEARS_ALL = bytes.fromhex("c5 fc 77  db e3  c3")  # vzeroall; fninit; ret
 FOR_EVER = bytes.fromhex("eb fe  c3")  # jmp $; ret
@@ -132,8 +137,8 @@ class Checks:
             same(before, seen(opened))
 
     def a_call_that_does_not_end_is_given_up_and_the_thread_goes_on(self) -> None:
-        limits = windbg_port.FROZEN_SECONDS, windbg_port.CALL_SECONDS
-        windbg_port.FROZEN_SECONDS, windbg_port.CALL_SECONDS = 0.2, 0.6
+        limits = engine_port.FROZEN_SECONDS, engine_port.CALL_SECONDS
+        engine_port.FROZEN_SECONDS, engine_port.CALL_SECONDS = 0.2, 0.6
         try:
             with self._open("session_calls", "1000") as opened:
                 work = opened.command(lambda port: address_of(port, "session_calls.exe", "work"))
@@ -147,12 +152,30 @@ class Checks:
                 opened.type("g")
                 assert port.exit_code() == SESSION_CALLS_ENDS_WITH
         finally:
-            windbg_port.FROZEN_SECONDS, windbg_port.CALL_SECONDS = limits
+            engine_port.FROZEN_SECONDS, engine_port.CALL_SECONDS = limits
 
     def threads_are_thawed_for_a_call_that_waits_for_one_of_them(self) -> None:
         with self._open("port_locks", "1500", mode="attach") as opened:
             wait = opened.command(lambda port: address_of(port, "port_locks.exe", "wait_for_lock"))
             assert opened.command(lambda port: port.call(wait)) & 0xFFFFFFFF == 42
+
+    def a_dump_is_refused(self) -> None:
+        with self._open("session_calls", "1") as opened:
+            opened.command(lambda port: port)
+            dump = self._traces / f"{self._kind}.dmp"
+            opened.type(f".dump /ma {dump}")
+            opened.type(f".opendump {dump}")
+            opened.type("g")
+            opened.type(f".load {dll_path().with_name('calltrace_windbg.dll')}")
+            with raises(NotTraceable, "but this is: Full memory user mini dump"):
+                opened.command(lambda port: port)
+
+    def a_running_target_is_refused(self) -> None:
+        with self._open("session_calls", "1") as opened:
+            assert isinstance(opened, ExtensionSession)
+            opened.start("g")
+            with raises(EngineError, "there is no stopped target"):
+                opened.command(lambda port: port)
 
     # What it costs
 
@@ -170,7 +193,7 @@ class Checks:
             print(
                 f"wrote {size / 1e6 / (written - started):,.0f} MB/s, "
                 f"read {size / 1e6 / (read - written):,.0f} MB/s",
-                file=sys.stderr,
+                file=sys.__stderr__,
             )
 
         with self._open("session_calls", "1") as opened:
@@ -209,6 +232,151 @@ class Checks:
             opened.type("g")
             assert port.exit_code() == SESSION_CALLS_ENDS_WITH
             tracing.finish(State.STOPPED, 0)
+
+    # Debugging
+
+    def a_reference_by_breakpoints(self) -> None:
+        for program in REFERENCES:
+            self._reference(program, single_step=False)
+
+    def a_reference_by_single_steps(self) -> None:
+        self._reference("reference_threads", single_step=True)
+
+    def _reference(self, program: str, single_step: bool) -> None:
+        kind = "steps" if single_step else "breakpoints"
+        file = self._traces / f"{self._kind}-{program}-{kind}.calltrace"
+        with self._open(program) as opened:
+            opened.type("bp kernel32!GetProcAddress; bd 0")
+            state, code = opened.command(lambda port: refer(port, file, single_step))
+            assert state is State.EXITED
+            assert code == REFERENCES[program]
+            assert "Exit process" in opened.type(".lastevent")
+
+    def a_breakpoint_of_the_user_ends_a_run(self) -> None:
+        with self._open("session_calls", str(LEAF_CALLS)) as opened:
+            leaf = opened.command(lambda port: address_of(port, "session_calls.exe", "leaf"))
+            work = opened.command(lambda port: address_of(port, "session_calls.exe", "work"))
+            before = opened.command(lambda port: port.read(work, 16) + port.read(leaf, 16))
+            opened.type(f"bp {leaf:#x}")
+            for call in range(LEAF_CALLS):
+                met, why = opened.command(lambda port: run_to_end(port, [work, leaf, leaf + LEAF_SECOND]))
+                assert met == [leaf + LEAF_SECOND] if call else [work], met
+                assert why.startswith("Breakpoint 0 is here: "), why
+                assert rip_of(opened) == leaf
+                assert opened.command(lambda port: port.read(work, 16) + port.read(leaf, 16)) == before
+            port = opened.command(lambda port: port)
+            opened.type("g")
+            assert port.exit_code() == SESSION_CALLS_ENDS_WITH
+
+    def steps_from_and_to_breakpoints_of_the_user(self) -> None:
+        with self._open("session_calls", str(LEAF_CALLS)) as opened:
+            leaf = opened.command(lambda port: address_of(port, "session_calls.exe", "leaf"))
+            opened.type(f"bp {leaf:#x}")
+            stop_at(opened, leaf)
+            stepped = opened.command(lambda port: port.go(step=True))
+            assert (stepped.kind, stepped.address) == (DebugEventKind.STEP, leaf + LEAF_SECOND), stepped
+            stop_at(opened, leaf)
+            opened.type(f"bp {leaf + LEAF_SECOND:#x}")
+            refused(opened, lambda port: port.go(step=True), "reakpoint 1")
+            assert rip_of(opened) == leaf + LEAF_SECOND
+            refused(opened, lambda port: port.go(step=False), "Hit breakpoint 0")
+
+    def a_breakpoint_of_the_user_that_goes_on_by_itself_ends_nothing(self) -> None:
+        with self._open("session_calls", str(LEAF_CALLS)) as opened:
+            leaf = opened.command(lambda port: address_of(port, "session_calls.exe", "leaf"))
+            opened.type(f'r $t0=0; bp {leaf:#x} "r $t0=@$t0+1; gc"')
+            met = opened.command(lambda port: run_some(port, [leaf + LEAF_SECOND], 2))
+            assert met == [leaf + LEAF_SECOND] * 2
+            assert "= 00000000`00000002" in opened.type("? @$t0")
+            port = opened.command(lambda port: port)
+            opened.type("g")
+            assert port.exit_code() == SESSION_CALLS_ENDS_WITH
+
+    def ctrl_break_ends_a_run_in_which_nothing_happens(self) -> None:
+        with self._open("port_threads", mode="attach") as opened:
+            interrupt(opened, [])
+
+    def ctrl_break_ends_a_run_in_which_much_happens(self) -> None:
+        with self._open("port_threads", mode="attach") as opened:
+            interrupt(opened, [opened.command(lambda port: address_of(port, "kernel32.dll", "Sleep"))])
+
+    def no_thread_meets_a_breakpoint_after_its_command(self) -> None:
+        with self._open("port_threads", mode="attach") as opened:
+            fibonacci = opened.command(lambda port: named(port, "fibonacci"))
+            sleep = opened.command(lambda port: address_of(port, "kernel32.dll", "Sleep"))
+            for number in range(10):
+                opened.command(lambda port, number=number: run_some(port, [fibonacci], 5 + number))
+                opened.type(f"bp {sleep:#x}")
+                stop_at(opened, sleep)
+                opened.type("bc *")
+            opened.type(".detach")
+            assert opened.child
+            output, _ = opened.child.communicate(timeout=30)
+            assert output.decode().strip() == "rounds some, wrong 0, debugged 0", output
+            assert opened.child.returncode == 5
+
+
+def refer(port: WindbgPort, file: Path, single_step: bool) -> tuple[State, int]:
+    """Let the target run to its end under the exact tracer."""
+    trace = session.create_file(session.TraceOptions(file, "all"), file, {})
+    tracing = ReferenceTracing(port, trace, "all", [], [], [], True, single_step, lambda line: None)
+    state = tracing.run()
+    trace.finish(state, port.exit_code())
+    return state, port.exit_code()
+
+
+def run_some(port: WindbgPort, places: Sequence[int], count: int) -> list[int]:
+    """Run on until breakpoints at `places` were met `count` times: where."""
+    port.set_breakpoints(places)
+    met: list[int] = []
+    while len(met) < count:
+        event = port.go()
+        if event.kind is DebugEventKind.BREAKPOINT:
+            met.append(event.address)
+    return met
+
+
+def run_to_end(port: WindbgPort, places: Sequence[int]) -> tuple[list[int], str]:
+    """Run on until that fails: the breakpoints met before, and the error."""
+    met: list[int] = []
+    try:
+        while True:
+            met += run_some(port, places, 1)
+    except EngineError as error:
+        return met, str(error)
+
+
+def interrupt(opened: Session, places: Sequence[int]) -> None:
+    """Press Ctrl+Break in a run with breakpoints: it ends, and the session is usable."""
+    function = opened.command(lambda port: address_of(port, "kernel32.dll", "GetCurrentProcessId"))
+    before = opened.command(lambda port: [port.read(place, 16) for place in places])
+
+    def run(port: WindbgPort) -> None:
+        threading.Timer(0.3, opened.interrupt).start()
+        run_some(port, places, sys.maxsize)
+
+    started = time.monotonic()
+    try:
+        opened.command(run)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("it was not interrupted")
+    assert time.monotonic() - started < 5
+    assert places or "ntdll!DbgBreakPoint" in opened.type("r")
+    assert opened.command(lambda port: [port.read(place, 16) for place in places]) == before
+    assert opened.command(lambda port: port.call(function)) == opened.command(lambda port: port.process_id)
+    sleep = opened.command(lambda port: address_of(port, "kernel32.dll", "Sleep"))
+    opened.type(f"bp {sleep:#x}")
+    stop_at(opened, sleep)
+
+
+def named(port: WindbgPort, function: str) -> int:
+    """The VA of a function of the program that its symbols name."""
+    program = port.modules()[0]
+    names = ModulePlan(read_image(port.read, program)).image.names
+    [rva] = [rva for rva, name in names.items() if name == function]
+    return program.base + rva
 
 
 def address_of(port: WindbgPort, module: str, function: str) -> int:
@@ -270,7 +438,7 @@ def changes_nothing(opened: Session) -> None:
         started = time.perf_counter()
         for _ in range(100):
             assert port.call(function) == port.process_id
-        print(f"a call takes {(time.perf_counter() - started) * 10:.2f} ms", file=sys.stderr)
+        print(f"a call takes {(time.perf_counter() - started) * 10:.2f} ms", file=sys.__stderr__)
 
     opened.command(many)
     same(before, seen(opened))
@@ -292,9 +460,13 @@ def refused(opened: Session, work: Callable[[WindbgPort], object], text: str) ->
 
 def stop_at(opened: Session, address: int) -> None:
     said = opened.type("g")
+    assert rip_of(opened) == address, said
+
+
+def rip_of(opened: Session) -> int:
     rip = re.search(r"rip=([0-9a-f]+)", opened.type("r rip"))
     assert rip
-    assert int(rip[1], 16) == address, said
+    return int(rip[1], 16)
 
 
 def start(port: WindbgPort, file: Path) -> session.Tracing:

@@ -63,10 +63,16 @@ EXPORT HRESULT session_open(char *command, ULONG process)
     return SUCCEEDED(result) ? control->lpVtbl->WaitForEvent(control, 0, INFINITE) : result;
 }
 
+/* What a user types, and no more. */
+EXPORT HRESULT session_execute(const char *command)
+{
+    return control->lpVtbl->Execute(control, DEBUG_OUTCTL_ALL_CLIENTS, command, DEBUG_EXECUTE_NOT_LOGGED);
+}
+
 /* What a user types; if it lets the target run, wait until that stops or ends. */
 EXPORT HRESULT session_type(const char *command)
 {
-    HRESULT result = control->lpVtbl->Execute(control, DEBUG_OUTCTL_ALL_CLIENTS, command, DEBUG_EXECUTE_NOT_LOGGED);
+    HRESULT result = session_execute(command);
     while (SUCCEEDED(result)) {
         ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
         control->lpVtbl->GetExecutionStatus(control, &status);
@@ -77,6 +83,12 @@ EXPORT HRESULT session_type(const char *command)
             return S_OK; /* it has ended */
     }
     return result;
+}
+
+/* Ctrl+Break, on any thread. */
+EXPORT HRESULT session_interrupt(void)
+{
+    return control->lpVtbl->SetInterrupt(control, DEBUG_INTERRUPT_ACTIVE);
 }
 
 /* What was shown since this was last asked. */

@@ -244,6 +244,44 @@ def test_a_busy_program_can_be_paused_again_and_again(tmp_path: Path) -> None:
     assert running.end() == ("rounds some, wrong 0, debugged 0", 5)
 
 
+# Exactly
+
+
+def test_a_reference_is_that_of_a_run_without_debugger(tmp_path: Path) -> None:
+    alone, beside, fast = (tmp_path / f"{name}.calltrace" for name in ("alone", "beside", "fast"))
+    words = (
+        "reference",
+        "--quiet",
+        "--events",
+        "all",
+        "-o",
+        alone,
+        "--",
+        targets.build("session_calls"),
+        "20",
+    )
+    done = tracing.calltrace(*words)
+    shown = session([f"!calltrace reference --events all -o {windows.path(beside)}"], "session_calls", "20")
+    assert shown.stdout == done.stdout
+    assert tree(beside) == tree(alone)
+    session([f"!calltrace start --events all -o {windows.path(fast)}", "g"], "session_calls", "20")
+    assert tree(fast, "--function", "main") == tree(beside, "--function", "main")
+
+
+def test_a_reference_ends_where_the_user_stops_the_target_which_can_be_recorded_on(tmp_path: Path) -> None:
+    exact, fast = tmp_path / "exact.calltrace", tmp_path / "fast.calltrace"
+    reference = f"!calltrace reference -o {windows.path(exact)}"
+    script = [f"bp {address('depth')}", reference, "r rip", "!calltrace tree --function work", "bc *"]
+    shown = session([*script, f"!calltrace start -o {windows.path(fast)}", "g"], "session_calls", "8")
+    assert int(shown.said("r rip").split("=")[1], 16) == int(address("depth"), 16)
+    assert "the command ends where you wanted a stop" in shown.said(reference)
+    work = ["  session_calls!work  still running when stopped", f"    session_calls!leaf {TIMES}8"]
+    assert shown.said("!calltrace tree --function work").splitlines()[1:] == work
+    assert not shown.has_target
+    assert shown.stdout == plain("session_calls", "8").stdout
+    assert sum("depth" in line for line in tree(fast)) == LEVELS
+
+
 # Attaching
 
 

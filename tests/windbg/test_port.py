@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from calltrace import difference
+from calltrace.tracefile import TraceFile
 from contract.suite import CHECKS
 from rig import targets, tracing, windbg
 
@@ -47,7 +49,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=HOSTED)
 def results(request: pytest.FixtureRequest, traces: Path) -> tuple[str, dict[str, str | None]]:
     """What tests/windbg/port_main.py found with a kind of engine."""
-    for program in ("session_calls", "port_threads", "port_locks"):
+    for program in ("session_calls", "port_threads", "port_locks", "reference_threads", "seh"):
         targets.build(program)
     output = traces / f"{request.param}.json"
     done = windbg.python(MAIN, windbg.pykd_folder(), request.param, targets.BUILT, traces, output)
@@ -89,6 +91,26 @@ def test_a_breakpoint_takes_no_call_from_the_recording(
     assert recorded, lines
     if name == "leaf":  # recording was stopped as the fourth call of five was about to begin
         assert recorded[0].split()[1] == "\N{MULTIPLICATION SIGN}3"
+
+
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [("reference_threads", "breakpoints"), ("seh", "breakpoints"), ("reference_threads", "steps")],
+)
+def test_the_exact_tracer_finds_in_a_session_what_it_finds_without_debugger(
+    results: tuple[str, dict[str, str | None]], traces: Path, program: str, kind: str
+) -> None:
+    engine, found = results
+    problem = found["a_reference_by_breakpoints" if kind == "breakpoints" else "a_reference_by_single_steps"]
+    assert problem is None, problem
+    alone = traces / f"{program}.calltrace"
+    if not alone.exists():
+        words = ("reference", "--quiet", "--events", "all", "-o", alone, "--", targets.build(program))
+        tracing.calltrace(*words)
+    with TraceFile(traces / f"{engine}-{program}-{kind}.calltrace") as first, TraceFile(alone) as second:
+        compared = difference.compare(first, second, ("session", "alone"))
+    assert compared.differences == []
+    assert compared.frames > 200
 
 
 def tree(trace: Path) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from ctypes import c_int, c_int32, c_uint32, c_void_p
+from ctypes import c_int, c_int32, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from calltrace.errors import AccessRefused, EngineError
+from calltrace.ports import DebugEvent, DebugEventKind
 from calltrace.win32 import api
-from calltrace_windbg.engine import INTEGER_REGISTERS, Stop
+from calltrace.win32.engine import INTEGER_REGISTERS, Stop
 
 _STATUS_BREAK = 6
 _EVENT_BREAKPOINT, _EVENT_EXCEPTION = 1, 2
@@ -29,6 +30,27 @@ class _State(ctypes.Structure):
     ]
 
 
+class _Event(ctypes.Structure):
+    """struct ct_event."""
+
+    _fields_ = [
+        ("kind", c_uint32),
+        ("thread", c_uint32),
+        ("code", c_uint32),
+        ("first_chance", c_uint32),
+        ("address", c_uint64),
+    ]
+
+
+_KINDS = {
+    _EVENT_EXCEPTION: DebugEventKind.EXCEPTION,
+    0x04: DebugEventKind.THREAD_START,
+    0x20: DebugEventKind.PROCESS_EXIT,
+    0x40: DebugEventKind.MODULE_LOAD,
+    0x80: DebugEventKind.MODULE_UNLOAD,
+}
+_RUNS = 1  # S_FALSE
+
 _TAKE = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 _FUNCTIONS: dict[str, list[Any]] = {
     "ct_engine_state": [ctypes.POINTER(_State)],
@@ -41,6 +63,9 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "ct_engine_mute": [c_int],
     "ct_engine_go": [c_int],
     "ct_engine_break_in": [],
+    "ct_run_target": [c_uint32, c_int, c_uint32, ctypes.POINTER(_Event)],
+    "ct_interrupt": [],
+    "ct_end_runs": [],
 }
 
 
@@ -82,7 +107,7 @@ class ExportEngine:
 
     def registers(self, thread: int) -> dict[str, int]:
         """The registers of a thread."""
-        context = self._context(thread)
+        context = self.context(thread)
         return {
             **{name: getattr(context, name.capitalize()) for name in INTEGER_REGISTERS},
             "efl": context.EFlags,
@@ -90,11 +115,10 @@ class ExportEngine:
 
     def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
         """Set some of a thread's registers."""
-        context = self._context(thread)
+        context = self.context(thread)
         for name, value in values.items():
             setattr(context, "EFlags" if name == "efl" else name.capitalize(), value)
-        if self._call("ct_engine_set_context", thread, ctypes.byref(context)) < 0:
-            raise AccessRefused(f"the registers of thread {thread} cannot be set")
+        self.set_context(thread, context)
 
     def current_thread(self) -> int:
         """The thread that the user has chosen."""
@@ -125,16 +149,51 @@ class ExportEngine:
         """Stop the running target."""
         self._call("ct_engine_break_in")
 
-    def _context(self, thread: int) -> api.Context:
+    # For those that let the target run from event to event
+
+    def runner(self) -> ExportEngine:
+        """This engine itself."""
+        return self
+
+    def run(self, process: int, handled: bool, milliseconds: int) -> tuple[bool, DebugEvent | None]:
+        """Let the target run on, and wait for the next event but the exit of a thread.
+
+        Returns whether it stopped, and the event: breakpoints and steps are exceptions, a thread's start has
+        the VA of its first function. None if a breakpoint of the user's stopped it.
+        """
+        event = _Event()
+        arguments = (process, handled, milliseconds, ctypes.byref(event))
+        result = self._do("let the target run", "ct_run_target", *arguments)
+        if not event.kind:
+            return result != _RUNS, None
+        kind, first_chance = _KINDS[event.kind], bool(event.first_chance)
+        return True, DebugEvent(kind, event.thread, event.address, event.code, first_chance)
+
+    def interrupt(self) -> None:
+        """Stop the target that runs on after `run`."""
+        self._do("break in", "ct_interrupt")
+
+    def end_runs(self) -> None:
+        """Leave nothing in the engine that works on the target's events."""
+        self._call("ct_end_runs")
+
+    def context(self, thread: int) -> api.Context:
+        """The registers of a thread. AccessRefused if there is no such thread."""
         context = api.new_context()
         if self._call("ct_engine_context", thread, ctypes.byref(context)) < 0:
             raise AccessRefused(f"the registers of thread {thread} cannot be read")
         return context
 
+    def set_context(self, thread: int, context: api.Context) -> None:
+        """Set them. AccessRefused if there is no such thread."""
+        if self._call("ct_engine_set_context", thread, ctypes.byref(context)) < 0:
+            raise AccessRefused(f"the registers of thread {thread} cannot be set")
+
     def _call(self, name: str, *arguments: Any) -> int:
         return int(self._functions[name](*arguments))
 
-    def _do(self, action: str, name: str, *arguments: Any) -> None:
+    def _do(self, action: str, name: str, *arguments: Any) -> int:
         result = self._call(name, *arguments)
         if result < 0:
             raise EngineError(f"the debugger's engine cannot {action}: {result & 0xFFFFFFFF:#010x}")
+        return result

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.session import Tracing
     from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
-    from calltrace_windbg.engine import Engine
+    from calltrace_windbg.dbgeng import Dbgeng
 
 _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
@@ -34,8 +34,8 @@ class EngineHost:
         self._port: LivePort | None = None  # of the last command that needed one
 
     @functools.cached_property
-    def _engine(self) -> Engine:
-        from calltrace_windbg.port import make_engine
+    def _engine(self) -> Dbgeng:
+        from calltrace_windbg.target import make_engine
 
         return make_engine(self._library)
 
@@ -48,17 +48,14 @@ class EngineHost:
     @contextlib.contextmanager
     def port(self, known: LivePort | None) -> Iterator[LivePort]:
         """The port of the process that the debugger stands at: `known`, or a new one."""
-        from calltrace_windbg.port import WindbgPort, open_port
+        from calltrace_windbg.target import WindbgPort, open_port
 
-        port = known
+        assert known is None or isinstance(known, WindbgPort)
         self._engine.begin()
         try:
-            stop = self._engine.stop_event()
-            if port is None or stop is None or stop.process != port.process_id:
-                port = open_port(self._engine)
+            port = open_port(self._engine, known)
         finally:
             self._engine.end()
-        assert isinstance(port, WindbgPort)
         self._port = port
         with port:
             yield port
@@ -112,7 +109,7 @@ class EngineHost:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
         from calltrace_windbg import notifications
         from calltrace_windbg.copy_names import CopyNames
-        from calltrace_windbg.port import WindbgPort
+        from calltrace_windbg.target import WindbgPort
 
         assert isinstance(port, WindbgPort)
         if self._names is None or not self._names.is_of(port):

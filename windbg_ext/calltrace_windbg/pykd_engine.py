@@ -10,7 +10,8 @@ from typing import Any
 
 from calltrace.errors import AccessRefused, EngineError
 from calltrace.win32 import api
-from calltrace_windbg.engine import REGISTERS, Stop
+from calltrace.win32.engine import REGISTERS, Stop
+from calltrace_windbg.export_engine import ExportEngine
 
 _EVENT_THREAD = re.compile(r"Id: ([0-9a-f]+)\.([0-9a-f]+)")  # in what `~#` prints, hexadecimal
 
@@ -42,7 +43,7 @@ class PykdEngine:
             return None
         found = _EVENT_THREAD.search(self.execute("~#"))
         if not found:
-            return None
+            return Stop(0, 0, 0)  # the kernel has no such thread
         process, thread = (int(number, 16) for number in found.groups())
         kind = self._do(pykd.getLastEvent).type
         if kind == pykd.eventType.Breakpoint:
@@ -99,6 +100,10 @@ class PykdEngine:
     def go(self, handled: bool) -> None:
         """Let the target run to its next event."""
         self.execute("gh" if handled else "gn")
+
+    def runner(self) -> ExportEngine | None:
+        """The extension DLL: pykd shows no event that the engine's user is not to be told of."""
+        return ExportEngine(self._library) if self._library is not None else None
 
     def break_in(self) -> None:
         """Stop the running target."""

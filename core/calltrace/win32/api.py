@@ -88,6 +88,7 @@ TRAP_FLAG = 0x100  # of EFlags
 
 CONTEXT_CONTROL_INTEGER = 0x100003  # with CONTEXT_AMD64
 CONTEXT_CONTROL_INTEGER_FLOAT = 0x10000B
+CONTEXT_DEBUG_REGISTERS = 0x100010
 
 
 class StartupInfo(ctypes.Structure):
@@ -258,7 +259,8 @@ class Context(ctypes.Structure):
         ("_data_segments", c_uint16 * 4),
         ("SegSs", c_uint16),
         ("EFlags", c_uint32),
-        ("_debug", c_uint64 * 6),
+        ("_debug", c_uint64 * 5),  # addresses and status
+        ("Dr7", c_uint64),  # what is on
         ("Rax", c_uint64),
         ("Rcx", c_uint64),
         ("Rdx", c_uint64),
@@ -314,6 +316,7 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
     "FlushInstructionCache": (c_int, [c_void_p, c_uint64, c_size_t]),
     "GetCurrentProcess": (c_void_p, []),
     "GetExitCodeProcess": (c_int, [c_void_p, ctypes.POINTER(c_uint32)]),
+    "GetExitCodeThread": (c_int, [c_void_p, ctypes.POINTER(c_uint32)]),
     "GetFinalPathNameByHandleW": (c_uint32, [c_void_p, c_wchar_p, c_uint32, c_uint32]),
     "GetProcessId": (c_uint32, [c_void_p]),
     "GetProcessMitigationPolicy": (c_int, [c_void_p, c_uint32, c_void_p, c_size_t]),

@@ -1,4 +1,4 @@
-"""What the port needs of a debugger's engine, whoever gives access to it."""
+"""What a port needs of the engine of a debugger that has the target, whichever it is."""
 
 from __future__ import annotations
 
@@ -54,14 +54,6 @@ class Engine(Protocol):
 
     def select_thread(self, thread: int) -> None:
         """Let the user find `thread` chosen."""
-        ...
-
-    def execute(self, command: str) -> str:
-        """What a command of the debugger prints; the user does not see it."""
-        ...
-
-    def mute(self, muted: bool) -> None:
-        """From now on show the user nothing but what the target itself says; or everything again."""
         ...
 
     def go(self, handled: bool) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from calltrace.ports import Protection
 from calltrace.win32 import api
+from calltrace.win32.engine import INTEGER_REGISTERS
 from calltrace.win32.memory import ProcessMemory
-from calltrace_windbg.engine import INTEGER_REGISTERS
 
 # The host sets rbx = function, and rcx, rdi, r8, r9 = arguments. The code keeps what the host does not: the
 # x87, SSE and AVX registers. Its unwind data have a handler, so that an exception let out by the function

@@ -1,41 +1,33 @@
-"""The port of a debugger on dbgeng: WinDbg, cdb and whatever else is built on it.
+"""A port on the engine of a debugger that a user drives: he stops the target and lets it go.
 
-Memory is moved through the process's handle, which is fastest, and right: while its target is stopped the
-engine has none of its breakpoints in the code, and it fetches what stands under one each time it puts it in.
-Threads and execution are the engine's, which has its own idea of both.
+Memory is moved through the process's handle. Threads and execution are the engine's, which has its own idea
+of both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 
-from calltrace import preflight
-from calltrace.errors import AccessRefused, CalltraceError, EngineError, NotTraceable
+from calltrace.errors import AccessRefused, CalltraceError, EngineError
 from calltrace.ports import Capability, DebugEvent, Registers, TargetModule
-from calltrace.win32 import api, process
+from calltrace.win32 import api
+from calltrace.win32.call_page import CallPage
+from calltrace.win32.engine import Engine, Stop
 from calltrace.win32.exports import export_address
 from calltrace.win32.memory import ProcessMemory
 from calltrace.win32.port import CALL_SECONDS, FROZEN_SECONDS
-from calltrace_windbg.call_page import CallPage
-from calltrace_windbg.engine import Engine, Stop
-from calltrace_windbg.export_engine import ExportEngine
-from calltrace_windbg.pykd_engine import PykdEngine
 
-_NO_DEBUGGING = "breakpoints and steps are the debugger's own here: use bp, g and t"
-_CALLABLE = (
+_NO_DEBUGGING = "breakpoints and steps are the debugger's own here: use its commands"
+CALLABLE = (
     api.EXCEPTION_BREAKPOINT,
     api.EXCEPTION_SINGLE_STEP,
 )  # stops from which a thread can be sent elsewhere
-_ENABLED_BREAKPOINT = re.compile(r"^ *(\d+) +eu? ", re.MULTILINE)  # in what `bl` prints
-_LOCAL_USER_MODE = re.compile(r"^\. +\d+ +Live user mode: <Local>", re.MULTILINE)  # in what `||` prints
 
 
-class WindbgPort(ProcessMemory):
+class EnginePort(ProcessMemory):
     """The process that a session stands at; a Port. It is stopped and let go by the user.
 
     Used as a context manager for the length of one command: `with port: ...`.
@@ -48,7 +40,7 @@ class WindbgPort(ProcessMemory):
         self._modules: list[TargetModule] = []  # as of this stop, none = not asked yet
         self._page: CallPage | None = None
 
-    def __enter__(self) -> WindbgPort:
+    def __enter__(self) -> EnginePort:
         self._engine.begin()
         self._modules = []
         return self
@@ -74,7 +66,7 @@ class WindbgPort(ProcessMemory):
 
     def stop(self) -> None:
         """EngineError: the user does that."""
-        raise self._unless_ended(EngineError("break into the target first (Ctrl+Break)"))
+        raise self._unless_ended(EngineError("stop the target in the debugger first"))
 
     def detach(self) -> None:
         """Nothing: the user lets the target go."""
@@ -89,7 +81,7 @@ class WindbgPort(ProcessMemory):
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
 
-    def go(self, step: bool = False) -> DebugEvent:
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
 
@@ -140,7 +132,7 @@ class WindbgPort(ProcessMemory):
         stop = self._require_stop()
         if len(arguments) > 4:
             raise ValueError("a call takes at most four arguments")
-        if stop.code not in _CALLABLE:
+        if stop.code not in CALLABLE:
             what = f"an exception ({stop.code:#x})" if stop.code else "an event of the loader or of a thread"
             raise EngineError(f"the target stands at {what}: go on to a breakpoint first")
         if self._page is None:
@@ -159,6 +151,10 @@ class WindbgPort(ProcessMemory):
             raise EngineError(f"the session is stopped in process {stop.process}, not in {self.process_id}")
         return stop
 
+    def _unnoticed(self, page: CallPage) -> contextlib.AbstractContextManager[None]:
+        """For a call on `page` the user's breakpoints neither stop it nor count, and all is silent."""
+        raise NotImplementedError
+
     def _call(self, thread: int, function: int, *arguments: int) -> int:
         assert self._page
         rcx, rdx, r8, r9 = (*arguments, 0, 0, 0, 0)[:4]
@@ -166,8 +162,8 @@ class WindbgPort(ProcessMemory):
         chosen = engine.current_thread()
         saved = engine.registers(thread)
         others = [other for other in engine.threads() if other != thread]
-        engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
-        with self._unnoticed(), _Deadlines(engine, others) as deadlines:
+        with self._unnoticed(page), _Deadlines(engine, others) as deadlines:
+            engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
             raised = self._run_until_ended(thread, saved, page, deadlines)
         self._modules = []
         if raised is None:
@@ -195,7 +191,7 @@ class WindbgPort(ProcessMemory):
                 stop = self._require_stop()
             except EngineError as error:
                 raise self._unless_ended(error) from None
-            handled = stop.code in (0, *_CALLABLE)
+            handled = stop.code in (0, *CALLABLE)
             if stop.thread == thread:
                 registers = engine.registers(thread)
                 if page.has_ended(registers["rip"]):
@@ -212,21 +208,6 @@ class WindbgPort(ProcessMemory):
                 page.abandon(saved)
                 self._page = None
                 return None
-
-    @contextlib.contextmanager
-    def _unnoticed(self) -> Iterator[None]:
-        """The user's breakpoints neither stop the target nor count it, and nothing is shown."""
-        engine = self._engine
-        enabled = " ".join(_ENABLED_BREAKPOINT.findall(engine.execute("bl")))
-        if enabled:
-            engine.execute(f"bd {enabled}")
-        engine.mute(True)
-        try:
-            yield
-        finally:
-            engine.mute(False)
-            if enabled:
-                engine.execute(f"be {enabled}")
 
 
 class _Deadlines:
@@ -262,34 +243,3 @@ class _Deadlines:
         if not in_time and not self._ended.wait(CALL_SECONDS - FROZEN_SECONDS):
             self.over = True
             self._engine.break_in()
-
-
-def open_port(engine: Engine) -> WindbgPort:
-    """The port of the process that the session stands at; the engine is ready.
-
-    NotTraceable if it is not a live 64-bit process of this machine, AccessRefused if it may not be opened,
-    EngineError if there is none or if it runs.
-    """
-    stop = engine.stop_event()
-    if stop is None:
-        raise EngineError("there is no stopped target: open a program or attach to one, and break into it")
-    if not _LOCAL_USER_MODE.search(engine.execute("||")):
-        raise NotTraceable("only a live program of this machine can be traced: no dump, kernel or remote one")
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, stop.process)
-    if not handle:
-        raise process.open_failure(stop.process)
-    name = f"process {stop.process}"
-    preflight.refuse_blocked(name, preflight.of_process(process.facts_before_start(handle)))
-    return WindbgPort(engine, handle, stop.process)
-
-
-def make_engine(library: ctypes.CDLL) -> Engine:
-    """The engine of the debugger whose command runs in this process: by pykd if it can be imported.
-
-    `library` is the extension DLL.
-    """
-    try:
-        import pykd
-    except ImportError:
-        return ExportEngine(library)
-    return PykdEngine(pykd, library)

@@ -1,0 +1,237 @@
+/* x64gui.dll without a window: types the commands of a script, one after the other, and keeps the log.
+ *
+ *     X64DBG_SCRIPT    the file with the commands, as a user types them
+ *     X64DBG_LOG       the file that gets the log, with "> COMMAND" before what each prints
+ *
+ * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone; after `attach` it
+ * may run. These are ours:
+ *
+ *     !click TITLE         click the menu entry of this name
+ *     !click-on TEXT|TITLE click it as soon as such a text is in the log
+ *     !select EXPRESSION   select an address in the disassembly
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <windows.h>
+
+/* Of the plugin SDK: numbers of messages, and what they carry. */
+enum {
+    GUI_SET_DEBUG_STATE = 1,
+    GUI_ADD_MSG_TO_LOG = 2,
+    GUI_GET_WINDOW_HANDLE = 8,
+    GUI_MENU_ADD = 39,
+    GUI_MENU_ADD_ENTRY = 40,
+    GUI_SELECTION_GET = 43,
+};
+enum { STATE_PAUSED = 1, FIRST_MENU = 256, ENTRIES = 200, SECONDS_TO_START = 30 };
+
+static const char *(*dbg_init)(void);
+static void (*dbg_exit)(void);
+static bool (*cmd_exec)(const char *command);
+static bool (*is_debugging)(void);
+static bool (*is_running)(void);
+static uint64_t (*value_of)(const char *expression);
+static void (*menu_entry_clicked)(int entry);
+
+static FILE *log_file;
+static CRITICAL_SECTION lock; /* of all below */
+static bool at_line_start = true;
+static char awaited[64]; /* the text with which a command says that it is over */
+static HANDLE command_over;
+static HANDLE target_paused; /* since `init` */
+static char click_on[4096], click_then[4096];
+static char titles[ENTRIES][256]; /* of menu entries; their handle is FIRST_MENU + index */
+static int entries;
+static uint64_t selected;
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "gui: %s\n", what);
+    ExitProcess(4);
+}
+
+static void *bridge(const char *name)
+{
+    void *function = (void *)(UINT_PTR)GetProcAddress(GetModuleHandleA("x64bridge.dll"), name);
+    if (!function)
+        fail(name);
+    return function;
+}
+
+static DWORD WINAPI click(void *title)
+{
+    for (int i = 0; i < entries; i++)
+        if (strcmp(titles[i], title) == 0) {
+            menu_entry_clicked(FIRST_MENU + i);
+            return 0;
+        }
+    fail(title);
+    return 1;
+}
+
+static void write_log(const char *text, size_t size)
+{
+    fwrite(text, 1, size, log_file);
+    if (size)
+        at_line_start = text[size - 1] == '\n';
+    fflush(log_file);
+}
+
+/* The debugger gathers what is to be logged, so that a text may have many lines. */
+static void print(const char *text)
+{
+    char *over = *awaited ? strstr(text, awaited) : NULL;
+    if (over) {
+        write_log(text, (size_t)(over - text));
+        text = over + strlen(awaited);
+        *awaited = 0;
+        SetEvent(command_over);
+    }
+    write_log(text, strlen(text));
+    if (*click_on && strstr(text, click_on)) {
+        *click_on = 0;
+        CreateThread(NULL, 0, click, click_then, 0, NULL);
+    }
+}
+
+__declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second)
+{
+    void *answer = NULL;
+    EnterCriticalSection(&lock);
+    switch (type) {
+    case GUI_ADD_MSG_TO_LOG:
+        print(first);
+        break;
+    case GUI_SET_DEBUG_STATE:
+        if ((INT_PTR)first == STATE_PAUSED)
+            SetEvent(target_paused);
+        break;
+    case GUI_GET_WINDOW_HANDLE:
+        answer = GetDesktopWindow();
+        break;
+    case GUI_MENU_ADD:
+    case GUI_MENU_ADD_ENTRY:
+        if (entries == ENTRIES)
+            fail("too many menu entries");
+        snprintf(titles[entries], sizeof titles[entries], "%s", (const char *)second);
+        answer = (void *)(INT_PTR)(FIRST_MENU + entries++);
+        break;
+    case GUI_SELECTION_GET: {
+        uint64_t *range = second;
+        range[0] = range[1] = selected;
+        answer = (void *)(INT_PTR)(selected != 0);
+        break;
+    }
+    }
+    LeaveCriticalSection(&lock);
+    return answer;
+}
+
+__declspec(dllexport) const char *_gui_translate_text(const char *text)
+{
+    return text;
+}
+
+static bool begins(const char *line, const char *with)
+{
+    return strncmp(line, with, strlen(with)) == 0;
+}
+
+/* Until all commands so far were taken, and what they printed is in the log. */
+static void settle(void)
+{
+    static int number;
+    char over[64];
+    EnterCriticalSection(&lock);
+    sprintf(awaited, "@over %d\n", ++number);
+    LeaveCriticalSection(&lock);
+    sprintf(over, "log \"@over %d\"", number);
+    if (!cmd_exec(over) || WaitForSingleObject(command_over, INFINITE))
+        fail("a command does not end");
+}
+
+static void run(char *line)
+{
+    if (begins(line, "!click-on ")) {
+        char *bar = strchr(line, '|');
+        *bar = 0;
+        EnterCriticalSection(&lock);
+        strcpy(click_then, bar + 1);
+        strcpy(click_on, line + strlen("!click-on "));
+        LeaveCriticalSection(&lock);
+        return;
+    }
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%s> %s\n", at_line_start ? "" : "\n", line);
+    fflush(log_file);
+    at_line_start = true;
+    LeaveCriticalSection(&lock);
+    bool starts = begins(line, "init ");
+    ResetEvent(target_paused);
+    if (begins(line, "!click "))
+        click(line + strlen("!click "));
+    else if (begins(line, "!select "))
+        selected = value_of(line + strlen("!select "));
+    else if (!cmd_exec(line))
+        fail("a command was not taken");
+    settle();
+    if (starts && WaitForSingleObject(target_paused, SECONDS_TO_START * 1000))
+        fail("no target");
+    /* Not every system breaks into a process for the one that attaches to it. */
+    while (is_debugging() && is_running() && !begins(line, "attach "))
+        Sleep(5);
+    settle();
+}
+
+static void run_script(FILE *script)
+{
+    char line[4096];
+    while (fgets(line, sizeof line, script)) {
+        line[strcspn(line, "\r\n")] = 0;
+        run(line);
+    }
+}
+
+__declspec(dllexport) int _gui_guiinit(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    FILE *script = fopen(getenv("X64DBG_SCRIPT"), "rb");
+    if (!script)
+        fail("no script");
+    const char *failure = dbg_init();
+    if (failure)
+        fail(failure);
+    settle();
+    run_script(script);
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%s%s\n", at_line_start ? "" : "\n", is_debugging() ? "end of script" : "no target");
+    fclose(log_file);
+    log_file = fopen("nul", "wb");
+    LeaveCriticalSection(&lock);
+    dbg_exit();
+    return 0;
+}
+
+BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
+{
+    (void)self, (void)reserved;
+    if (reason != DLL_PROCESS_ATTACH)
+        return TRUE;
+    InitializeCriticalSection(&lock);
+    command_over = CreateEventW(NULL, FALSE, FALSE, NULL);
+    target_paused = CreateEventW(NULL, TRUE, FALSE, NULL);
+    dbg_init = bridge("DbgInit");
+    dbg_exit = bridge("DbgExit");
+    cmd_exec = bridge("DbgCmdExec");
+    is_debugging = bridge("DbgIsDebugging");
+    is_running = bridge("DbgIsRunning");
+    value_of = bridge("DbgValFromString");
+    menu_entry_clicked = bridge("DbgMenuEntryClicked");
+    log_file = fopen(getenv("X64DBG_LOG"), "wb");
+    if (!log_file)
+        fail("no log");
+    return TRUE;
+}

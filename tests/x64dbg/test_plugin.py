@@ -1,0 +1,171 @@
+"""The plugin in x64dbg: loading, help, Python, errors, output, menu."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from calltrace import wine
+from calltrace.commands import COMMANDS
+from rig import targets, tracewriter, tracing, windows, x64dbg
+from rig.tracewriter import TraceWriter, Units
+
+pytestmark = pytest.mark.skipif(not x64dbg.engine(), reason=x64dbg.NO_ENGINE)
+
+HELP_OF_TREE = "Show the call tree, thread by thread."
+OVERVIEW = "calltrace COMMAND ...\n"
+
+
+@pytest.fixture(scope="module")
+def demo_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded run of the demo, whose text has characters of several alphabets."""
+    trace = tmp_path_factory.mktemp("demo") / "demo.calltrace"
+    done = tracing.calltrace(
+        "run", "--quiet", "-o", trace, "--clock", "tsc", "--", targets.build("demo"), "2 * (3 + 4)"
+    )
+    assert done.returncode == 0, done.stderr
+    return trace
+
+
+@pytest.fixture(scope="module")
+def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace whose tree takes many seconds to print: no two neighbours are equal, so none are joined."""
+    units = Units()
+    for number in range(400_000):
+        units.event(tracewriter.ENTER, number % 50)
+        units.event(tracewriter.LEAVE, number % 50)
+    writer = TraceWriter()
+    writer.thread(units)
+    return writer.write(tmp_path_factory.mktemp("long") / "long.calltrace")
+
+
+def shell(*words: str | Path) -> str:
+    """What the command line in a shell prints."""
+    done = tracing.calltrace(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+def test_it_loads_and_lists_its_commands() -> None:
+    here = [command for command in COMMANDS if not command.shell_only]
+    asked = ["calltrace", "calltrace help", "calltrace -?"]
+    each = [f"calltrace help, {command.verb}" for command in here]
+    shown = x64dbg.run([*asked, *each])
+    assert '[PLUGIN, calltrace] Command "calltrace" registered!' in shown.banner
+    assert "[PLUGIN] calltrace v" in shown.banner
+    [overview] = {shown.said(command) for command in asked}
+    assert overview.startswith(OVERVIEW)
+    for command, line in zip(here, each):
+        assert f"  {command.verb} " in overview
+        assert shown.said(line).startswith(f"usage: calltrace {command.verb}")
+
+
+def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path) -> None:
+    nowhere = windows.path(tmp_path / "nowhere.calltrace")
+    mistakes = {
+        "calltrace nosuch": "calltrace: no command nosuch: `calltrace help` lists them",
+        "calltrace callers": "calltrace: callers: the following arguments are required: FUNCTION; "
+        "`calltrace help callers` tells more",
+        "calltrace run -- x.exe": "calltrace: run makes a target of its own: use it in a shell",
+    }
+    missing = f"calltrace info, {nowhere}"
+    program = targets.build("exit_code")
+    shown = x64dbg.run([x64dbg.init(program, "0"), *mistakes, missing, 'log "still here"'])
+    for command, line in mistakes.items():
+        assert shown.said(command) == line + "\n"
+    assert shown.said(missing).startswith("calltrace: ")
+    assert shown.said(missing).count("\n") == 1
+    assert "nowhere.calltrace" in shown.said(missing)
+    assert shown.said('log "still here"') == "still here\n"
+    assert shown.has_target
+
+
+def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
+    demo_trace: Path, tmp_path: Path
+) -> None:
+    file, csv = windows.path(demo_trace), tmp_path / "demo.csv"
+    shown = x64dbg.run(
+        [
+            f'calltrace tree "{file}"',
+            f"calltrace top, {file}, --limit 7",
+            f"calltrace export --format csv {file} -o {windows.path(csv)}",
+        ]
+    )
+    tree, top, export = (text for _, text in shown.commands)
+    assert tree == shell("tree", demo_trace)
+    assert " µs" in tree
+    assert "→" in tree
+    assert top == shell("top", demo_trace, "--limit", "7")
+    assert export == ""
+    assert csv.read_text(encoding="utf-8") == shell("export", "--format", "csv", demo_trace)
+
+
+def test_long_output_is_logged_whole(long_trace: Path) -> None:
+    command = f"calltrace tree {windows.path(long_trace)} --limit 3000"
+    expected = shell("tree", long_trace, "--limit", "3000")
+    assert len(expected) > 2 * 16_384  # the debugger logs no more than that at once
+    assert x64dbg.run([command]).said(command) == expected
+
+
+def test_names_of_any_alphabet_reach_the_log(tmp_path: Path) -> None:
+    name = "naïve→\N{SNOWMAN}<&>%s\N{MATHEMATICAL SCRIPT CAPITAL A}"
+    writer = TraceWriter()
+    writer.module({"name": "m.exe", "names": [[0, name]]}, [(0, 1, 1, 0, 0, tracewriter.NONE)])
+    units = Units()
+    units.event(tracewriter.ENTER, 0)
+    writer.thread(units)
+    command = f"calltrace tree {windows.path(writer.write(tmp_path / 'café.calltrace'))}"
+    assert f"m!{name} " in x64dbg.run([command]).said(command)
+
+
+def test_a_menu_entry_is_the_command_it_stands_for() -> None:
+    click = "!click List of commands"
+    shown = x64dbg.run([click, "calltrace help"])
+    assert shown.said(click) == shown.said("calltrace help")
+    assert shown.said(click).startswith(OVERVIEW)
+
+
+def test_a_menu_entry_ends_a_long_command(long_trace: Path) -> None:
+    command = f"calltrace tree {windows.path(long_trace)} --limit 0"
+    script = ["!click-on thread 0|Cancel the running command", command, "calltrace help tree"]
+    shown = x64dbg.run(script)
+    text = shown.said(command)
+    assert text.startswith("thread 0")
+    assert text.endswith("\ncalltrace: interrupted\n")
+    assert text.count("\n") < 400_000
+    assert HELP_OF_TREE in shown.said("calltrace help tree")
+
+
+def test_without_a_python_it_loads_and_names_each_place() -> None:
+    click = "!click List of commands"
+    shown = x64dbg.run(["calltrace help", click, 'log "still here"'], env={"CALLTRACE_PYTHON": ""})
+    assert "[PLUGIN] calltrace v" in shown.banner
+    for command in ("calltrace help", click):
+        first, *tried = shown.said(command).splitlines()
+        assert first.startswith("calltrace: no 64-bit Python 3.9 or later to run in: ")
+        assert [line.partition(":")[0].strip() for line in tried] == ["registry", "PATH"]
+    assert shown.said('log "still here"') == "still here\n"
+
+
+def test_it_can_be_unloaded_and_loaded_again() -> None:
+    cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
+    shown = x64dbg.run(["calltrace", *cycle, *cycle])
+    for at in (0, 4, 8):
+        assert shown.commands[at][1].startswith(OVERVIEW)
+    assert OVERVIEW not in shown.commands[2][1]
+
+
+def test_a_virtual_environments_packages_are_found(tmp_path: Path) -> None:
+    packages = tmp_path / "venv" / "Lib" / "site-packages"
+    shutil.copytree(targets.TREE / "core" / "calltrace", packages / "calltrace")
+    shutil.copytree(targets.TREE / "x64dbg_plugin" / "calltrace_x64dbg", packages / "calltrace_x64dbg")
+    home = windows.path(wine.windows_python().parent)
+    (tmp_path / "venv" / "pyvenv.cfg").write_text(f"home = {home}\n")
+    env = {
+        "CALLTRACE_PYTHON": "",
+        "CALLTRACE_PACKAGE": "",
+        "VIRTUAL_ENV": windows.path(tmp_path / "venv"),
+    }
+    assert x64dbg.run(["calltrace help"], env=env).said("calltrace help").startswith(OVERVIEW)

@@ -1,0 +1,77 @@
+"""x64dbg as the command line sees it, through the functions that the plugin exports."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+from collections.abc import Iterator
+
+from calltrace import hosted
+from calltrace.live import LiveSession
+from calltrace_x64dbg.live import X64dbgHost
+
+_COMMAS = re.compile(r"(^\s*[^\s,]+),|,(?=\s|$)")
+_MOST_PRINTED = 4000  # characters at once: the debugger cuts off what is beyond 16,383 bytes
+
+
+def run(library: int, line: str) -> None:
+    """Run what the user typed after `calltrace`. `library` is the plugin, as a module of this process."""
+    hosted.run(words(line), X64dbg(library), _live(library))
+
+
+@functools.cache
+def _live(library: int) -> LiveSession:
+    """What lives from command to command, as this Python and the plugin do, unloaded or not."""
+    return LiveSession(X64dbgHost(ctypes.CDLL("calltrace.dp64", handle=library)))
+
+
+class X64dbg:
+    """The debugger while a command runs."""
+
+    name = "calltrace"
+
+    def __init__(self, library: int) -> None:
+        self.library = ctypes.CDLL("calltrace.dp64", handle=library)
+        self.library.ct_print.argtypes = (ctypes.c_char_p,)
+        self.library.ct_interrupted.restype = ctypes.c_bool
+
+    def show(self, text: str) -> None:
+        """Print text in the log, where an address of 16 digits is a link to its disassembly."""
+        for piece in printable(text):
+            self.library.ct_print(piece.encode())
+
+    def show_error(self, line: str) -> None:
+        """Print one line."""
+        self.show(line + "\n")
+
+    def has_links(self) -> bool:
+        """False: links of the log lead to addresses, and run no commands."""
+        return False
+
+    def disassembly(self, address: int) -> str:
+        """`disasm`"""
+        return f"disasm {address:#x}"
+
+    def interrupted(self) -> bool:
+        """Whether the menu's entry for that was chosen since this was last asked."""
+        return bool(self.library.ct_interrupted())
+
+
+def words(line: str) -> str:
+    """The line with blanks for the commas that x64dbg's users put between arguments.
+
+    Those are a comma behind the verb and one before a blank; others, and those in quotes, are the
+    argument's own.
+    """
+    parts = line.split('"')
+    for at in range(0, len(parts), 2):
+        parts[at] = _COMMAS.sub(r"\1 ", parts[at])
+    return '"'.join(parts)
+
+
+def printable(text: str) -> Iterator[str]:
+    """The text in pieces that the log shows whole."""
+    text = text.replace("\0", "\N{SYMBOL FOR NULL}")
+    for at in range(0, len(text), _MOST_PRINTED):
+        yield text[at : at + _MOST_PRINTED]

@@ -1,0 +1,51 @@
+"""The port of x64dbg.
+
+The debugger leaves its int3s in the code while the target stands still: memory is moved past them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from calltrace import preflight
+from calltrace.errors import EngineError
+from calltrace.win32 import api, process
+from calltrace.win32.call_page import CallPage
+from calltrace.win32.engine_port import EnginePort
+from calltrace_x64dbg.engine import X64dbgEngine
+
+
+class X64dbgPort(EnginePort):
+    """The process that is debugged; a Port."""
+
+    def __init__(self, engine: X64dbgEngine, handle: int, process_id: int) -> None:
+        """Use `engine`, and `handle` with PROCESS_RIGHTS, which `close` closes."""
+        super().__init__(engine, handle, process_id)
+        self._x64dbg = engine
+
+    def _read_plain(self, address: int, size: int) -> bytes:
+        super()._read_plain(address, size)  # what cannot be read is refused by the system, and in its words
+        return self._x64dbg.read(self._process, address, size)
+
+    def _write_plain(self, address: int, data: bytes) -> None:
+        self._x64dbg.write(self._process, address, data)
+
+    def _unnoticed(self, page: CallPage) -> contextlib.AbstractContextManager[None]:
+        return self._x64dbg.call_on(page.address, self._require_stop().thread)
+
+
+def open_port(engine: X64dbgEngine) -> X64dbgPort:
+    """The port of the process that is debugged.
+
+    NotTraceable if it cannot be traced, AccessRefused if it may not be opened, EngineError if there is
+    none or if it runs.
+    """
+    stop = engine.stop_event()
+    if stop is None:
+        raise EngineError("there is no stopped target: open a program or attach to one, and pause it")
+    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, stop.process)
+    if not handle:
+        raise process.open_failure(stop.process)
+    name = f"process {stop.process}"
+    preflight.refuse_blocked(name, preflight.of_process(process.facts_before_start(handle)))
+    return X64dbgPort(engine, handle, stop.process)

@@ -1,0 +1,183 @@
+/* The debugger for the Python port: see engine.h.
+ *
+ * x64dbg runs its debug loop on a thread of its own, which waits inside a callback while the target stands still; a
+ * command lets it go on, and waits for it to come to the next stop.
+ */
+#include "engine.h"
+
+#include <stdio.h>
+
+enum { PAGE = 0x1000, MOST_BREAKPOINTS = 4096, LOOK_MS = 50 };
+
+static HANDLE paused; /* set whenever the target has stopped or is gone */
+
+/* Of a call in the target: */
+static volatile uint64_t call_page; /* 0: none */
+static volatile LONG goes_handled;  /* what becomes of the exception that the target stands at */
+static uint64_t disabled[MOST_BREAKPOINTS];
+static int disabled_count;
+
+static struct {
+#define MEMBER(result, name, parameters) result(*name) parameters;
+    TITAN_FUNCTIONS(MEMBER)
+#undef MEMBER
+} titan;
+
+static bool find_titan(void)
+{
+    HMODULE library = GetModuleHandleW(L"TitanEngine.dll");
+    bool found = library != NULL;
+#define RESOLVE(result, name, parameters)                                                                              \
+    if (found && !titan.name)                                                                                          \
+        found = (titan.name = (void *)(uintptr_t)GetProcAddress(library, #name)) != NULL;
+    TITAN_FUNCTIONS(RESOLVE)
+#undef RESOLVE
+    return found;
+}
+
+void ct_engine_state(struct ct_engine_state *state)
+{
+    *state = (struct ct_engine_state){0};
+    if (!DbgIsDebugging() || DbgIsRunning() || !find_titan())
+        return;
+    const DEBUG_EVENT *event = titan.GetDebugData();
+    state->stopped = 1;
+    state->process = event->dwProcessId;
+    state->thread = event->dwThreadId;
+    if (event->dwDebugEventCode == EXCEPTION_DEBUG_EVENT) {
+        state->code = event->u.Exception.ExceptionRecord.ExceptionCode;
+        state->first_chance = event->u.Exception.dwFirstChance;
+    }
+}
+
+uint32_t ct_engine_threads(struct ct_engine_thread *threads, uint32_t room)
+{
+    THREADLIST found = {0};
+    DbgGetThreadList(&found);
+    for (uint32_t i = 0; i < (uint32_t)found.count && i < room; i++) {
+        const THREADINFO *info = &found.list[i].BasicInfo;
+        threads[i] = (struct ct_engine_thread){info->ThreadId, (uint32_t)info->ThreadNumber};
+    }
+    if (found.list)
+        BridgeFree(found.list);
+    return (uint32_t)found.count;
+}
+
+uint32_t ct_engine_current(void)
+{
+    return DbgGetThreadId();
+}
+
+bool ct_engine_select(uint32_t thread)
+{
+    char line[64];
+    snprintf(line, sizeof line, "switchthread %x", (unsigned)thread);
+    return DbgGetThreadId() == thread || DbgCmdExecDirect(line);
+}
+
+bool ct_engine_read(HANDLE process, uint64_t address, void *data, size_t size)
+{
+    size_t done = 0;
+    return find_titan() && titan.MemoryReadSafe(process, address, data, size, &done) && done == size;
+}
+
+/* The user's breakpoints in a range, by address: those whose int3 is in the code, or the others. Of what there are more
+ * than MOST_BREAKPOINTS is left out. */
+static int breakpoints(uint64_t start, uint64_t end, bool in_code, uint64_t *addresses)
+{
+    int count = 0;
+    BPMAP found = {0};
+    DbgGetBpList(bp_normal, &found);
+    for (int i = 0; i < found.count && count < MOST_BREAKPOINTS; i++) {
+        uint64_t address = found.bp[i].addr;
+        if (address >= start && address < end && titan.IsBPXEnabled(address) == in_code)
+            addresses[count++] = address;
+    }
+    if (found.count)
+        BridgeFree(found.bp);
+    return count;
+}
+
+bool ct_engine_write(HANDLE process, uint64_t address, const void *data, size_t size)
+{
+    static uint64_t out[MOST_BREAKPOINTS];
+    if (!find_titan())
+        return false;
+    /* The breakpoint that a thread has just stopped at is out of the code, and would be put in again. */
+    int out_count = breakpoints(address, address + size, false, out);
+    size_t done = 0;
+    bool written = titan.MemoryWriteSafe(process, address, data, size, &done) && done == size;
+    for (int i = 0; i < out_count; i++)
+        titan.DisableBPX(out[i]);
+    return written;
+}
+
+void ct_engine_begin_call(uint64_t page)
+{
+    /* Those of the debugger's own stay: they belong to a step of its user. */
+    disabled_count = find_titan() ? breakpoints(0, UINT64_MAX, true, disabled) : 0;
+    for (int i = 0; i < disabled_count; i++)
+        titan.DisableBPX(disabled[i]);
+    call_page = page;
+}
+
+void ct_engine_end_call(void)
+{
+    call_page = 0;
+    while (disabled_count)
+        titan.EnableBPX(disabled[--disabled_count]);
+}
+
+bool ct_engine_go(bool handled)
+{
+    goes_handled = handled;
+    ResetEvent(paused);
+    if (!DbgCmdExecDirect("erun")) /* exceptions go to the program without a stop of the debugger's own */
+        return false;
+    /* There are stops of which no plugin is told. */
+    while (WaitForSingleObject(paused, LOOK_MS) && DbgIsDebugging() && DbgIsRunning())
+        ;
+    return DbgIsDebugging();
+}
+
+void ct_engine_break_in(void)
+{
+    DbgCmdExecDirect("pause");
+}
+
+/* On the debug loop's thread, before it looks at an event. */
+static void on_event(CBTYPE type, void *info)
+{
+    (void)type;
+    DEBUG_EVENT *event = ((PLUG_CB_DEBUGEVENT *)info)->DebugEvent;
+    if (!call_page || event->dwDebugEventCode != EXCEPTION_DEBUG_EVENT)
+        return;
+    const EXCEPTION_RECORD *record = &event->u.Exception.ExceptionRecord;
+    bool ours = (uint64_t)(uintptr_t)record->ExceptionAddress - call_page < PAGE;
+    /* Breakpoints and steps elsewhere are the debugger's to tell from the program's. */
+    if (!ours && (record->ExceptionCode == EXCEPTION_BREAKPOINT || record->ExceptionCode == EXCEPTION_SINGLE_STEP))
+        return;
+    goes_handled = ours; /* if its user is the one who lets the target go */
+    _plugin_debugpause();
+    if (goes_handled) {
+        /* The debugger goes on as after an event that is none of its business; what it has to do about the breakpoint
+         * that the thread stood at before the call is still to come. */
+        event->dwDebugEventCode = 0;
+        titan.SetNextDbgContinueStatus(DBG_CONTINUE);
+    }
+}
+
+static void on_stop(CBTYPE type, void *info)
+{
+    (void)type, (void)info;
+    SetEvent(paused);
+}
+
+void engine_register(int plugin)
+{
+    if (!paused)
+        paused = CreateEventW(NULL, TRUE, FALSE, NULL);
+    _plugin_registercallback(plugin, CB_DEBUGEVENT, on_event);
+    _plugin_registercallback(plugin, CB_PAUSEDEBUG, on_stop);
+    _plugin_registercallback(plugin, CB_STOPDEBUG, on_stop);
+}

@@ -1,0 +1,15 @@
+/* The x64dbg plugin: what it exports to Python, for ctypes. Names begin with ct_. */
+#ifndef CALLTRACE_X64DBG_PLUGIN_H
+#define CALLTRACE_X64DBG_PLUGIN_H
+
+#include "sdk.h"
+
+#define CT_EXPORT __declspec(dllexport)
+
+/* Show text in the debugger's log. */
+CT_EXPORT void ct_print(const char *text);
+
+/* Whether the user has asked for the running command's end since this was last asked. On any thread. */
+CT_EXPORT bool ct_interrupted(void);
+
+#endif
