@@ -3,8 +3,8 @@
 
 #include <stdio.h>
 
-/* Lines to calltrace_windbg.notifications are a number, DEBUG_NOTIFY_SESSION_... or this, and an address. */
-enum { SYMBOLS_LOADED = 9 };
+/* Lines to calltrace_windbg.notifications are a number, DEBUG_NOTIFY_SESSION_... or one of these, and an address. */
+enum { SCOPE_CHANGED = 8, SYMBOLS_LOADED = 9 };
 
 static IDebugClient *listener; /* of our own; NULL while nobody listens */
 
@@ -64,12 +64,17 @@ static HRESULT STDMETHODCALLTYPE interest(IDebugEventCallbacks *self, PULONG mas
     return S_OK;
 }
 
-/* `argument` is the base of the module whose symbols were loaded, 0 after a `.reload`. */
+/* `argument` is the base of the module whose symbols were loaded, 0 after a `.reload`. Other options may mean other
+ * names, as `.lines` does. */
 static HRESULT STDMETHODCALLTYPE symbols_changed(IDebugEventCallbacks *self, ULONG flags, ULONG64 argument)
 {
     (void)self;
+    if (flags & DEBUG_CSS_SCOPE)
+        tell(SCOPE_CHANGED, 0);
     if (flags & DEBUG_CSS_LOADS)
         tell(SYMBOLS_LOADED, argument);
+    else if (flags & DEBUG_CSS_SYMBOL_OPTIONS)
+        tell(SYMBOLS_LOADED, 0);
     return S_OK;
 }
 

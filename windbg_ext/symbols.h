@@ -9,8 +9,19 @@
  * characters. A failure: it has none. */
 CT_EXPORT HRESULT ct_name(ULONG64 address, WCHAR *name, ULONG room, ULONG64 *displacement);
 
+/* The source line of an address. A failure: it has none, or the user does not want to see any (`.lines`). */
+CT_EXPORT HRESULT ct_line(ULONG64 address, WCHAR *file, ULONG room, ULONG *line);
+
 /* The engine's name for the image of a module, as `.reload` takes it. */
 CT_EXPORT HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room);
+
+/* Let the user see the innermost frame's local variables, whatever frame he has chosen before. */
+CT_EXPORT HRESULT ct_reset_scope(void);
+
+/* The instruction of the frame that the user has chosen; and another one whose local variables he is to see in its
+ * place, with the registers of that frame. S_FALSE: the engine's DbgHelp does not know the process by its handle. */
+CT_EXPORT HRESULT ct_scope(ULONG64 *address);
+CT_EXPORT HRESULT ct_set_scope(ULONG64 address);
 
 /* Show [base, base + size) as a module, whose PE headers are at `base`; or no longer. */
 CT_EXPORT HRESULT ct_add_module(ULONG64 base, ULONG size, const WCHAR *path, const WCHAR *name);

@@ -61,7 +61,8 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
     )
     package = targets.TREE / "windbg_ext" / "calltrace_windbg"
     shutil.copy(package / "host.py", folder / "calltrace_windbg" / "genuine.py")
-    shutil.copy(package / "live.py", folder / "calltrace_windbg")
+    for name in ("live.py", "listener.py", "notifications.py"):
+        shutil.copy(package / name, folder / "calltrace_windbg")
     return env
 
 
@@ -236,6 +237,28 @@ def test_a_python_that_runs_already_is_shared(tmp_path: Path) -> None:
     ]
     shown = windbg.run(script, env={**counting(tmp_path), **env})
     assert [shown.commands[at][1] for at in (1, 3, 4)] == ["1\n", "2\n", "3\n"]
+
+
+def test_a_listener_that_fails_is_told_nothing_more_and_the_engine_nothing_at_all(tmp_path: Path) -> None:
+    listens = """import ctypes
+    from calltrace_windbg import host, notifications
+    from calltrace_windbg.listener import Listener
+    class Fails(Listener):
+        def accessible(self):
+            raise ValueError("it broke")
+    class Speaks(Listener):
+        def accessible(self):
+            host.WinDbg(library._handle).show("heard\\n")
+    library = ctypes.CDLL("calltrace_windbg.dll")
+    notifications.add(library, Fails())
+    notifications.add(library, Speaks())"""
+    env = with_command(tmp_path, listens)
+    shown = windbg.run([windbg.LOAD, "!calltrace do", "t", "p", "r rip"], env=env)
+    assert shown.said("!calltrace do") == ""
+    assert "calltrace: internal error: ValueError: it broke" in shown.said("t")
+    assert [shown.said(step).count("heard") for step in "tp"] == [1, 1]
+    assert "calltrace" not in shown.said("p")
+    assert shown.said("r rip").startswith("rip=")
 
 
 def test_one_command_may_follow_another_on_the_same_line() -> None:

@@ -13,15 +13,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from ctypes import POINTER, c_int32, c_uint32, c_uint64, c_wchar_p
 from typing import Any
 
-from calltrace.errors import EngineError
+from calltrace.errors import AccessRefused, EngineError
 from calltrace.plan import CopyMap
 from calltrace.win32 import api
 from calltrace.win32.memory import ProcessMemory
+from calltrace_windbg import notifications
 from calltrace_windbg.export_engine import ExportEngine
+from calltrace_windbg.listener import Listener
 
 _NAME = 4096  # characters
 _FUNCTIONS: dict[str, list[Any]] = {
     "ct_name": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint64)],
+    "ct_line": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint32)],
+    "ct_reset_scope": [],
+    "ct_scope": [POINTER(c_uint64)],
+    "ct_set_scope": [c_uint64],
     "ct_image_name": [c_uint64, c_wchar_p, c_uint32],
     "ct_add_module": [c_uint64, c_uint32, c_wchar_p, c_wchar_p],
     "ct_remove_module": [c_uint64],
@@ -29,16 +35,17 @@ _FUNCTIONS: dict[str, list[Any]] = {
 }
 
 
-class CopyNames:
-    """The copies in one target, as its debugger shows them; a notifications.Listener."""
+class CopyNames(Listener):
+    """The copies in one target, as its debugger shows them."""
 
     def __init__(self, library: ctypes.CDLL, memory: ProcessMemory) -> None:
         """`library` is the extension; `memory` the target's."""
+        self._library = library
         self._engine = ExportEngine(library)
         self._memory = memory
         self._shown: dict[int, CopyMap] = {}  # by region
         self._modules: dict[int, str] = {}  # by base: what the engine called the copied ones at first
-        self._named: set[int] = set()  # addresses
+        self._names: dict[int, str] = {}  # by address in a copy
         self._functions: dict[str, Any] = {}
         for name, arguments in _FUNCTIONS.items():
             function = library[name]
@@ -50,30 +57,46 @@ class CopyNames:
         return self._memory is memory
 
     def show(self, maps: Iterable[CopyMap]) -> None:
-        """Show these copies of the stopped target, and no others. EngineError if the engine refuses."""
+        """Show these copies of the stopped target, and no others; as long as there are any, keep it so.
+
+        EngineError if the engine refuses.
+        """
         wanted = {copies.region: copies for copies in maps}
         for region in self._shown.keys() - wanted.keys():
             self._hide(region)
         for region in wanted.keys() - self._shown.keys():
             self._show(wanted[region])
         self.accessible()
+        if wanted:
+            notifications.add(self._library, self)
+        else:
+            notifications.remove(self._library, self)
 
     def accessible(self) -> None:
         """Name where the threads stand in copies, and where they may return to."""
         stop = self._engine.stop_event()
         if not self._shown or stop is None or stop.process != self._memory.process_id:
             return
-        for address in set(self._addresses()) - self._named:
-            self._name(address)
-
-    def inaccessible(self) -> None:
-        """Nothing: names stay right."""
+        for address in set(self._addresses()) - self._names.keys():
+            name = self._name_of(address)
+            self._names[address] = name
+            self._add(address, name)
+        self._set_scope()
 
     def inactive(self) -> None:
-        """The engine has forgotten all of it with the target."""
+        """The engine forgets all of it with the target."""
+        notifications.remove(self._library, self)
         self._shown.clear()
         self._modules.clear()
-        self._named.clear()
+        self._names.clear()
+
+    def scope_changed(self) -> None:
+        """Let the chosen frame's local variables be looked for in the original function."""
+        address = c_uint64()
+        self._do("tell the scope", "ct_scope", ctypes.byref(address))
+        original = self._original(address.value)
+        if original is not None:
+            self._do("change the scope", "ct_set_scope", original)
 
     def symbols_loaded(self, base: int) -> None:
         """Name everything anew that the engine has dropped our names of.
@@ -82,8 +105,9 @@ class CopyNames:
         ours has it already.
         """
         if base in self._shown:
-            self._named = {address for address in self._named if address not in self._shown[base]}
-            self.accessible()
+            for address, name in self._names.items():
+                if address in self._shown[base]:
+                    self._add(address, name)
         elif base == 0:
             self._renew()
 
@@ -97,6 +121,12 @@ class CopyNames:
                 self._do("name an image", "ct_image_name", copies.base, image, _NAME)
                 self._engine.execute(f".reload {image.value}={copies.base:#x},{copies.module_size:#x}")
         self.show(maps)
+
+    def _set_scope(self) -> None:
+        """If the thread that the user sees stands in a copy, settle the innermost frame's variables, too."""
+        if self._original(self._engine.registers(self._engine.current_thread())["rip"]) is not None:
+            self._do("reset the scope", "ct_reset_scope")
+            self.scope_changed()
 
     def _show(self, copies: CopyMap) -> None:
         self._load_symbols(copies.base)
@@ -114,24 +144,38 @@ class CopyNames:
 
     def _hide(self, region: int) -> None:
         copies = self._shown.pop(region)
-        self._named = {address for address in self._named if address not in copies}
+        self._names = {address: name for address, name in self._names.items() if address not in copies}
         self._do("forget copies", "ct_remove_module", region)
 
-    def _name(self, address: int) -> None:
+    def _name_of(self, address: int) -> str:
+        """What the original of an address in a copy is called, without its module; "" if it has none."""
+        original = self._original(address)
+        if original is None:
+            return ""
+        name, displacement = self._called(original)
+        function = name.partition("!")[2]
+        behind = f"+0x{_number(displacement)}" if displacement or not function else ""
+        return function + behind + self._line(original)
+
+    def _add(self, address: int, name: str) -> None:
+        if name:
+            self._do(f"name {address:#x}", "ct_add_symbol", address, name)
+
+    def _original(self, address: int) -> int | None:
         for copies in self._shown.values():
             original = copies.original(address)
             if original is not None:
-                name, displacement = self._called(original)
-                function = name.partition("!")[2]
-                text = function + (f"+{displacement:#x}" if displacement or not function else "")
-                self._do(f"name {address:#x}", "ct_add_symbol", address, text)
-        self._named.add(address)
+                return original
+        return None
 
     def _addresses(self) -> Iterator[int]:
         lowest = min(self._shown)
         highest = max(copies.region + copies.size for copies in self._shown.values())
         for thread in self._engine.threads():
-            registers = self._engine.registers(thread)
+            try:
+                registers = self._engine.registers(thread)
+            except AccessRefused:  # it is ending
+                continue
             words = (registers["rip"], *self._stack(registers["rsp"]))
             yield from (word for word in words if lowest <= word < highest)
 
@@ -151,7 +195,18 @@ class CopyNames:
         self._do(f"name {address:#x}", "ct_name", address, name, _NAME, ctypes.byref(displacement))
         return name.value, displacement.value
 
+    def _line(self, address: int) -> str:
+        """The source line of an address as the stack walk shows it, if the user wants that and it has one."""
+        file, line = ctypes.create_unicode_buffer(_NAME), c_uint32()
+        found = self._functions["ct_line"](address, file, _NAME, ctypes.byref(line)) >= 0
+        return f" [{file.value} @ {line.value}]" if found else ""
+
     def _do(self, action: str, name: str, *arguments: Any) -> None:
         result = self._functions[name](*arguments)
         if result < 0:
             raise EngineError(f"the debugger's engine cannot {action}: {result & 0xFFFFFFFF:#010x}")
+
+
+def _number(value: int) -> str:
+    """As the debugger prints it; an address may lie before the symbol that is nearest, too."""
+    return f"{value >> 32:08x}`{value & 0xFFFFFFFF:08x}" if value >> 32 else f"{value:x}"

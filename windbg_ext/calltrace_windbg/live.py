@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from calltrace import hosted
 from calltrace.errors import EngineError, UsageError
 from calltrace.live import LivePort
+from calltrace_windbg.listener import Listener
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.plan import CopyMap
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # commands that only read traces need none of it
 _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexadecimal
 
 
-class EngineHost:
+class EngineHost(Listener):
     """A calltrace.live.Host on the engine; while something is recorded, a notifications.Listener."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -92,32 +93,16 @@ class EngineHost:
         notifications.remove(self._library, self)
         self._breakpoints.release()
 
-    def accessible(self) -> None:
-        """Nothing."""
-
-    def inaccessible(self) -> None:
-        """Nothing."""
-
     def inactive(self) -> None:
         """The target has ended, or was let go."""
         self.at_end()
 
-    def symbols_loaded(self, base: int) -> None:
-        """Nothing."""
-
     def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
-        from calltrace_windbg import notifications
         from calltrace_windbg.copy_names import CopyNames
         from calltrace_windbg.target import WindbgPort
 
         assert isinstance(port, WindbgPort)
         if self._names is None or not self._names.is_of(port):
-            if self._names is not None:
-                notifications.remove(self._library, self._names)
             self._names = CopyNames(self._library, port)
         self._names.show(maps)
-        if maps:
-            notifications.add(self._library, self._names)
-        else:
-            notifications.remove(self._library, self._names)

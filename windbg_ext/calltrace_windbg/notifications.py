@@ -6,36 +6,13 @@ The extension calls Python only as long as there is a listener, and never while 
 from __future__ import annotations
 
 import ctypes
-from typing import Protocol
 
 from calltrace import hosted
 from calltrace_windbg import host
+from calltrace_windbg.listener import Listener
 
 _INACTIVE, _ACCESSIBLE, _INACCESSIBLE = 1, 2, 3  # DEBUG_NOTIFY_SESSION_...
-_SYMBOLS_LOADED = 9  # windbg_ext/notifications.c
-
-
-class Listener(Protocol):
-    """Is told on the engine's thread, with the engine's functions at hand as in a command.
-
-    Whoever raises an exception is told nothing more, and the user that.
-    """
-
-    def accessible(self) -> None:
-        """The target has stopped, and its user is about to be asked for a command."""
-        ...
-
-    def inaccessible(self) -> None:
-        """The target is about to run."""
-        ...
-
-    def inactive(self) -> None:
-        """The session has no target any more, or will have none in a moment."""
-        ...
-
-    def symbols_loaded(self, base: int) -> None:
-        """The engine has loaded a module's symbols anew; 0: modules and their symbols, by `.reload`."""
-        ...
+_SCOPE_CHANGED, _SYMBOLS_LOADED = 8, 9  # windbg_ext/notifications.c
 
 
 _listeners: list[Listener] = []
@@ -72,6 +49,8 @@ def run(library: int, line: str) -> None:
                 listener.inaccessible()
             elif number == _INACTIVE:
                 listener.inactive()
+            elif number == _SCOPE_CHANGED:
+                listener.scope_changed()
             elif number == _SYMBOLS_LOADED:
                 listener.symbols_loaded(address)
         except BaseException as error:  # nothing may reach the engine
