@@ -6,7 +6,9 @@
  */
 #include "breakpoints.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { FIRST_MIRROR = 20000 }; /* the engine's numbers for its own begin at 10000 */
 enum { STATUS = 0x1F };        /* DEBUG_STATUS_MASK as it is today */
@@ -30,8 +32,19 @@ static struct followed *followed;
 static ULONG followed_count, followed_room;
 static BOOL running; /* from just before the target runs to its next stop */
 static BOOL moving;  /* changes are ours */
-static BOOL hidden;  /* the engine has breakpoints that it shows nobody: of `g ADDRESS`, `gu` */
-static ULONG64 back; /* where `gu` stops */
+
+/* The engine's own breakpoint of `g ADDRESS`, which it shows nobody: where it stands is seen when it is in memory. What
+ * is added then goes into memory only when the engine puts breakpoints there anew, as it does after a step, and it
+ * steps where the thread stands on a breakpoint: so one is put there, which says nothing when it is hit later. */
+static struct {
+    BOOL hidden;             /* there is such a one, or that of `gu` */
+    ULONG64 returns_to;      /* where `gu` stops: in this very frame, which runs what it runs */
+    ULONG64 address;         /* found; 0: not yet */
+    ULONG64 stands;          /* the thread */
+    BOOL stops_where_stands; /* the address runs there, and is to be hit again */
+    ULONG count;
+    ULONG ids[CT_PLACES + 1];
+} go;
 
 static IDebugBreakpoint *breakpoint(ULONG id)
 {
@@ -56,19 +69,30 @@ static struct followed *followed_by_mirror(ULONG id)
     return NULL;
 }
 
-/* A hidden breakpoint at `place` that does all that `of` does; it may be missing if memory runs out. */
+/* A breakpoint of ours, which nobody else sees; not enabled yet. NULL: out of memory. */
+static IDebugBreakpoint *add_hidden(ULONG64 place, ULONG *id)
+{
+    static ULONG next;
+    IDebugBreakpoint *added;
+    *id = FIRST_MIRROR + next++ % FIRST_MIRROR;
+    if (FAILED(control->lpVtbl->AddBreakpoint(control, DEBUG_BREAKPOINT_CODE, *id, &added)))
+        return NULL;
+    added->lpVtbl->AddFlags(added, DEBUG_BREAKPOINT_ADDER_ONLY);
+    added->lpVtbl->SetOffset(added, place);
+    return added;
+}
+
+/* Let one at `place` do all that `of` does. */
 static void add_mirror(struct followed *each, IDebugBreakpoint *of, const DEBUG_BREAKPOINT_PARAMETERS *given,
                        ULONG64 place)
 {
-    static ULONG next;
-    ULONG id = FIRST_MIRROR + next++ % FIRST_MIRROR;
-    IDebugBreakpoint *mirror;
-    if (FAILED(control->lpVtbl->AddBreakpoint(control, DEBUG_BREAKPOINT_CODE, id, &mirror)))
+    ULONG id;
+    IDebugBreakpoint *mirror = add_hidden(place, &id);
+    if (!mirror)
         return;
     each->mirrors[each->mirror_count++] = id;
     each->passes = given->CurrentPassCount;
-    mirror->lpVtbl->AddFlags(mirror, DEBUG_BREAKPOINT_ADDER_ONLY | (given->Flags & DEBUG_BREAKPOINT_ONE_SHOT));
-    mirror->lpVtbl->SetOffset(mirror, place);
+    mirror->lpVtbl->AddFlags(mirror, given->Flags & DEBUG_BREAKPOINT_ONE_SHOT);
     mirror->lpVtbl->SetPassCount(mirror, given->CurrentPassCount);
     if (given->MatchThread != DEBUG_ANY_ID)
         mirror->lpVtbl->SetMatchThreadId(mirror, given->MatchThread);
@@ -154,17 +178,69 @@ static void move_back(void)
 {
     while (followed_count)
         move_one_back(&followed[--followed_count]);
+    while (go.count) {
+        IDebugBreakpoint *ours = breakpoint(go.ids[--go.count]);
+        if (ours)
+            control->lpVtbl->RemoveBreakpoint(control, ours);
+    }
+    go.hidden = FALSE;
 }
 
-/* The engine has put in what it shows nobody. */
-static void check_hidden(void)
+static void add_for_go(ULONG64 place)
 {
-    ULONG64 found = look(FALSE);
-    if (found && found != back)
-        control->lpVtbl->ControlledOutput(control, DEBUG_OUTCTL_ALL_CLIENTS, DEBUG_OUTPUT_WARNING,
-                                          "calltrace: the function at %p runs as a copy, where `g` does not stop at an "
-                                          "address: use `bp /1 %p; g`\n",
-                                          found, found);
+    IDebugBreakpoint *added = add_hidden(place, &go.ids[go.count]);
+    if (added) {
+        added->lpVtbl->AddFlags(added, DEBUG_BREAKPOINT_ENABLED);
+        go.count++;
+    }
+}
+
+/* Does any enabled breakpoint stand here? */
+static BOOL is_taken(ULONG64 place)
+{
+    ULONG count = 0;
+    control->lpVtbl->GetNumberBreakpoints(control, &count);
+    for (ULONG i = 0; i < count; i++) {
+        IDebugBreakpoint *each;
+        DEBUG_BREAKPOINT_PARAMETERS given;
+        if (SUCCEEDED(control->lpVtbl->GetBreakpointByIndex(control, i, &each)) &&
+            SUCCEEDED(each->lpVtbl->GetParameters(each, &given)) && given.Offset == place &&
+            given.Flags & DEBUG_BREAKPOINT_ENABLED)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Before the engine puts in what it shows nobody. */
+static void prepare_go(void)
+{
+    IDebugRegisters *registers;
+    memset(&go, 0, sizeof go);
+    if (FAILED(client->lpVtbl->QueryInterface(client, &IID_IDebugRegisters, (void **)&registers)))
+        return;
+    HRESULT result = registers->lpVtbl->GetInstructionOffset(registers, &go.stands);
+    registers->lpVtbl->Release(registers);
+    if (FAILED(result) || FAILED(control->lpVtbl->GetReturnOffset(control, &go.returns_to)))
+        return;
+    go.hidden = TRUE;
+    if (!is_taken(go.stands))
+        add_for_go(go.stands);
+}
+
+/* When it has. */
+static void look_for_go(void)
+{
+    ULONG64 address = look(FALSE), places[CT_PLACES];
+    if (!address || address == go.address || address == go.returns_to)
+        return;
+    go.address = address;
+    ULONG count = find(address, places);
+    for (ULONG i = 0; i < count && i < CT_PLACES; i++) {
+        if (places[i] == go.stands)
+            go.stops_where_stands = TRUE;
+        else if (places[i] != address)
+            add_for_go(places[i]);
+    }
 }
 
 static BOOL is_in_process(void)
@@ -184,22 +260,21 @@ static void move(void)
     if (!find || !is_in_process() || FAILED(control->lpVtbl->GetNumberBreakpoints(control, &count)))
         return;
     IDebugBreakpoint **users = calloc(count, sizeof(IDebugBreakpoint *));
-    hidden = FALSE;
+    BOOL hidden = FALSE;
     for (ULONG i = 0; users && i < count; i++) {
         if (FAILED(control->lpVtbl->GetBreakpointByIndex(control, i, &users[i]))) {
             users[i] = NULL;
             hidden = TRUE;
         }
     }
-    if (hidden) {
-        if (FAILED(control->lpVtbl->GetReturnOffset(control, &back)))
-            back = 0;
+    if (hidden)
         look(TRUE);
-    }
     for (ULONG i = 0; users && i < count; i++)
         if (users[i])
             follow(users[i]);
     free(users);
+    if (hidden)
+        prepare_go();
 }
 
 /* A command of a breakpoint has added or changed one. (One that is gone is left to the next stop: the engine may be
@@ -241,6 +316,28 @@ static HRESULT STDMETHODCALLTYPE interests(IDebugEventCallbacks *self, PULONG ma
     return S_OK;
 }
 
+static BOOL is_for_go(ULONG id)
+{
+    for (ULONG i = 0; i < go.count; i++)
+        if (go.ids[i] == id)
+            return TRUE;
+    return FALSE;
+}
+
+static void tell(const char *what, ULONG64 address)
+{
+    IDebugSymbols *symbols;
+    char name[512] = "";
+    ULONG64 displacement = 0;
+    if (SUCCEEDED(client->lpVtbl->QueryInterface(client, &IID_IDebugSymbols, (void **)&symbols))) {
+        if (FAILED(symbols->lpVtbl->GetNameByOffset(symbols, address, name, sizeof name, NULL, &displacement)))
+            *name = 0;
+        symbols->lpVtbl->Release(symbols);
+    }
+    control->lpVtbl->ControlledOutput(control, DEBUG_OUTCTL_ALL_CLIENTS, DEBUG_OUTPUT_NORMAL,
+                                      "calltrace: %s at %p, %s+0x%I64x\n", what, address, name, displacement);
+}
+
 /* Tell where the user has set what is hit now, unless it has a command that says something else, or goes on. */
 static HRESULT STDMETHODCALLTYPE hit(IDebugEventCallbacks *self, PDEBUG_BREAKPOINT which)
 {
@@ -248,24 +345,22 @@ static HRESULT STDMETHODCALLTYPE hit(IDebugEventCallbacks *self, PDEBUG_BREAKPOI
     DEBUG_BREAKPOINT_PARAMETERS given;
     if (FAILED(which->lpVtbl->GetParameters(which, &given)))
         return DEBUG_STATUS_NO_CHANGE;
+    if (is_for_go(given.Id)) {
+        if (given.Offset == go.stands && !go.stops_where_stands)
+            return DEBUG_STATUS_IGNORE_EVENT; /* go on as before, with what the engine has for that */
+        tell("this is", go.address);
+        return DEBUG_STATUS_BREAK;
+    }
     struct followed *each = followed_by_mirror(given.Id);
     if (each)
         each->spent = (given.Flags & DEBUG_BREAKPOINT_ONE_SHOT) != 0;
     else if ((each = followed_by_id(given.Id)) && each->place == each->original)
         each = NULL;
-    if (!each || given.CommandSize > 1)
-        return DEBUG_STATUS_NO_CHANGE;
-    IDebugSymbols *symbols;
-    char name[512] = "";
-    ULONG64 displacement = 0;
-    if (SUCCEEDED(client->lpVtbl->QueryInterface(client, &IID_IDebugSymbols, (void **)&symbols))) {
-        if (FAILED(symbols->lpVtbl->GetNameByOffset(symbols, each->original, name, sizeof name, NULL, &displacement)))
-            *name = 0;
-        symbols->lpVtbl->Release(symbols);
+    if (each && given.CommandSize <= 1) {
+        char what[32];
+        snprintf(what, sizeof what, "breakpoint %lu is", each->id);
+        tell(what, each->original);
     }
-    control->lpVtbl->ControlledOutput(control, DEBUG_OUTCTL_ALL_CLIENTS, DEBUG_OUTPUT_NORMAL,
-                                      "calltrace: breakpoint %u is at %p, %s+0x%I64x\n", each->id, each->original, name,
-                                      displacement);
     return DEBUG_STATUS_NO_CHANGE;
 }
 
@@ -284,8 +379,8 @@ static HRESULT STDMETHODCALLTYPE changed(IDebugEventCallbacks *self, ULONG what,
         } else if (!running && status >= DEBUG_STATUS_GO && !stops && status <= DEBUG_STATUS_IGNORE_EVENT && !ends) {
             move();
             running = TRUE;
-        } else if (running && hidden && find && status >= DEBUG_STATUS_GO && !stops && !ends) {
-            check_hidden();
+        } else if (running && go.hidden && find && status >= DEBUG_STATUS_GO && !stops && !ends) {
+            look_for_go();
         }
     } else if (what & DEBUG_CES_BREAKPOINTS && running) {
         move_changed((ULONG)argument);

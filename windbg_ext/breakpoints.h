@@ -14,8 +14,8 @@ enum { CT_PLACES = 8 };
 /* Where an instruction runs: up to CT_PLACES addresses, the usual one first. Returns how many. */
 typedef ULONG ct_find_places(ULONG64 address, ULONG64 *places);
 
-/* Looks for what stands where it cannot be hit, in the middle of the run: TRUE before the engine puts its breakpoints
- * into the code, FALSE when it has. Returns its address, or 0. */
+/* Looks for a breakpoint that the engine shows nobody, in code that runs elsewhere, too: TRUE before the engine puts
+ * its breakpoints into memory, FALSE when it has. Returns its address, or 0. */
 typedef ULONG64 ct_look_for_hidden(BOOL before);
 
 /* From now on let the breakpoints of process `process` (the system's id) follow what `find` tells, until that is NULL;

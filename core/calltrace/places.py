@@ -16,7 +16,6 @@ from calltrace.ports import TargetModule
 from calltrace.recorder import Code
 
 _LONGEST = 15  # bytes of an instruction
-_BEHIND = b"\xff" * 9  # sorts behind any jump
 
 
 class Copied:
@@ -32,7 +31,7 @@ class Copied:
         self.region = code.region  # VA
         self.active = True  # the jumps to the copies are in place
         self._module = module
-        self._patches = sorted((rva, new) for rva, _, new in patches)
+        self._jumps = sorted((rva, rva + len(new)) for rva, _, new in patches)
         self._ask = places
 
     def settle(self) -> None:
@@ -60,14 +59,13 @@ class Copied:
             return self._module.base, 0
         return self._module.base + instructions[0], instructions[-1] + _LONGEST - instructions[0]
 
-    def jump_byte(self, address: int) -> int | None:
-        """The byte at a VA, if it is one of a jump to the copies."""
+    def jump_offset(self, address: int) -> int | None:
+        """How far a VA is behind the start of the jump to the copies it lies in; None: it lies in none."""
         rva = address - self._module.base
-        index = bisect_right(self._patches, (rva, _BEHIND)) - 1
-        if index < 0:
+        index = bisect_right(self._jumps, (rva, self._module.size)) - 1
+        if index < 0 or rva >= self._jumps[index][1]:
             return None
-        start, jump = self._patches[index]
-        return jump[rva - start] if rva - start < len(jump) else None
+        return rva - self._jumps[index][0]
 
     @functools.cached_property
     def _places(self) -> tuple[Sequence[int], Sequence[int]]:
@@ -89,7 +87,7 @@ def places(copied: Iterable[Copied], address: int) -> list[int]:
             if place is not None and place != address:
                 others.append(place)
         elif place is not None:
-            usual, original = place, each.jump_byte(address) is None
-        elif each.jump_byte(address) is not None:
+            usual, original = place, each.jump_offset(address) is None
+        elif each.jump_offset(address) is not None:
             usual, original = each.region, False
     return [usual, *([address] if original and usual != address else []), *others]

@@ -134,12 +134,13 @@ static DWORD WINAPI interrupt(void *milliseconds)
     return 0;
 }
 
-/* Until the target stops or is gone, or one that was asked for (.create, .attach) has come. */
+/* Until the target stops or is gone. */
 static void wait(void)
 {
     ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
     control->lpVtbl->GetExecutionStatus(control, &status);
-    while (status != DEBUG_STATUS_BREAK && SUCCEEDED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
+    while (status != DEBUG_STATUS_NO_DEBUGGEE && status != DEBUG_STATUS_BREAK &&
+           SUCCEEDED(control->lpVtbl->WaitForEvent(control, 0, INFINITE)))
         control->lpVtbl->GetExecutionStatus(control, &status);
 }
 
@@ -165,6 +166,8 @@ static void run(char *line)
     WCHAR *wide_line = wide(CP_UTF8, line);
     char *ansi_line = narrow(CP_ACP, wide_line);
     control->lpVtbl->Execute(control, DEBUG_OUTCTL_ALL_CLIENTS, ansi_line, DEBUG_EXECUTE_NOT_LOGGED);
+    if (strncmp(line, ".create ", 8) == 0)
+        control->lpVtbl->WaitForEvent(control, 0, INFINITE); /* the new target is there only then */
     free(ansi_line);
     free(wide_line);
 }

@@ -205,35 +205,57 @@ def test_a_stop_tells_where_its_user_has_set_the_breakpoint(tmp_path: Path) -> N
 
 HERE = '.printf "%y\\n", @rip'
 STEPS = (
-    ("gu", "from straight's first byte to who called it"),
-    ("g", "to the breakpoint there again"),
-    ("pc", "to its call"),
-    ("t", "into callee"),
-    ("gu", "out of it"),
-    ("p", "one instruction on"),
-    ("pt", "to its ret"),
-    ("p", "to who called it"),
-    ("pct", "to the next call or return of that"),
-    ("t", "into straight"),
+    "gu",  # from straight's first byte to who called it
+    "g",  # to the breakpoint there again
+    "pc",  # to its call
+    "t",  # into callee
+    "gu",  # out of it
+    "p",  # one instruction on
+    "pt",  # to its ret
+    "p",  # to who called it
+    "pct",  # to the next call or return of that
+    "t",  # into straight
 )
+ADDRESSES = (
+    "straight_fifth",  # in the middle of the jump to the copy
+    "straight_turn",
+    "straight_turn",
+    "callee",
+    "straight_ret",
+    "turns",
+    "turns_end",
+    "short_ret",
+    "next_to_it",
+)
+
+
+def where(steps: Sequence[str], trace: Path | None = None) -> list[str]:
+    """Names of the places that steps from straight's first byte on end at."""
+    script = [start(trace)] if trace else []
+    script += [f"bp {at('straight')}", "g", HERE, *(line for step in steps for line in (step, HERE))]
+    shown = phases((), [*script, "bc 1"], ())
+    check_ended(shown)
+    # Without their addresses; a copy of what has no name shows as `module!+0x...`.
+    return [output.replace("!+", "+").split("(")[0] for command, output in shown.commands if command == HERE]
 
 
 def test_steps_end_where_they_end_untraced(tmp_path: Path) -> None:
     trace = tmp_path / "t.calltrace"
-    steps = [line for command, _ in STEPS for line in (command, HERE)]
-    places = []
-    for given in ((), (start(trace),)):
-        shown = phases((), [*given, f"bp {at('straight')}", "g", HERE, *steps, "bc 1"], ())
-        places.append([output for command, output in shown.commands if command == HERE])
-        check_ended(shown)
-    untraced, traced = places
-    # Without its address; a copy of what has no name shows as `module!+0x...`.
-    assert [text.replace("!+", "+").split("(")[0] for text in traced] == [
-        text.split("(")[0] for text in untraced
-    ]
+    untraced = where(STEPS)
+    assert where(STEPS, trace) == untraced
     assert len(set(untraced)) > len(STEPS) // 2
     recorded = calls(trace)
     assert (recorded["straight"], recorded["callee"], recorded["turns"]) == (6, 6, 4)  # to the end
+
+
+def test_go_to_an_address_ends_where_it_ends_untraced(tmp_path: Path) -> None:
+    trace = tmp_path / "t.calltrace"
+    steps = ["bc 1", *(f"g {at(place)}" for place in ADDRESSES)]
+    untraced = where(steps)
+    assert where(steps, trace) == untraced
+    assert len(set(untraced)) == len(set(ADDRESSES)) + 1
+    recorded = calls(trace)
+    assert (recorded["straight"], recorded["callee"], recorded["turns"]) == (6, 6, 4)
 
 
 def ended(trace: Path) -> str:

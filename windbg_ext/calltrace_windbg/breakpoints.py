@@ -30,8 +30,8 @@ class UserBreakpoints:
     def follow(self, process_id: int, memory: Memory, copied: Callable[[], Iterable[Copied]]) -> None:
         """From the next run of the process on they stand where `copied` says. Within a command only.
 
-        `memory` is the process's as it is, with the engine's breakpoints. EngineError if the debugger's engine
-        refuses to tell when it runs.
+        `memory` is the process's as it is, with the engine's breakpoints in it. EngineError if the debugger's
+        engine refuses to tell when the process runs.
         """
         hidden = _Hidden(memory, copied)
 
@@ -66,7 +66,7 @@ class _Hidden:
         self._before: list[tuple[Copied, int, bytes]] = []  # with the code's VA
 
     def look(self, before: int) -> int:
-        """The VA of a breakpoint that stands in the code of a traced function, where it is not hit; 0: none.
+        """The VA of one that stands on an instruction that runs elsewhere, or elsewhere, too; 0: none.
 
         To be called before the engine puts its breakpoints into the code, and then when it has. A jump to a
         copy is put in order again: no breakpoint can stand in its middle.
@@ -83,7 +83,7 @@ class _Hidden:
     def _read(self) -> Iterator[tuple[Copied, int, bytes]]:
         for each in self._copied():
             start, size = each.code
-            if each.active and size:
+            if size:
                 yield each, start, self._memory.read(start, size)
 
     def _find(self) -> int:
@@ -92,12 +92,14 @@ class _Hidden:
             new = self._memory.read(start, len(old))
             for offset in _changes(old, new):
                 address = start + offset
-                if new[offset] != _INT3 or address in self.known or places([each], address)[0] == address:
+                strange = new[offset] == _INT3 and address not in self.known
+                jump = each.jump_offset(address) if each.active else None
+                # On the jump itself it is hit when the function is called.
+                if not strange or jump == 0 or places(self._copied(), address) == [address]:
                     continue
                 found = address
-                jump = each.jump_byte(address)
                 if jump is not None:
-                    self._memory.write(address, bytes([jump]))
+                    self._memory.write(address, old[offset : offset + 1])
         return found
 
 
