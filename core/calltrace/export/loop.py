@@ -178,6 +178,7 @@ def _loop(places: Places, loop: Loop) -> dict[str, Any]:
                 "calls": each.calls,
                 "hits": each.hits,
                 "draws": each.draws,
+                "draws_elsewhere": each.draws_elsewhere,
                 "chosen": each.chosen,
                 "why": each.why,
             }

@@ -25,6 +25,7 @@ from calltrace.ports import Registers
 _SECTION = re.compile(r"\[(\w[\w.-]*)(?:\s*:\s*(\w+))?\]\Z")
 _FUNCTION = re.compile(r"(?:(\d+)\s+)?(draw\s+)?(?:[\w*]+\s+)??(\w+)\s*\((.*)\)\s*;?\Z")
 _REGISTERS = ("rcx", "rdx", "r8", "r9")
+_FLOATS = ("float", "double", "FLOAT", "DOUBLE", "GLfloat", "GLdouble")
 _LONGEST_STRING = 64
 _SIGNED = {"int": 4, "long": 4, "INT": 4, "LONG": 4, "BOOL": 4, "HRESULT": 4, "short": 2, "INT64": 8}
 _UNSIGNED = {"UINT": 4, "DWORD": 4, "ULONG": 4, "unsigned": 4, "GLenum": 4, "GLuint": 4, "enum": 4}
@@ -74,6 +75,8 @@ def raw(registers: Registers, read: Read, position: int) -> int:
 def _text(parameter: Parameter, value: int, read: Read) -> str:
     kind = parameter.kind
     if not parameter.out:
+        if kind in _FLOATS:
+            return "not read"  # it is in a vector register
         if kind in _SIGNED:
             size = 8 * _SIGNED[kind]
             value &= (1 << size) - 1
@@ -100,7 +103,7 @@ def _string(read: Read, address: int, width: int) -> bytes:
 
 
 def parse_one(text: str, owner: str = "") -> Prototype:
-    """The prototype that a line states. UsageError if it states none, or has a float, which is not told."""
+    """The prototype that a line states. UsageError if it states none."""
     parts = _FUNCTION.match(text.strip())
     if not parts:
         raise UsageError(f"{text.strip()}: write NAME(TYPE NAME, ...) as a prototype")

@@ -41,6 +41,7 @@ class Candidate:
     calls: int  # in the turn that was watched
     hits: int  # of the API in it
     draws: int  # calls of known draw functions in it
+    draws_elsewhere: int = 0  # those that other threads made meanwhile
     chosen: bool = False
     why: str = ""  # it is, or is not, the frame function
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from calltrace.errors import AccessRefused, EngineError, TargetLost, UsageError
 from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
-from calltrace.loop.code import Code, back_edges
+from calltrace.loop.code import Code, Kind, back_edges
 from calltrace.loop.objects import Objects
 from calltrace.loop.places import Places
 from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
@@ -301,12 +301,12 @@ class LoopTracing:
         owner, _ = next(loop for method in self._methods for loop in self._loops(method))
         self._surveyed = owner.thread, owner.rounds()[0]
         head = self._code.at(owner.rounds()[0])
-        if head is None:
+        if head is None or head.kind is not Kind.CALL:
             return Outcome.DONE
         code = self._code.follow(head.behind, self._places.function_at)
         watched = Survey(owner, code, self._watch, self._sites)
         outcome = watched.run(self._api, self._draws)
-        self._candidates = watched.candidates(self._api, bool(self._draws))
+        self._candidates = watched.candidates(self._api)
         return outcome
 
     def _conclude(self, method: _Method) -> Found:
