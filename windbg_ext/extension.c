@@ -87,17 +87,6 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
     return S_OK;
 }
 
-/* Nothing is kept here from one session to the next. */
-CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
-{
-    (void)notification, (void)argument;
-}
-
-/* Nothing to undo: once Python was loaded, it and this DLL stay (ct_host_line). */
-CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
-{
-}
-
 CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
 {
     (void)arguments;
@@ -111,22 +100,27 @@ CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
     return S_OK;
 }
 
-CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
+HRESULT ct_run(IDebugClient *for_client, const char *module, const WCHAR *line)
 {
-    static const char source_folder[] = "windbg_ext";
     IDebugClient *outer_client;
     IDebugControl3 *outer_control;
-    HRESULT result = enter(of_command, &outer_client, &outer_control);
+    HRESULT result = enter(for_client, &outer_client, &outer_control);
     if (FAILED(result))
         return result;
+    ct_plugin plugin = {library, CALLTRACE_VERSION, module, "windbg_ext", fail};
+    ct_host_line(&plugin, line);
+    leave(outer_client, outer_control);
+    return S_OK;
+}
+
+CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
+{
     int size = MultiByteToWideChar(CP_ACP, 0, arguments, -1, NULL, 0);
     WCHAR *line = HeapAlloc(GetProcessHeap(), 0, sizeof *line * (size_t)size);
-    if (line) {
-        MultiByteToWideChar(CP_ACP, 0, arguments, -1, line, size);
-        ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_windbg.host", source_folder, fail};
-        ct_host_line(&plugin, line);
-        HeapFree(GetProcessHeap(), 0, line);
-    }
-    leave(outer_client, outer_control);
-    return line ? S_OK : E_OUTOFMEMORY;
+    if (!line)
+        return E_OUTOFMEMORY;
+    MultiByteToWideChar(CP_ACP, 0, arguments, -1, line, size);
+    HRESULT result = ct_run(of_command, "calltrace_windbg.host", line);
+    HeapFree(GetProcessHeap(), 0, line);
+    return result;
 }

@@ -14,6 +14,13 @@
 /* The client of the running command, on the engine's thread; NULL between commands. No reference is added. */
 IDebugClient *ct_client(void);
 
+/* Run a line in a Python module, which prints and sees the target as `for_client` does. */
+HRESULT ct_run(IDebugClient *for_client, const char *module, const WCHAR *line);
+
+/* From now on Python's calltrace_windbg.notifications is told of what the engine notifies us of; or no longer. Until
+ * the extension is unloaded. */
+CT_EXPORT HRESULT ct_listen(BOOL wanted);
+
 /* Print, as plain text or as DML. `mask` is one of DEBUG_OUTPUT_... */
 CT_EXPORT HRESULT ct_print(ULONG mask, const WCHAR *text, BOOL dml);
 

@@ -149,7 +149,7 @@ static HRESULT run(IDebugControl *control, BOOL handled, ULONG milliseconds)
     return FAILED(result) ? result : control->lpVtbl->WaitForEvent(control, DEBUG_WAIT_DEFAULT, milliseconds);
 }
 
-HRESULT ct_run(ULONG of_process, BOOL handled, ULONG milliseconds, struct ct_event *event)
+HRESULT ct_run_target(ULONG of_process, BOOL handled, ULONG milliseconds, struct ct_event *event)
 {
     IDebugControl *control;
     HRESULT result = get_control(&control);

@@ -19,9 +19,10 @@ struct ct_event {
  * whatever the user has said about such, and he does not see it; `event` has none if a breakpoint of his did. S_FALSE:
  * nothing has, and the target runs. (Of a thread's exit we ask the engine nothing: under Wine it then fails to read
  * that thread's registers, and does not go on.) */
-CT_EXPORT HRESULT ct_run(ULONG process, BOOL handled, ULONG milliseconds, struct ct_event *event);
+CT_EXPORT HRESULT ct_run_target(ULONG process, BOOL handled, ULONG milliseconds, struct ct_event *event);
 
-/* Stop the running target, between two calls of ct_run: an exception on a thread that the system makes for it. */
+/* Stop the running target, between two calls of ct_run_target: an exception on a thread that the system makes for it.
+ */
 CT_EXPORT HRESULT ct_interrupt(void);
 
 #endif

@@ -50,12 +50,14 @@ void ct_engine_state(struct ct_engine_state *state)
     }
 }
 
-uint32_t ct_engine_threads(uint32_t *threads, uint32_t room)
+uint32_t ct_engine_threads(struct ct_engine_thread *threads, uint32_t room)
 {
     THREADLIST found = {0};
     DbgGetThreadList(&found);
-    for (uint32_t i = 0; i < (uint32_t)found.count && i < room; i++)
-        threads[i] = found.list[i].BasicInfo.ThreadId;
+    for (uint32_t i = 0; i < (uint32_t)found.count && i < room; i++) {
+        const THREADINFO *info = &found.list[i].BasicInfo;
+        threads[i] = (struct ct_engine_thread){info->ThreadId, (uint32_t)info->ThreadNumber};
+    }
     if (found.list)
         BridgeFree(found.list);
     return (uint32_t)found.count;
@@ -79,29 +81,43 @@ bool ct_engine_read(HANDLE process, uint64_t address, void *data, size_t size)
     return find_titan() && titan.MemoryReadSafe(process, address, data, size, &done) && done == size;
 }
 
-bool ct_engine_write(HANDLE process, uint64_t address, const void *data, size_t size)
+/* The user's breakpoints in a range, by address: those whose int3 is in the code, or the others. Of what there are more
+ * than MOST_BREAKPOINTS is left out. */
+static int breakpoints(uint64_t start, uint64_t end, bool in_code, uint64_t *addresses)
 {
-    size_t done = 0;
-    return find_titan() && titan.MemoryWriteSafe(process, address, data, size, &done) && done == size;
-}
-
-/* Take the user's breakpoints out of the code. The one that a thread has just stopped at is out of it, and goes back in
- * when the thread has gone on; those of the debugger's own belong to a step of its user. */
-static void disable_breakpoints(void)
-{
+    int count = 0;
     BPMAP found = {0};
     DbgGetBpList(bp_normal, &found);
-    for (int i = 0; i < found.count && disabled_count < MOST_BREAKPOINTS; i++)
-        if (titan.IsBPXEnabled(found.bp[i].addr) && titan.DisableBPX(found.bp[i].addr))
-            disabled[disabled_count++] = found.bp[i].addr;
+    for (int i = 0; i < found.count && count < MOST_BREAKPOINTS; i++) {
+        uint64_t address = found.bp[i].addr;
+        if (address >= start && address < end && titan.IsBPXEnabled(address) == in_code)
+            addresses[count++] = address;
+    }
     if (found.count)
         BridgeFree(found.bp);
+    return count;
+}
+
+bool ct_engine_write(HANDLE process, uint64_t address, const void *data, size_t size)
+{
+    static uint64_t out[MOST_BREAKPOINTS];
+    if (!find_titan())
+        return false;
+    /* The breakpoint that a thread has just stopped at is out of the code, and would be put in again. */
+    int out_count = breakpoints(address, address + size, false, out);
+    size_t done = 0;
+    bool written = titan.MemoryWriteSafe(process, address, data, size, &done) && done == size;
+    for (int i = 0; i < out_count; i++)
+        titan.DisableBPX(out[i]);
+    return written;
 }
 
 void ct_engine_begin_call(uint64_t page)
 {
-    if (find_titan())
-        disable_breakpoints();
+    /* Those of the debugger's own stay: they belong to a step of its user. */
+    disabled_count = find_titan() ? breakpoints(0, UINT64_MAX, true, disabled) : 0;
+    for (int i = 0; i < disabled_count; i++)
+        titan.DisableBPX(disabled[i]);
     call_page = page;
 }
 

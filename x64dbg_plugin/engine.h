@@ -15,8 +15,13 @@ struct ct_engine_state {
 
 CT_EXPORT void ct_engine_state(struct ct_engine_state *state);
 
-/* System's ids of the threads, the first `room` of them; how many there are. */
-CT_EXPORT uint32_t ct_engine_threads(uint32_t *threads, uint32_t room);
+/* A thread by the system's id, and by the number that the debugger shows for it. */
+struct ct_engine_thread {
+    uint32_t id, number;
+};
+
+/* The threads, the first `room` of them; how many there are. */
+CT_EXPORT uint32_t ct_engine_threads(struct ct_engine_thread *threads, uint32_t room);
 
 /* The thread that the user has chosen. */
 CT_EXPORT uint32_t ct_engine_current(void);

@@ -564,10 +564,11 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
-        out = console.out
-        if options.output is not None:
-            out = opened.enter_context(_created(options.output, trace.path))
-        FORMATS[options.format](trace, out)
+        form, path = FORMATS[options.format], options.output
+        if path is None and not console.shell:  # no user can read it all on the screen
+            path = trace.path.with_suffix(form.suffix)
+            console.progress(f"writing {path}")
+        form.write(trace, opened.enter_context(_created(path, trace.path)) if path else console.out)
     return 0
 
 
@@ -1050,11 +1051,19 @@ COMMANDS: Sequence[Command] = (
     Command(
         "export",
         "Write the whole trace as text (call tree), CSV (events) or Chrome's trace events.",
-        "calltrace export --format chrome demo.calltrace -o demo.json",
+        "calltrace export chrome demo.calltrace -o demo.json",
         (
-            Option(("--format",), "what to write", choices=tuple(FORMATS), required=True),
+            Option(
+                ("format",), f"what to write: {', '.join(FORMATS)}", metavar="FORMAT", choices=tuple(FORMATS)
+            ),
             _FILE,
-            Option(("-o",), "default: the standard output", metavar="FILE", dest="output", convert=Path),
+            Option(
+                ("-o",),
+                "default: the standard output; in a debugger a file beside the trace",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
         ),
         _export,
     ),

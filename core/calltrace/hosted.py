@@ -77,12 +77,8 @@ def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
         try:
             with _Interrupts(debugger.interrupted):
                 dispatch.run_line(line, console)
-        except CalltraceError as error:
-            failure = str(error)
-        except KeyboardInterrupt:
-            failure = "interrupted"
         except BaseException as error:
-            failure = _unexpected(error)
+            failure = describe(error)
     _Interrupts.current = outer  # here, where no interrupt can come any more
     if failure:
         out.end_line()
@@ -120,7 +116,12 @@ def _link(text: str, line: str) -> str:
     return _LINK.format(line) + text + _LINK.format("")
 
 
-def _unexpected(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """One line for the user on an exception that ended what we did."""
+    if isinstance(error, CalltraceError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     where = error.__traceback__
     while where and where.tb_next:
         where = where.tb_next

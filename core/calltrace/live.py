@@ -25,6 +25,7 @@ from calltrace.ports import Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
     from calltrace.loop.tracing import Climb, LoopOptions
+    from calltrace.plan import CopyMap
     from calltrace.recorder import TraceFile
     from calltrace.session import Progress, TraceOptions, Tracing
 
@@ -65,6 +66,21 @@ class Host(Protocol):
 
     def uninterrupted(self) -> AbstractContextManager[None]:
         """An interrupt by the user waits for the end of the block."""
+        ...
+
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """`tracing` has put copies into the process, and may put more there, and take some away, later."""
+        ...
+
+    def forgotten(self) -> None:
+        """No more is done in the process that was recorded."""
+        ...
+
+    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
+        """These copies are in the stopped target of `port` now, and no others: show them as the originals.
+
+        EngineError if the debugger refuses.
+        """
         ...
 
 
@@ -126,6 +142,7 @@ class LiveSession:
         """End the recording, and leave the target as it was; where the trace is."""
         with self._while_recording(tell) as tracing, self._host.uninterrupted():
             tracing.stop()
+            self._show_copies(tracing)
             return self._finish(State.STOPPED)
 
     def pause(self, tell: Progress) -> None:
@@ -273,6 +290,15 @@ class LiveSession:
             tracing.discard()
             raise
         self._file, self._trace, self.paused = file, options.output, False
+        self._host.recorded(port.process_id, tracing)
+        self._show_copies(tracing)
+
+    def _show_copies(self, tracing: Tracing) -> None:
+        assert self._port is not None
+        try:
+            self._host.show_copies(self._port, tracing.copy_maps())
+        except EngineError as error:
+            tracing.progress(f"the debugger does not show what is recorded as what it is: {error}")
 
     def _finish(self, state: State, exit_code: int = 0) -> Path:
         assert self._tracing is not None
@@ -287,6 +313,7 @@ class LiveSession:
 
     def _forget(self) -> None:
         if self._port is not None:
+            self._host.forgotten()
             self._port.close()
         self._port = self._tracing = None
 

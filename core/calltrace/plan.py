@@ -131,11 +131,69 @@ def _engine() -> ctypes.CDLL:
         "ct_plan_sites": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_emit": (c_bool, [c_void_p, c_uint32, POINTER(_Region)]),
         "ct_plan_map": (c_uint32, [c_void_p, c_uint32]),
+        "ct_plan_places": (c_void_p, [c_void_p, POINTER(c_uint32)]),
+        "ct_plan_entry": (c_uint32, [c_void_p, c_uint32]),
+        "ct_plan_origin": (c_uint32, [c_void_p, c_uint32]),
     }
     for name, (result, arguments) in prototypes.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+@dataclass(frozen=True)
+class CopyMap:
+    """What the code in a region is the copy of: for whoever shows or finds the one by the other.
+
+    Addresses are VAs. Of a plan that has been laid out anew the map knows nothing any more.
+    """
+
+    _plan: ModulePlan
+    base: int  # of the module
+    region: int
+    size: int  # bytes of the region: code, and data that nothing maps to
+    _layout: int
+
+    @property
+    def module_size(self) -> int:
+        """SizeOfImage of the module, bytes."""
+        return self._plan.image.size
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, int) and self.region <= address < self.region + self.size
+
+    def original(self, address: int) -> int | None:
+        """The original instruction that the code at `address` of the region does the work of.
+
+        Event code belongs to the instruction it stands before: that at a function's entry to the function's
+        start, that at its exits to the instruction that leaves it. The return address of a call is that of
+        the original call. In the middle of an instruction's copy, the instruction's start. None if
+        `address` is in no copy of a function.
+        """
+        if address not in self or not self._is_current():
+            return None
+        rva = self._plan.origin(address - self.region)
+        return None if rva is None else self.base + rva
+
+    def copy(self, address: int) -> int | None:
+        """Where the copy of the original instruction that begins at `address` begins, event code included.
+
+        A jump inside the function to the original address leads there in the copy. None if its function has
+        no copy, or no instruction is known to begin there.
+        """
+        return self._in_region(self._plan.copy_offset, address)
+
+    def entry(self, address: int) -> int | None:
+        """Where the copy of the function at `address` is entered from outside; None if it has none."""
+        return self._in_region(self._plan.entry_offset, address)
+
+    def _in_region(self, find: Callable[[int], int], address: int) -> int | None:
+        rva = address - self.base
+        offset = find(rva) if 0 <= rva < self._plan.image.size and self._is_current() else 0
+        return self.region + offset if offset else None
+
+    def _is_current(self) -> bool:
+        return self._plan.layouts == self._layout
 
 
 @dataclass(frozen=True)
@@ -153,7 +211,7 @@ class Composition:
     function_count: int
     site_count: int
     refused: dict[str, int]  # functions that cannot be instrumented, by reason
-    map_address: Callable[[int], int | None]  # RVA of an instruction -> VA of its copy
+    copies: CopyMap
 
 
 def read_image(read: Callable[[int, int], bytes], module: TargetModule) -> Image:
@@ -183,6 +241,7 @@ class ModulePlan:
         self.image = image
         self._layout = _Layout()
         self._laid_out: tuple[object, ...] = ()
+        self.layouts = 0  # how many there have been: of each the copies lie elsewhere in the region
         self._detail = ""
         self._imports = sorted(image.imports)
         self._described = _describe(image, self._imports)
@@ -272,6 +331,7 @@ class ModulePlan:
         if wanted == self._laid_out:
             return int(self._layout.region_size)
         self._laid_out = ()
+        self.layouts += 1
         started = time.perf_counter()
         codegen = stubs.assemble(slots, clock)
         codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
@@ -314,7 +374,7 @@ class ModulePlan:
             function_count=len(functions),
             site_count=self._layout.site_count,
             refused=_count_refusals(functions),
-            map_address=self._map_address,
+            copies=CopyMap(self, self.image.base, region, self._layout.region_size, self.layouts),
         )
 
     def module(self) -> Module:
@@ -360,9 +420,30 @@ class ModulePlan:
             "data_bytes": self.data_bytes,
         }
 
-    def _map_address(self, rva: int) -> int | None:
-        mapped = _engine().ct_plan_map(self._handle, rva)
-        return self.image.base + mapped if mapped else None
+    def places(self) -> bytes:
+        """Of every copied instruction where a breakpoint on it has to stand: an array of struct ct_place.
+
+        Ascending by the instructions' RVAs; after `compose`, and until the next `lay_out`. Raises EngineError
+        if memory runs out.
+        """
+        count = c_uint32()
+        found = _engine().ct_plan_places(self._handle, ctypes.byref(count))
+        if count.value and not found:
+            raise EngineError(f"{self.image.name}: not enough memory for the places of its breakpoints")
+        return ctypes.string_at(found, 8 * count.value) if count.value else b""
+
+    def copy_offset(self, rva: int) -> int:
+        """Where in the region the copy of the instruction at an RVA begins; 0 if there is none."""
+        return int(_engine().ct_plan_map(self._handle, rva))
+
+    def entry_offset(self, rva: int) -> int:
+        """Where in the region the copy of the function at an RVA is entered; 0 if there is none."""
+        return int(_engine().ct_plan_entry(self._handle, rva))
+
+    def origin(self, offset: int) -> int | None:
+        """The RVA of the instruction that code of the region does the work of; None if it is no copy."""
+        rva = int(_engine().ct_plan_origin(self._handle, offset))
+        return None if rva == NONE_ID else rva
 
     def _select(self, include: Sequence[str], exclude: Sequence[str]) -> None:
         closed = closed_code(self.image)

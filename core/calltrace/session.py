@@ -32,6 +32,7 @@ from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
 from calltrace.patterns import module_matches
 from calltrace.pe.image import Image
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Protection, TargetModule
 from calltrace.recorder import (
     DLL,
@@ -255,13 +256,28 @@ class Tracing:
         self.progress = progress
         self._plans: dict[tuple[object, ...], plan.ModulePlan] = {}
         self._recorder: Recorder | None = None
+        self._copied: list[Copied] = []
         # Of the recording that is under way:
         self._options = TraceOptions()
         self._file: TraceFile | None = None
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
-        self._maps: dict[int, Callable[[int], int | None]] = {}  # by region: RVA -> VA of its copy
+        self._copies: dict[int, plan.CopyMap] = {}  # by region, those of recordings before too
+
+    def copy_maps(self) -> list[plan.CopyMap]:
+        """The copies in the stopped target: those of the recording, and others that are still in use.
+
+        A debugger shows their code as that of the originals. TargetLost if the process is gone.
+        """
+        regions = {code.region for code in self._recorder.codes()} if self._recorder else set()
+        self._copies = {region: copies for region, copies in self._copies.items() if region in regions}
+        return list(self._copies.values())
+
+    @property
+    def copied(self) -> Sequence[Copied]:
+        """All copies of ours in the target: being recorded, or left until nobody can return to them."""
+        return self._copied
 
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
@@ -271,7 +287,6 @@ class Tracing:
         """
         self._options, self._file = options, file
         self._modules = self._functions = self._sites = 0
-        self._maps.clear()
         if options.modules and self._port.supports(Capability.WAIT):
             self._loads = LoadSignals.create()
         if self._recorder is None:
@@ -281,6 +296,8 @@ class Tracing:
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
+        for each in self._copied:
+            each.settle()
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
         if options.program:
@@ -345,6 +362,8 @@ class Tracing:
         """Put the original bytes back into the stopped target; only who is inside a copy still records."""
         assert self._recorder is not None
         copies.take_out(self._port, self._active_codes(), self.progress)
+        for each in self._copied:
+            each.active = False
 
     def resume(self) -> None:
         """Let functions of the stopped target lead to their copies again."""
@@ -353,8 +372,12 @@ class Tracing:
         for code in self._active_codes():
             module = modules[code.base]
             patches = copies.patches_of(self._port, code)
-            patches, moves = around_threads(patches, self._standing(module), self._maps[code.region])
+            to_copies = _by_rva(self._copies[code.region])
+            patches, moves = around_threads(patches, self._standing(module), to_copies)
             self._redirect(module, patches, moves)
+        active = {code.region for code in self._active_codes()}
+        for each in self._copied:
+            each.active = each.region in active
 
     def end_undebugged(self, process_id: int) -> None:
         """End the recording of a target that the host has let go: we become its debugger for a moment.
@@ -412,6 +435,10 @@ class Tracing:
         if answered and answered.region not in {code.region for code in recorder.codes()}:
             port.free(answered.region)
         copies.free_unused(port, recorder)
+        left = {code.region for code in recorder.codes()}
+        self._copied = [each for each in self._copied if each.region in left]
+        for each in self._copied:
+            each.active = False
 
     def _active_codes(self) -> list[Code]:
         assert self._recorder is not None
@@ -484,7 +511,7 @@ class Tracing:
             wanted = list(made.patches)
             if made.breakpoint_count or options.modules:
                 wanted += for_handlers
-            patches, moves = around_threads(wanted, standing, made.map_address)
+            patches, moves = around_threads(wanted, standing, _by_rva(made.copies))
             port.write(region, made.code)
             port.write(region + copied, copies.pack_patches(patches))
             port.protect(region, executable, Protection.EXECUTE_READ)
@@ -511,7 +538,8 @@ class Tracing:
         self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
-        self._maps[region] = made.map_address
+        self._copied.append(Copied(module, code, patches, planned.places))
+        self._copies[region] = made.copies
         self._redirect(module, patches, moves)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
         self.progress(
@@ -616,6 +644,11 @@ def interrupts_held() -> Iterator[Sequence[int]]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _by_rva(copies: plan.CopyMap) -> Callable[[int], int | None]:
+    """Where the copy of the instruction at an RVA begins, as a VA."""
+    return lambda rva: copies.copy(copies.base + rva)
 
 
 def _whole_pages(size: int) -> int:

@@ -538,6 +538,7 @@ static void put_handler(struct clone *clone, const struct ct_part *part)
 struct chain_hole {
     uint32_t at;   /* offset in plan->data of the chained RUNTIME_FUNCTION */
     uint32_t part; /* whose it is */
+    bool by_region;
 };
 
 struct table_entry {
@@ -550,17 +551,19 @@ static int by_begin(const void *a, const void *b)
     return x->begin < y->begin ? -1 : x->begin > y->begin ? 1 : 0;
 }
 
-/* The RUNTIME_FUNCTION array of the copies: ascending, as the system's binary search wants it. */
-static uint32_t put_table(struct ct_plan *plan, uint32_t switch_unwind)
+/* The RUNTIME_FUNCTION array of the copies: ascending, as the system's binary search wants it. It counts from the
+ * module's base, or `by_region` from the region's. */
+static void put_table(struct ct_plan *plan, uint32_t switch_unwind, bool by_region, struct ct_table *out)
 {
     VEC(struct table_entry) table = {0};
+    uint32_t base = by_region ? plan->region : 0;
     for (uint32_t i = 0; i < plan->parts.count && !plan->oom; i++) {
         const struct ct_part *part = &plan->parts.items[i];
         if (part->unwind.version && ct_is_copied(&plan->groups.items[part->group]) &&
             part->copy_begin < part->copy_end) {
             vec_push(&table, &plan->oom,
                      (struct table_entry){plan->region + part->copy_begin, plan->region + part->copy_end,
-                                          part->copy_unwind});
+                                          by_region ? part->region_unwind : part->copy_unwind});
         }
     }
     for (uint32_t i = 0; i < plan->switches.count; i++) {
@@ -572,16 +575,29 @@ static uint32_t put_table(struct ct_plan *plan, uint32_t switch_unwind)
         /* joined parts lie with their function, whatever their own address was */
         qsort(table.items, table.count, sizeof *table.items, by_begin);
     }
+    *out = (struct ct_table){plan->data.count, table.count};
     for (uint32_t i = 0; i < table.count; i++) {
-        put_u32(plan, table.items[i].begin);
-        put_u32(plan, table.items[i].end);
-        put_u32(plan, table.items[i].unwind);
+        put_u32(plan, table.items[i].begin - base);
+        put_u32(plan, table.items[i].end - base);
+        put_u32(plan, table.items[i].unwind - base);
     }
     vec_free(&table);
-    return table.count;
 }
 
-void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, uint32_t *table_count)
+/* UNWIND_INFO whose chained RUNTIME_FUNCTION counts from one of two bases; the same for the rest of them. */
+static void put_chained(struct ct_plan *plan, const struct ct_part *part, struct chain_hole *hole)
+{
+    put_unwind(plan, part);
+    const struct ct_part *to = ct_part_at(plan, part->unwind.chain[0]);
+    uint32_t base = hole->by_region ? 0 : plan->region;
+    hole->at = plan->data.count;
+    hole->part = (uint32_t)(to - plan->parts.items);
+    put_u32(plan, base + to->copy_begin);
+    put_u32(plan, base + to->copy_end);
+    put_u32(plan, 0);
+}
+
+void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, struct ct_table *table, struct ct_table *by_region)
 {
     struct clone clone = {plan, data_base};
     VEC(struct chain_hole) holes = {0};
@@ -591,20 +607,26 @@ void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, 
             continue;
         }
         align(plan, 4);
-        part->copy_unwind = data_base + plan->data.count;
-        put_unwind(plan, part);
+        part->copy_unwind = part->region_unwind = data_base + plan->data.count;
         if (part->unwind.flags & CT_UNW_CHAININFO) {
-            const struct ct_part *to = ct_part_at(plan, part->unwind.chain[0]);
-            vec_push(&holes, &plan->oom, (struct chain_hole){plan->data.count, (uint32_t)(to - plan->parts.items)});
-            put_u32(plan, plan->region + to->copy_begin);
-            put_u32(plan, plan->region + to->copy_end);
-            put_u32(plan, 0);
-        } else if (part->unwind.flags & (CT_UNW_EHANDLER | CT_UNW_UHANDLER)) {
+            struct chain_hole hole = {.by_region = false};
+            put_chained(plan, part, &hole);
+            vec_push(&holes, &plan->oom, hole);
+            part->region_unwind = data_base + plan->data.count;
+            hole.by_region = true;
+            put_chained(plan, part, &hole);
+            vec_push(&holes, &plan->oom, hole);
+            continue;
+        }
+        put_unwind(plan, part);
+        if (part->unwind.flags & (CT_UNW_EHANDLER | CT_UNW_UHANDLER)) {
             put_handler(&clone, part);
         }
     }
     for (uint32_t i = 0; i < holes.count; i++) {
-        set_u32(plan, holes.items[i].at + 8, plan->parts.items[holes.items[i].part].copy_unwind);
+        const struct ct_part *to = &plan->parts.items[holes.items[i].part];
+        set_u32(plan, holes.items[i].at + 8,
+                holes.items[i].by_region ? to->region_unwind - plan->region : to->copy_unwind);
     }
     vec_free(&holes);
     align(plan, 4);
@@ -617,6 +639,6 @@ void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, 
         }
     }
     align(plan, 16);
-    *table = data_base + plan->data.count;
-    *table_count = put_table(plan, switch_unwind);
+    put_table(plan, switch_unwind, false, table);
+    put_table(plan, switch_unwind, true, by_region);
 }

@@ -2,13 +2,14 @@
  *
  * The region:
  *
- *   0x000  left free for PE headers, by which a debugger can be shown the copies as a module
+ *   0x000  PE headers, by which a debugger can be shown the copies as a module (headers.c)
  *   0x400  jmp [rip]: the thunk through which every event reaches the recorder's slow path
  *   0x440  copies, in the order of their originals; each
  *              entry stub           ENTER, and falls into
  *              the parts            one RUNTIME_FUNCTION each
  *              exit stubs           LEAVE and ret, TAIL and jmp
- *   page   address maps, cloned unwind data, the RUNTIME_FUNCTION array (read-only)
+ *   page   address maps, cloned unwind data, two RUNTIME_FUNCTION arrays (read-only): the system's counts from
+ *          the module's base, as handler data does, the debugger's from the region's
  *
  * Entry and exit stubs run with RSP at the return address and lie outside every RUNTIME_FUNCTION: to the unwinder
  * they are leaf functions, which is what they are. The one exception are funclets, whose entry stub lies inside:
@@ -17,8 +18,11 @@
 #include "module.h"
 #include "write.h"
 
-enum { THUNK_AT = 0x400, COPIES_AT = 0x440, PAGE = 0x1000, MAP_SPAN_LIMIT = 0x40000 };
+enum { THUNK_AT = 0x400, COPIES_AT = 0x440, PAGE = 0x1000 };
 enum { REGION_LIMIT = 1u << 30 };
+/* Bytes that one address map covers at most, and that all those of functions in several pieces may cover together,
+ * beside the size of the image: what lies between the pieces is covered too. */
+enum { MAP_SPAN_LIMIT = 0x40000, MAPS_SPAN_LIMIT = 0x400000 };
 
 struct composer {
     struct ct_plan *plan;
@@ -603,11 +607,8 @@ static void check_group(struct ct_plan *plan, uint32_t index)
         refuse(group, CT_READ_AS_DATA, group->function.rva);
         return;
     }
-    uint32_t lowest = UINT32_MAX, highest = 0;
     for (uint32_t p = 0; p < group->parts.count; p++) {
         const struct ct_part *part = &plan->parts.items[group->parts.items[p]];
-        lowest = part->begin < lowest ? part->begin : lowest;
-        highest = part->end > highest ? part->end : highest;
         for (uint32_t i = part->first; i < part->first + part->count; i++) {
             const struct ct_insn *insn = &plan->insns.items[i];
             if (insn->flow == CT_FLOW_CALL &&
@@ -622,11 +623,6 @@ static void check_group(struct ct_plan *plan, uint32_t index)
                 return;
             }
         }
-    }
-    group->mapped = (struct ct_range){lowest, highest};
-    if (highest - lowest > MAP_SPAN_LIMIT) { /* far-off parts: the map covers the first one */
-        const struct ct_part *primary = ct_part_at(plan, group->function.rva);
-        group->mapped = (struct ct_range){primary->begin, primary->end};
     }
 }
 
@@ -649,10 +645,14 @@ static void put_copies(struct composer *composer)
     composer->site = 0;
     plan->switches.count = 0;
     for (uint32_t i = 0; i < plan->groups.count && composer->out.at < REGION_LIMIT; i++) {
-        if (ct_is_copied(&plan->groups.items[i])) {
+        struct ct_group *group = &plan->groups.items[i];
+        group->copy.begin = composer->out.at;
+        if (ct_is_copied(group)) {
             ct_align(&composer->out, 16);
+            group->copy.begin = composer->out.at;
             put_group(composer, i);
         }
+        group->copy.end = composer->out.at;
     }
 }
 
@@ -677,13 +677,29 @@ static uint32_t round_up(uint32_t value, uint32_t to)
     return (value + to - 1) / to * to;
 }
 
+/* What the address map of a function covers: all of its parts, or the first one only where they lie so far apart, or
+ * where there are so many such functions, that the maps would be out of proportion. */
+static struct ct_range mapped_of(const struct ct_plan *plan, const struct ct_group *group, uint32_t *room)
+{
+    const uint32_t *parts = group->parts.items;
+    uint32_t begin = plan->parts.items[parts[0]].begin, end = plan->parts.items[parts[group->parts.count - 1]].end;
+    const struct ct_part *primary = ct_part_at(plan, group->function.rva);
+    if (end - begin > MAP_SPAN_LIMIT || end - begin > *room) {
+        return (struct ct_range){primary->begin, primary->end};
+    }
+    *room -= end - begin;
+    return (struct ct_range){begin, end};
+}
+
 /* Address maps come first in the data: their place is known before the unwind data's is. false: too many. */
 static bool place_maps(struct ct_plan *plan, uint32_t data)
 {
     uint64_t at = data;
+    uint32_t room = plan->image.size + MAPS_SPAN_LIMIT;
     for (uint32_t i = 0; i < plan->groups.count; i++) {
         struct ct_group *group = &plan->groups.items[i];
         if (ct_is_copied(group) && group->unresolved) {
+            group->mapped = mapped_of(plan, group, &room);
             group->map = (uint32_t)at;
             at += (group->mapped.end - group->mapped.begin) * UINT64_C(4);
         }
@@ -691,29 +707,41 @@ static bool place_maps(struct ct_plan *plan, uint32_t data)
     return at < REGION_LIMIT;
 }
 
+/* Its words: where each instruction's copy begins, else 0. */
+static void put_map(struct ct_plan *plan, const struct ct_group *group)
+{
+    uint32_t size = (group->mapped.end - group->mapped.begin) * 4;
+    uint8_t *map = put_zeros(plan, size);
+    for (uint32_t p = 0; map && p < group->parts.count; p++) {
+        const struct ct_part *part = &plan->parts.items[group->parts.items[p]];
+        for (uint32_t i = part->first; i < part->first + part->count; i++) {
+            uint32_t at = plan->insns.items[i].rva - group->mapped.begin;
+            if (at < size / 4) {
+                memcpy(map + 4 * at, &plan->branch_label[i], 4);
+            }
+        }
+    }
+}
+
 static bool starts_with_int3(const struct ct_group *group)
 {
     return ct_is_copied(group) && group->patch_size == 1;
 }
 
-static void put_data(struct ct_plan *plan, uint32_t data, struct ct_region *out)
+static void put_data(struct ct_plan *plan, uint32_t data, struct ct_table *by_region, struct ct_region *out)
 {
+    struct ct_table table;
     plan->data.count = 0;
     for (uint32_t i = 0; i < plan->groups.count && !plan->oom; i++) {
         const struct ct_group *group = &plan->groups.items[i];
-        if (!ct_is_copied(group) || !group->unresolved) {
-            continue;
-        }
-        for (uint32_t rva = group->mapped.begin; rva < group->mapped.end; rva++) {
-            uint32_t index = ct_insn_at(plan, rva);
-            uint32_t label = 0;
-            if (index != CT_NONE && group_of(plan, rva) == group) {
-                label = plan->branch_label[index];
-            }
-            put_u32(plan, label);
+        if (ct_is_copied(group) && group->unresolved) {
+            put_map(plan, group);
         }
     }
-    ct_clone_unwind(plan, plan->region + data, &out->table, &out->table_count);
+    ct_clone_unwind(plan, plan->region + data, &table, by_region);
+    by_region->at += data;
+    out->table = plan->region + data + table.at;
+    out->table_count = table.count;
     out->breakpoints = plan->region + data + plan->data.count;
     out->breakpoint_count = 0;
     for (uint32_t i = 0; i < plan->groups.count && !plan->oom; i++) {
@@ -747,13 +775,14 @@ bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *codegen, stru
         return false;
     }
     uint32_t code_size = round_up(composer.out.at, PAGE);
+    struct ct_table by_region;
     struct ct_region made;
     if (!place_maps(plan, code_size)) {
         return false;
     }
     /* the size of the data does not depend on where the region will lie */
     plan->region = round_up(plan->image.size, PAGE);
-    put_data(plan, code_size, &made);
+    put_data(plan, code_size, &by_region, &made);
     if (plan->data.count >= REGION_LIMIT) {
         return false;
     }
@@ -818,7 +847,9 @@ bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out)
     memset(plan->bytes + composer.out.at, 0xCC, plan->layout.code_size - composer.out.at);
     memcpy(plan->bytes + THUNK_AT, "\xFF\x25\0\0\0\0", 6); /* jmp [rip+0] */
     memcpy(plan->bytes + THUNK_AT + 6, &plan->codegen.slow_path, 8);
-    put_data(plan, plan->layout.code_size, out);
+    struct ct_table by_region;
+    put_data(plan, plan->layout.code_size, &by_region, out);
+    ct_put_headers(plan, by_region);
     put_patches(plan);
     if (plan->oom || plan->data.count != plan->layout.data_bytes) {
         return false;
@@ -832,12 +863,40 @@ bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out)
     return true;
 }
 
-uint32_t ct_plan_map(const struct ct_plan *plan, uint32_t rva)
+/* May the copy's first instruction run without its function being entered anew? */
+static bool goes_back_to_start(const struct ct_plan *plan, const struct ct_group *group)
 {
-    uint32_t index = ct_insn_at(plan, rva);
-    const struct ct_group *group = group_of(plan, rva);
-    if (!plan->bytes || index == CT_NONE || !group || !ct_is_copied(group)) {
-        return 0;
+    if (group->unresolved || plan->marks[group->function.rva] & CT_MARK_LAND) {
+        return true;
     }
-    return plan->region + plan->branch_label[index];
+    for (uint32_t p = 0; p < group->parts.count; p++) {
+        const struct ct_part *part = &plan->parts.items[group->parts.items[p]];
+        for (uint32_t i = part->first; i < part->first + part->count; i++) {
+            const struct ct_insn *insn = &plan->insns.items[i];
+            bool jumps = insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
+            if (jumps && insn->target == group->function.rva) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+const struct ct_place *ct_plan_places(struct ct_plan *plan, uint32_t *count)
+{
+    plan->places.count = 0;
+    for (uint32_t p = 0; plan->bytes && p < plan->parts.count; p++) {
+        const struct ct_part *part = &plan->parts.items[p];
+        const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
+        if (!group || !ct_is_copied(group)) {
+            continue;
+        }
+        for (uint32_t i = part->first; i < part->first + part->count; i++) {
+            uint32_t rva = plan->insns.items[i].rva, copy = plan->region + plan->branch_label[i];
+            bool passed = rva == group->function.rva && !starts_with_int3(group) && !goes_back_to_start(plan, group);
+            vec_push(&plan->places, &plan->oom, ((struct ct_place){rva, passed ? rva : copy}));
+        }
+    }
+    *count = plan->places.count;
+    return plan->oom ? NULL : plan->places.items;
 }

@@ -34,6 +34,7 @@ struct ct_part {
     bool swept;                    /* what nothing leads to in it was tried once: what is no code stays none */
     uint32_t copy_begin, copy_end; /* offsets in the region */
     uint32_t copy_unwind;          /* RVA of the cloned UNWIND_INFO */
+    uint32_t region_unwind;        /* RVA of the one whose chained RUNTIME_FUNCTION counts from the region */
 };
 
 /* A function: its entry and its parts. */
@@ -49,6 +50,7 @@ struct ct_group {
     bool joined;         /* became part of another function, or was no function: to be taken out */
     uint8_t patch_size;  /* 5; 2: a short jump to `pad`, which holds the long one; 1: an int3 */
     uint32_t pad;
+    struct ct_range copy;   /* offsets in the region: all of the copy, its stubs too; empty if there is none */
     uint32_t copy_entry;    /* offset in the region of what the patch jumps to */
     struct ct_range mapped; /* what the address map of its indirect jumps covers */
     uint32_t map;           /* offset of the map in the region */
@@ -57,6 +59,12 @@ struct ct_group {
 struct ct_cross {
     uint32_t from; /* part */
     uint32_t to;   /* RVA in another function */
+};
+
+/* An array of RUNTIME_FUNCTIONs in plan->data. */
+struct ct_table {
+    uint32_t at; /* offset */
+    uint32_t count;
 };
 
 struct ct_plan {
@@ -92,6 +100,7 @@ struct ct_plan {
     uint8_t *bytes;
     VEC(struct ct_range) switches; /* offsets in the region: stubs that call SwitchToFiber in a tail call's place */
     VEC(struct ct_patch) patches;
+    VEC(struct ct_place) places;
     VEC(uint8_t) data; /* unwind data and address maps */
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };
@@ -119,6 +128,17 @@ static inline bool ct_spend(struct ct_plan *plan, uint64_t amount)
 static inline void put_u8(struct ct_plan *plan, uint8_t value)
 {
     vec_push(&plan->data, &plan->oom, value);
+}
+
+/* Where they are, until more is appended; NULL: no memory. */
+static inline uint8_t *put_zeros(struct ct_plan *plan, uint32_t size)
+{
+    if (size > plan->data.room - plan->data.count &&
+        !vec_grow((void **)&plan->data.items, &plan->data.room, plan->data.count + size, 1, &plan->oom)) {
+        return NULL;
+    }
+    plan->data.count += size;
+    return memset(plan->data.items + plan->data.count - size, 0, size);
 }
 
 static inline void put_u32(struct ct_plan *plan, uint32_t value)
@@ -174,8 +194,11 @@ uint32_t ct_leaf_end(struct ct_plan *plan, uint32_t begin, uint32_t end);
 bool ct_may_be_entered(struct ct_plan *plan, uint32_t rva, uint32_t end);
 /* entry.c: decides how each function's entry is patched. */
 void ct_choose_entries(struct ct_plan *plan);
-/* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region. */
-void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, uint32_t *table, uint32_t *table_count);
+/* clone.c: unwind data of every copy into plan->data, which will lie at RVA data_base, for plan->region: a table that
+ * counts from the module's base, and one that counts from the region's. */
+void ct_clone_unwind(struct ct_plan *plan, uint32_t data_base, struct ct_table *table, struct ct_table *by_region);
+/* headers.c: PE headers into the start of plan->bytes; the table's offset is that in the region. */
+void ct_put_headers(struct ct_plan *plan, struct ct_table by_region);
 /* clone.c: can the unwind data of this function be cloned, its copy lying where it does? */
 enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group *group, uint32_t *at);
 /* compose.c: is this function's code copied? */

@@ -118,6 +118,13 @@ enum ct_detail {
     CT_EVENTS_ALL = 2,       /* and CALL, RETURN at every other call */
 };
 
+/* Where a breakpoint on an instruction has to stand while its function runs as a copy: in the copy, or where it is if
+ * that is a function's first instruction and nothing in the copy goes back to it. */
+struct ct_place {
+    uint32_t rva;
+    uint32_t at; /* RVA */
+};
+
 /* Machine code, assembled once per session. The parts that differ from one place to the next are filled in at the
  * offsets given; CT_NONE where a stub has no such part. */
 #define CT_STUB_MAX 224
@@ -192,7 +199,15 @@ CT_EXPORT bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *cod
 CT_EXPORT const struct ct_site *ct_plan_sites(const struct ct_plan *plan, uint32_t *count);
 /* region: RVA, page-aligned, image.size <= region, region + region_size < 2 GB. false: out of memory or range. */
 CT_EXPORT bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out);
-/* RVA in the copy of an original instruction's address, or 0: for threads that stand there. After ct_plan_emit. */
+/* Between the original and the copies, as offsets in the region; after ct_plan_layout. */
+/* Offset of the copy of the instruction that starts at rva, or 0: for threads that stand there. */
 CT_EXPORT uint32_t ct_plan_map(const struct ct_plan *plan, uint32_t rva);
+/* Of every instruction that was copied, ascending by `rva`. After ct_plan_emit. NULL: out of memory. */
+CT_EXPORT const struct ct_place *ct_plan_places(struct ct_plan *plan, uint32_t *count);
+/* Offset of what the patched entry of the function at rva leads to, or 0. */
+CT_EXPORT uint32_t ct_plan_entry(const struct ct_plan *plan, uint32_t rva);
+/* RVA of the instruction that the code at `offset` does the work of: its copy, or a stub before it; or CT_NONE. A
+ * call's return address, and the stub that is there, are the next instruction's. */
+CT_EXPORT uint32_t ct_plan_origin(const struct ct_plan *plan, uint32_t offset);
 
 #endif

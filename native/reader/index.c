@@ -276,8 +276,8 @@ static bool walk_chunks(struct walk *walk)
 static bool add_copies(struct walk *walk)
 {
     const struct ct_snapshot *snapshot = walk->reader->snapshot;
-    for (uint32_t at = 0; snapshot && at < snapshot->slot_count; at++) {
-        const void *copy = snapshot->slots[at].copy;
+    for (uint32_t at = 0; snapshot && at < snapshot->slots.count; at++) {
+        const void *copy = snapshot->slots.items[at].copy;
         if (copy && !add_piece(walk, copy, CT_BLOCK, true, true))
             return false;
     }
@@ -310,16 +310,21 @@ static int compare_modules(const void *left, const void *right)
     return a->functions < b->functions ? -1 : a->functions > b->functions;
 }
 
-/* Of a trace that is still being recorded: does what the thread did from this piece on not count (snapshot.c)? */
-static bool is_later(const struct ct_reader *reader, const struct ct_piece *piece)
+/* Of a trace that is still being recorded: does what the thread did from this piece on not count (snapshot.c)? What
+ * counts of the thread so far ends before unit `expected`. */
+static bool is_later(const struct ct_reader *reader, const struct ct_piece *piece, uint64_t expected)
 {
     const struct ct_snapshot *snapshot = reader->snapshot;
     if (!snapshot)
         return false;
     uint64_t last = ct_last_block(snapshot, piece->thread_index);
-    if (last != CT_NOT_SEEN)
-        return piece->first_unit > last;
-    return piece->copied || (uint64_t)(piece->units_at - reader->file) >= snapshot->file_size;
+    bool seen = last != CT_NOT_SEEN;
+    if (seen && piece->first_unit <= last)
+        return false;
+    if (!seen && !piece->copied && (uint64_t)(piece->units_at - reader->file) < snapshot->file_size)
+        return false;
+    return piece->first_unit > expected ||
+           (!piece->copied && ct_is_unwritten(snapshot, piece->thread_index, piece->first_unit));
 }
 
 static bool is_other_copy(const struct ct_piece *kept, const struct ct_piece *piece)
@@ -338,10 +343,14 @@ static bool order_threads(struct ct_reader *reader, uint64_t piece_count)
     bool later = false;
     for (uint64_t at = 0; at < piece_count; at++) {
         struct ct_piece piece = reader->pieces[at];
-        later = is_later(reader, &piece) || (later && reader->pieces[at - 1].thread_index == piece.thread_index);
-        if (later || (kept && is_other_copy(&reader->pieces[kept - 1], &piece)))
+        if (kept && is_other_copy(&reader->pieces[kept - 1], &piece))
             continue;
-        if (!thread || thread->entry.index != piece.thread_index) {
+        bool same = thread && thread->entry.index == piece.thread_index;
+        later = (later && reader->pieces[at - 1].thread_index == piece.thread_index) ||
+                is_later(reader, &piece, same ? expected : 0);
+        if (later)
+            continue;
+        if (!same) {
             if (!ct_reserve_items((void **)&reader->threads, &room, reader->index.threads + 1u, sizeof *thread))
                 return false;
             thread = &reader->threads[reader->index.threads++];
@@ -469,8 +478,8 @@ struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snap
         reader->snapshot = snapshot;
         reader->index.file_size = size;
         struct walk walk = {.reader = reader};
-        if (walk_chunks(&walk) && add_copies(&walk) && order_threads(reader, walk.piece_count) &&
-            order_modules(reader) && ct_read_tails(reader))
+        if (walk_chunks(&walk) && (!snapshot || ct_look_again(snapshot, file, size)) && add_copies(&walk) &&
+            order_threads(reader, walk.piece_count) && order_modules(reader) && ct_read_tails(reader))
             return reader;
         reader->snapshot = NULL; /* stays the caller's */
         ct_reader_close(reader);

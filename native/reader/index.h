@@ -36,21 +36,38 @@ struct ct_slot {
     uint64_t *copy;  /* the whole block; null: there was none */
 };
 
+struct ct_slots {
+    struct ct_slot *items;
+    uint32_t count;
+};
+
 struct ct_place {
     uint64_t first_unit;
     uint32_t thread_index;
 };
 
+/* Which blocks there are; by thread, each thread's last block first. */
+struct ct_places {
+    struct ct_place *items;
+    uint32_t count;
+};
+
 struct ct_snapshot {
     struct ct_file_header header;
     uint64_t file_size; /* before anything else was looked at */
-    struct ct_slot *slots;
-    struct ct_place *last; /* of each thread in a slot, ascending by its index: its last block */
-    uint32_t slot_count, last_count;
+    struct ct_slots slots;
+    struct ct_places last;      /* of each thread in a slot: its last block */
+    struct ct_places unwritten; /* all that were in a slot when ct_look_again looked */
 };
 
 /* The first_unit of the last block that the thread was seen in; CT_NOT_SEEN: in none. */
 uint64_t ct_last_block(const struct ct_snapshot *snapshot, uint32_t thread_index);
+
+/* After the headers of the chunks were read: fills snapshot->unwritten. False: no memory. */
+bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size);
+
+/* Was the block in a slot then? */
+bool ct_is_unwritten(const struct ct_snapshot *snapshot, uint32_t thread_index, uint64_t first_unit);
 
 /* Copies CT_BLOCK bytes that others may write to meanwhile. False: they were given to another block. */
 bool ct_copy_block(const uint8_t *block, uint64_t *copy);

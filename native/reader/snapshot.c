@@ -4,13 +4,19 @@
  * has been written completely. So, in this order:
  *
  *   1. how far the file reaches
- *   2. which block each thread is in: the last one that is seen in any slot; later blocks do not count
+ *   2. which block each thread is in: the last one that is seen in any slot
  *   3. the contents of all slots, each unit by itself and in order, as the threads write them
- *   4. (in ct_reader_open) the chunks of the file
+ *   4. (in ct_reader_open) the headers of the file's chunks
+ *   5. which blocks are still in a slot
  *
- * A block before the thread's last one has ended when step 2 is over. Step 3 finds it in its slot, or it is in the file
- * at step 4. A slot that changed hands in step 3 held a block that is in the file. Of threads that step 2 met in no
- * slot, what lies behind the end seen in step 1 does not count: it may be half written.
+ * A block before the last one that step 2 saw of its thread has ended when step 2 is over. Step 3 finds it in its slot,
+ * or it is in the file at step 4. A slot that changed hands in step 3 held a block that is in the file. Of threads that
+ * step 2 met in no slot, what lies before the end seen in step 1 is in the file.
+ *
+ * Step 2 may miss a thread's last blocks, or all of them: the thread can be between two blocks, or go to a slot that
+ * was looked at already while the one it left is cleared. A block has but one slot, from its beginning until it is in
+ * the file. So, of blocks that step 2 did not see, those that are in no slot in step 5 had been written completely;
+ * they count as long as none is missing between them.
  */
 #include "index.h"
 
@@ -68,39 +74,52 @@ static int by_place(const void *a, const void *b)
     return x->first_unit > y->first_unit ? -1 : x->first_unit < y->first_unit;
 }
 
+static const struct ct_place *find_place(const struct ct_places *places, struct ct_place wanted,
+                                         int (*compare)(const void *, const void *))
+{
+    return places->count ? bsearch(&wanted, places->items, places->count, sizeof wanted, compare) : NULL;
+}
+
 uint64_t ct_last_block(const struct ct_snapshot *snapshot, uint32_t thread_index)
 {
-    struct ct_place wanted = {.thread_index = thread_index};
-    const struct ct_place *place = NULL;
-    if (snapshot->last_count)
-        place = bsearch(&wanted, snapshot->last, snapshot->last_count, sizeof wanted, by_thread);
+    const struct ct_place *place = find_place(&snapshot->last, (struct ct_place){0, thread_index}, by_thread);
     return place ? place->first_unit : CT_NOT_SEEN;
 }
 
-/* False: no memory. */
-static bool see_threads(struct ct_snapshot *snapshot, const uint8_t *file)
+bool ct_is_unwritten(const struct ct_snapshot *snapshot, uint32_t thread_index, uint64_t first_unit)
+{
+    return find_place(&snapshot->unwritten, (struct ct_place){first_unit, thread_index}, by_place);
+}
+
+/* The blocks that are in slots now. False: no memory. */
+static bool see_blocks(const struct ct_slots *slots, const uint8_t *file, struct ct_places *places)
 {
     uint64_t room = 0;
-    for (uint32_t at = 0; at < snapshot->slot_count; at++) {
+    for (uint32_t at = 0; at < slots->count; at++) {
         struct ct_events seen;
-        if (!read_header(file + snapshot->slots[at].offset, &seen))
+        if (!read_header(file + slots->items[at].offset, &seen))
             continue;
-        if (!ct_reserve_items((void **)&snapshot->last, &room, snapshot->last_count + 1u, sizeof *snapshot->last))
+        if (!ct_reserve_items((void **)&places->items, &room, places->count + 1u, sizeof *places->items))
             return false;
-        snapshot->last[snapshot->last_count++] = (struct ct_place){seen.first_unit, seen.thread_index};
+        places->items[places->count++] = (struct ct_place){seen.first_unit, seen.thread_index};
     }
-    if (snapshot->last_count)
-        qsort(snapshot->last, snapshot->last_count, sizeof *snapshot->last, by_place);
-    uint32_t kept = 0;
-    for (uint32_t at = 0; at < snapshot->last_count; at++)
-        if (!kept || snapshot->last[kept - 1].thread_index != snapshot->last[at].thread_index)
-            snapshot->last[kept++] = snapshot->last[at];
-    snapshot->last_count = kept;
+    if (places->count)
+        qsort(places->items, places->count, sizeof *places->items, by_place);
     return true;
 }
 
+/* Each thread's last block only. */
+static void keep_last(struct ct_places *places)
+{
+    uint32_t kept = 0;
+    for (uint32_t at = 0; at < places->count; at++)
+        if (!kept || places->items[kept - 1].thread_index != places->items[at].thread_index)
+            places->items[kept++] = places->items[at];
+    places->count = kept;
+}
+
 /* Of every LIVE chunk. False: no memory. */
-static bool find_slots(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size)
+static bool find_slots(struct ct_slots *slots, const uint8_t *file, uint64_t size)
 {
     uint64_t room = 0, offset = CT_BLOCK;
     struct ct_chunk chunk;
@@ -113,9 +132,9 @@ static bool find_slots(struct ct_snapshot *snapshot, const uint8_t *file, uint64
         if (length > left)
             length = left;
         for (uint64_t at = CT_BLOCK; chunk.kind == CT_CHUNK_LIVE && at + CT_BLOCK <= length; at += CT_BLOCK) {
-            if (!ct_reserve_items((void **)&snapshot->slots, &room, snapshot->slot_count + 1u, sizeof(struct ct_slot)))
+            if (!ct_reserve_items((void **)&slots->items, &room, slots->count + 1u, sizeof *slots->items))
                 return false;
-            snapshot->slots[snapshot->slot_count++].offset = offset + at;
+            slots->items[slots->count++].offset = offset + at;
         }
         offset += length;
     }
@@ -145,20 +164,30 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size)
         return snapshot;
     memcpy(&snapshot->header, file, sizeof snapshot->header);
     snapshot->file_size = size;
-    bool memory = find_slots(snapshot, file, size) && see_threads(snapshot, file);
-    for (uint32_t at = 0; at < snapshot->slot_count && memory; at++)
-        memory = copy_slot(&snapshot->slots[at], file);
+    bool memory = find_slots(&snapshot->slots, file, size) && see_blocks(&snapshot->slots, file, &snapshot->last);
+    keep_last(&snapshot->last);
+    for (uint32_t at = 0; at < snapshot->slots.count && memory; at++)
+        memory = copy_slot(&snapshot->slots.items[at], file);
     if (memory)
         return snapshot;
     ct_reader_snapshot_close(snapshot);
     return NULL;
 }
 
+bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size)
+{
+    struct ct_slots slots = {0}; /* may be more by now */
+    bool memory = find_slots(&slots, file, size) && see_blocks(&slots, file, &snapshot->unwritten);
+    free(slots.items);
+    return memory;
+}
+
 void ct_reader_snapshot_close(struct ct_snapshot *snapshot)
 {
-    for (uint32_t at = 0; at < snapshot->slot_count; at++)
-        free(snapshot->slots[at].copy);
-    free(snapshot->slots);
-    free(snapshot->last);
+    for (uint32_t at = 0; at < snapshot->slots.count; at++)
+        free(snapshot->slots.items[at].copy);
+    free(snapshot->slots.items);
+    free(snapshot->last.items);
+    free(snapshot->unwritten.items);
     free(snapshot);
 }

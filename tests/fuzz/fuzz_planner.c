@@ -3,7 +3,8 @@
  * An input is a packed image: struct head, then pages, each as its number and a length of two bytes and the page's
  * first bytes. Whatever the image holds, the planner must stay within it, and its copies and patches within theirs.
  */
-#include <stdlib.h>
+#include "limit.h"
+
 #include <string.h>
 
 #include "../include/trace_format.h"
@@ -115,7 +116,11 @@ static void plan_image(const struct ct_image *image, const struct head *head)
             check_region(image, regions[i], &layout, &made);
             for (uint32_t rva = 0; rva < image->size; rva += 61) {
                 uint32_t copy = ct_plan_map(plan, rva);
-                CHECK(!copy || (copy >= regions[i] && copy < regions[i] + layout.code_size));
+                CHECK(!copy || (copy < layout.code_size && ct_plan_origin(plan, copy) == rva));
+            }
+            for (uint32_t offset = 0; offset < layout.region_size; offset += 7) {
+                uint32_t rva = ct_plan_origin(plan, offset);
+                CHECK(rva == CT_NONE || rva <= image->size);
             }
         }
     }
@@ -176,7 +181,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .known = &known,
         .known_count = 1,
     };
+    begin_limit();
     plan_image(&image, &head);
+    end_limit();
     free(bytes);
     return 0;
 }

@@ -4,8 +4,9 @@
  * length of two bytes and the block's first bytes. Whatever the file holds, the reader must stay within it, and what
  * it tells must be consistent in itself.
  */
+#include "limit.h"
+
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "reader.h"
@@ -131,7 +132,8 @@ static void read_tree(struct ct_reader *reader, const struct ct_index *index, co
         CHECK(pull != CT_PULL_NO_MEMORY);
         for (uint32_t at = 0; at < count; at++) {
             CHECK(batch[at].count && batch[at].type >= CT_LINE_THREAD && batch[at].type <= CT_LINE_GAP);
-            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth);
+            bool named_mark = batch[at].type == CT_LINE_MARK && batch[at].id;
+            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth + named_mark);
         }
         lines += count;
     }
@@ -220,6 +222,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input input;
     if (!unpack(data, size, &input))
         return 0;
+    begin_limit();
     uint32_t status;
     struct ct_file_header header;
     struct ct_snapshot *snapshot = NULL;
@@ -233,6 +236,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (reader) {
         struct ct_index index;
         read_entries(reader, &input, &index);
+        struct ct_mark marks[] = {{input.options[0], 1, 2}, {input.options[1], 0, 1}, {input.options[1], 0, 3}};
+        CHECK(ct_reader_set_marks(reader, marks, sizeof marks / sizeof *marks));
         read_steps(reader, &index);
         read_tree(reader, &index, input.options);
         read_summary(reader);
@@ -242,6 +247,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else if (snapshot) {
         ct_reader_snapshot_close(snapshot);
     }
+    end_limit();
     free(input.file);
     return 0;
 }

@@ -5,8 +5,9 @@ planner     program images; starts from pieces of real ones: MSVC's, gcc's and h
 files       whole program files, through Python's part too (fuzz_files.py, under ASan and UBSan)
 relocation  random programs that must do and record the same in a copy, under an emulator
 
-No input may take more than 2 s or 1 GB. What is learned is kept in build/fuzz/TARGET-corpus, and an input
-that breaks something in build/fuzz. Without a number, 20,000 inputs of each (10,000 random programs).
+No input may take more than 2 s of the processor's time or 1 GB. What is learned is kept in
+build/fuzz/TARGET-corpus, and an input that breaks something in build/fuzz. Without a number, 20,000 inputs of
+each (10,000 random programs).
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def libfuzzer(target: str, seeds: Iterator[bytes], seconds: int, runs: int) -> i
     options = [
         f"-max_total_time={seconds}" if seconds else f"-runs={runs + known}",
         f"-max_len={LONGEST[target]}",
-        "-timeout=2",
+        "-timeout=600",  # by the clock on the wall: for what waits; limit.h ends what computes for too long
         "-rss_limit_mb=1024",
         "-print_final_stats=1",
     ]

@@ -33,6 +33,7 @@ LAYERS = (
         "pe",
         "stubs",
         "patches",
+        "places",
         "recorder",
         "flow",
         "loop",

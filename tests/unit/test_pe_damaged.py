@@ -56,12 +56,12 @@ def test_damaged_file_is_one_clear_error(what: str, whole: bytes, tmp_path: Path
     damage, words = FILES[what]
     path = tmp_path / "damaged.exe"
     path.write_bytes(damage(whole))
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(NotTraceable, match=words) as raised:
         from_file(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS
 
 
 def test_file_that_is_not_there_is_named() -> None:
@@ -80,22 +80,22 @@ def test_headers_with_any_byte_changed_are_read_or_refused(whole: bytes, tmp_pat
     for at in range(start, start + 0x200, 3):
         for value in (0x00, 0x7F, 0xFF):
             path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
-            begin = time.monotonic()
+            begin = time.process_time()
             with contextlib.suppress(NotTraceable):
                 image = from_file(path)
                 preflight.of_module(image)
                 plan = ModulePlan(image)
                 plan.lay_out(Slots(), "all", "none", 0, 0)
-            assert time.monotonic() - begin < SECONDS, f"byte {at:#x} = {value:#x}"
+            assert time.process_time() - begin < SECONDS, f"byte {at:#x} = {value:#x}"
 
 
 def plan_of(image: Image) -> dict[int, int]:
     """Plan to the end within the time allowed. RVA -> status."""
-    begin = time.monotonic()
+    begin = time.process_time()
     plan = ModulePlan(image)
     plan.lay_out(Slots(), "all", "none", 0, 0)
     plan.compose(image.base + -(-image.size // 0x10000) * 0x10000, 0)
-    assert time.monotonic() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS
     return {function.rva: function.status for function in plan.functions}
 
 
@@ -203,15 +203,18 @@ def scattered(count: int, code_bytes: int) -> Image:
     return dataclasses.replace(image, data=bytes(data) + unwind + table, pdata=pdata, executable=code)
 
 
-def test_address_maps_of_scattered_functions() -> None:
-    statuses = plan_of(scattered(0x100, 0x7000))
-    assert len(statuses) == 0x100
+@pytest.mark.parametrize(("count", "code_bytes"), [(0x100, 0x7000), (0x900, 0x30000)])
+def test_address_maps_of_scattered_functions_are_in_proportion(count: int, code_bytes: int) -> None:
+    image = scattered(count, code_bytes)
+    statuses = plan_of(image)
+    assert len(statuses) == count
     assert not any(statuses.values())
+    assert ModulePlan(image).lay_out(Slots(), "all", "none", 0, 0) < 16 * image.size + (17 << 20)
 
 
-def test_address_maps_larger_than_any_region_are_out_of_space() -> None:
-    with pytest.raises(OutOfSpace, match=r"made\.exe: the copies of its functions need too much memory"):
-        plan_of(scattered(0x900, 0x30000))
+def test_ids_that_no_trace_has_are_out_of_space() -> None:
+    with pytest.raises(OutOfSpace, match=r"made\.exe: the copies of its functions need .* too many ids"):
+        ModulePlan(scattered(1, 0x7000)).lay_out(Slots(), "all", "none", 0, 1 << 21)
 
 
 def test_directory_of_nothing_but_one_byte_functions() -> None:
@@ -273,6 +276,6 @@ def test_images_full_of_what_is_looked_for_end_in_time(tmp_path: Path) -> None:
         places = {name: (at, len(data)) for name in ("DEBUG", "EXCEPTION")}
         path.write_bytes(pefiles.build(sections, places))
         image = from_file(path)
-        begin = time.monotonic()
+        begin = time.process_time()
         preflight.of_module(image)
-        assert time.monotonic() - begin < 3 * SECONDS, pattern
+        assert time.process_time() - begin < 3 * SECONDS, pattern

@@ -48,7 +48,7 @@ class Clones:
 
     def mapped(self, rva: int) -> int | None:
         """RVA of an instruction's copy."""
-        address = self.made.map_address(rva)
+        address = self.made.copies.copy(self.image.base + rva)
         return None if address is None else address - self.image.base
 
     def returns_to(self, copy: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -619,6 +620,48 @@ def test_copy_behaves_and_records_like_its_original(case: str, events: str, cloc
     runs(pair)
 
 
+@pytest.mark.parametrize("events", ["functions", "all"])
+@pytest.mark.parametrize("case", CASES)
+def test_what_runs_in_copies_is_mapped_to_what_runs_in_the_original(case: str, events: str) -> None:
+    code, data = CASES[case]
+    exported = [name for name in "fg" if f"leaf {name}\n" in code or f"function {name}\n" in code]
+    pair = Pair(images.build(code, data, seeds=[(name, Source.EXPORT) for name in exported]), events)
+    mapped = 0
+    for number in range(4):
+        state = State.arbitrary(random.Random(number))
+        rva = pair.program.symbols["f"]
+        expected = pair.original.run(rva, state, watch=True).path
+        run = pair.patched.run(rva, state, watch=True).path
+        mapped += sum(at in pair.composition.copies for at in run)
+        assert without_repeats(pair, originals(pair, run)) == without_repeats(pair, expected)
+    assert mapped
+
+
+def originals(pair: Pair, path: Iterable[int]) -> Iterator[int]:
+    """A patched run's path without what only recording needs, its addresses in copies mapped back."""
+    starts = {images.BASE + function.rva for function in pair.plan.functions}
+    patches = {images.BASE + patch[0] for patch in pair.composition.patches} - starts
+    for at in path:
+        if at in pair.composition.copies:
+            original = pair.composition.copies.original(at)
+            if original is not None:
+                yield original
+        elif at != emulator.SLOW_PATH and at not in patches:
+            yield at
+
+
+def without_repeats(pair: Pair, path: Iterable[int]) -> list[int | str]:
+    """A path in which what follows itself is there once; rets are all one, as they are in copies."""
+    run: list[int | str] = []
+    decoder = emulator.decoder()
+    for at in path:
+        instruction = next(decoder.disasm(pair.original.read(at, 15), at))
+        step = "ret" if instruction.mnemonic.endswith("ret") else at
+        if run[-1:] != [step]:
+            run.append(step)
+    return run
+
+
 def test_int3_that_a_debugger_steps_over_goes_on_in_the_original() -> None:
     program = images.build(
         f"leaf f\n test cl, 1\n je out\n int3\n inc rbx\n ret\nout:\n dec rbx\n ret\n{PADDING}",
@@ -787,7 +830,7 @@ def test_instructions_no_emulator_knows_keep_their_operands() -> None:
     decoder = emulator.decoder()
     rva, seen = program.symbols["f"], 0
     while rva < program.functions[0].parts[0][1]:
-        mapped = pair.composition.map_address(rva)
+        mapped = pair.composition.copies.copy(images.BASE + rva)
         assert mapped is not None
         before = next(decoder.disasm(program.image.data[rva : rva + 15], images.BASE + rva))
         after = next(decoder.disasm(pair.patched.read(mapped, 15), mapped))
@@ -799,7 +842,7 @@ def test_instructions_no_emulator_knows_keep_their_operands() -> None:
             assert after.address + after.size + after.disp == scratch
             seen += 1
         elif before.mnemonic == "xbegin":
-            resumed = pair.composition.map_address(rva + 6)
+            resumed = pair.composition.copies.copy(images.BASE + rva + 6)
             assert (after.mnemonic, after.op_str) == ("xbegin", f"{resumed:#x}")
             seen += 1
         rva += before.size
@@ -823,7 +866,7 @@ def test_thread_that_stands_in_a_function_goes_on_in_its_copy() -> None:
         keep = functools.partial(snapshot, original, snapshots)
         original.run(start, state, each=keep)
         for at, registers in snapshots:
-            mapped = pair.composition.map_address(at - images.BASE)
+            mapped = pair.composition.copies.copy(at)
             assert mapped is not None
             moved = State(registers, state.scratch, state.stack)
             emulator.assert_same(path.state, patched.run(mapped - images.BASE, moved).state)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from calltrace import tracefile
@@ -95,6 +95,10 @@ def test_the_stack_is_the_one_the_thread_had(
 # ---- files that are written to while they are opened ----
 
 
+RECORD, CLOSE, CLOSE_AND_OPEN = b"\0\0", b"\3\0", b"\3\x40"  # acts of a thread
+BEGIN, BEGIN_SECOND, END = b"\4\0", b"\4\x81", b"\6\0"  # of the writer, or of a thread in its place
+
+
 class Recorder:
     """Writes blocks as the recorder does, and stops anywhere: a thread's n-th unit is ENTER of n."""
 
@@ -134,8 +138,9 @@ class Recorder:
             full = [slot for slot in self.slots if slot and slot[3]]
             pending = {(thread, first) for thread, first, _, _ in self.file}
             full = [slot for slot in full if slot[:2] not in pending]
-            if full:
-                self.file.append((*min(full, key=lambda slot: slot[1])[:3], False))
+            if full:  # the writer takes the oldest; a thread that finds no free slot, its own
+                taken = full[which % len(full)] if which & 128 else min(full, key=lambda slot: slot[1])
+                self.file.append((*taken[:3], False))
         else:
             for at, (thread, first, end, whole) in enumerate(self.file):
                 if not whole:
@@ -147,12 +152,13 @@ class Recorder:
         free = [at for at, slot in enumerate(self.slots) if slot is None]
         return free[which % len(free)]
 
-    def write(self, path: Path) -> Path:
-        """The file as it is now; of a block that is half written only the header is there."""
+    def write(self, path: Path, blocks: int) -> Path:
+        """The file as it is now, seen by who mapped it when so many blocks were written or begun; of one that
+        is half written only the header is there."""
         writer = TraceWriter(state=tracewriter.RECORDING, threads=len(self.units))
         slots = [b"" if slot is None else self._block(writer, *slot[:3], slot[3]) for slot in self.slots]
         writer.live(slots)
-        for thread, first, end, whole in self.file:
+        for thread, first, end, whole in self.file[:blocks]:
             block = self._block(writer, thread, first, end, True)
             writer.chunks.append(block if whole else block[:64].ljust(BLOCK, b"\0"))
         return writer.write(path)
@@ -167,22 +173,24 @@ class Recorder:
 
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 4), st.binary(max_size=160), st.binary(max_size=60), st.data())
-def test_what_is_recorded_meanwhile_makes_no_holes(
-    tmp_path: Path,
-    threads: int,
-    before: bytes,
-    meanwhile: bytes,
-    data: st.DataObject,
-) -> None:
+@given(st.integers(1, 4), st.lists(st.binary(max_size=120), min_size=4, max_size=4))
+@example(1, [RECORD + CLOSE, BEGIN + END, b"", b""])  # its last block leaves its slot
+@example(1, [RECORD + CLOSE, BEGIN + END, RECORD + CLOSE + BEGIN, b""])  # and the next one is half written
+@example(1, [RECORD, b"", (RECORD + CLOSE + BEGIN + END) * 2, b""])  # it goes on in the block that was read
+@example(1, [RECORD + CLOSE_AND_OPEN + RECORD + CLOSE + BEGIN_SECOND + END, b"", b"", b""])  # one waits
+def test_what_is_recorded_meanwhile_makes_no_holes(tmp_path: Path, threads: int, acts: list[bytes]) -> None:
     recorder = Recorder(threads)
-    for what, which in zip(before[::2], before[1::2]):
-        recorder.act(what, which)
-    paths = [recorder.write(tmp_path / "first.calltrace")]
-    complete = list(recorder.units)
-    for what, which in zip(meanwhile[::2], meanwhile[1::2]):
-        recorder.act(what, which)
-    paths.append(recorder.write(tmp_path / "then.calltrace"))
+    paths = []
+    for name in ("first", "then"):  # what is mapped before the slots are read, and after
+        for part in range(2):  # until it is mapped, and until it is read
+            moves = acts.pop(0)
+            for what, which in zip(moves[::2], moves[1::2]):
+                recorder.act(what, which)
+            if not part:
+                blocks = len(recorder.file)
+                if not paths:
+                    complete = list(recorder.units)
+        paths.append(recorder.write(tmp_path / f"{name}.calltrace", blocks))
     mapped = tracefile._mapped
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracefile, "_mapped", lambda _: mapped(paths.pop(0)))

@@ -66,8 +66,8 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
     nowhere = windows.path(tmp_path / "nowhere.calltrace")
     mistakes = {
         "calltrace nosuch": "calltrace: no command nosuch: `calltrace help` lists them",
-        "calltrace tree": "calltrace: tree: the following arguments are required: FILE; "
-        "`calltrace help tree` tells more",
+        "calltrace callers": "calltrace: callers: the following arguments are required: FUNCTION; "
+        "`calltrace help callers` tells more",
         "calltrace run -- x.exe": "calltrace: run makes a target of its own: use it in a shell",
     }
     missing = f"calltrace info, {nowhere}"

@@ -63,7 +63,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "ct_engine_mute": [c_int],
     "ct_engine_go": [c_int],
     "ct_engine_break_in": [],
-    "ct_run": [c_uint32, c_int, c_uint32, ctypes.POINTER(_Event)],
+    "ct_run_target": [c_uint32, c_int, c_uint32, ctypes.POINTER(_Event)],
     "ct_interrupt": [],
 }
 
@@ -162,7 +162,7 @@ class ExportEngine:
         """
         event = _Event()
         arguments = (process, handled, milliseconds, ctypes.byref(event))
-        result = self._do("let the target run", "ct_run", *arguments)
+        result = self._do("let the target run", "ct_run_target", *arguments)
         if not event.kind:
             return result != _RUNS, None
         kind, first_chance = _KINDS[event.kind], bool(event.first_chance)

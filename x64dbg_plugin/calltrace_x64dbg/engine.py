@@ -27,9 +27,15 @@ class _State(ctypes.Structure):
     ]
 
 
+class _Thread(ctypes.Structure):
+    """struct ct_engine_thread."""
+
+    _fields_ = [("id", c_uint32), ("number", c_uint32)]
+
+
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ct_engine_state": (None, [POINTER(_State)]),
-    "ct_engine_threads": (c_uint32, [POINTER(c_uint32), c_uint32]),
+    "ct_engine_threads": (c_uint32, [POINTER(_Thread), c_uint32]),
     "ct_engine_current": (c_uint32, []),
     "ct_engine_select": (c_bool, [c_uint32]),
     "ct_engine_read": (c_bool, [c_void_p, c_uint64, c_void_p, c_size_t]),
@@ -68,13 +74,7 @@ class X64dbgEngine:
 
     def threads(self) -> list[int]:
         """The threads of the stopped process."""
-        room = _THREADS
-        while True:
-            ids = (c_uint32 * room)()
-            count = self._call("threads", ids, room)
-            if count <= room:
-                return list(ids[:count])
-            room = count
+        return [thread for _, thread in self.numbered_threads()]
 
     def registers(self, thread: int) -> dict[str, int]:
         """The registers of a thread."""
@@ -113,6 +113,16 @@ class X64dbgEngine:
         self._call("break_in")
 
     # Beyond an Engine
+
+    def numbered_threads(self) -> list[tuple[int, int]]:
+        """The threads in the order of the numbers that the debugger shows for them, which are not unique."""
+        room = _THREADS
+        while True:
+            found = (_Thread * room)()
+            count = self._call("threads", found, room)
+            if count <= room:
+                return sorted((each.number, each.id) for each in found[:count])
+            room = count
 
     def read(self, process: int, address: int, size: int) -> bytes:
         """Readable memory of the process (a handle), without breakpoints of the debugger."""

@@ -49,6 +49,10 @@ class X64dbg:
         """False: links of the log lead to addresses, and run no commands."""
         return False
 
+    def disassembly(self, address: int) -> str:
+        """`disasm`"""
+        return f"disasm {address:#x}"
+
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""
         return bool(self.library.ct_interrupted())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
+from calltrace.errors import UsageError
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
+    from calltrace.plan import CopyMap
+    from calltrace.session import Tracing
     from calltrace_x64dbg.engine import X64dbgEngine
 
 
@@ -41,6 +44,27 @@ class X64dbgHost:
         with port:
             yield port
 
+    def thread_id(self, name: str) -> int:
+        """~N has that number in the Threads view, ~. is the chosen one, ~# that of the last event."""
+        stop = self._engine.stop_event()
+        if stop and name == "~.":
+            return self._engine.current_thread()
+        if stop and name == "~#":
+            return stop.thread
+        for number, thread in self._engine.numbered_threads() if stop else []:
+            if name == f"~{number}":
+                return thread
+        raise UsageError(f"the debugger has no thread {name}")
+
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         """The user's wish to cancel waits."""
         return hosted.interrupts_held()
+
+    def recorded(self, process_id: int, tracing: Tracing) -> None:
+        """Nothing: a breakpoint at a function's start hits, since that is where its copy is entered from."""
+
+    def forgotten(self) -> None:
+        """Nothing, either."""
+
+    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
+        """Nothing: the debugger has no place for code of a module that is outside it."""

@@ -1,0 +1,157 @@
+"""Lets the debugger's stack walk pass through copies of functions, and names their frames as the originals'.
+
+Each region of copies is shown to the engine as a module that has the name of the copied one. The engine finds
+unwind data by the PE headers in the region. Symbols it is given one by one: for each address in a copy that a
+thread stands at or may return to, one whose name is all that the original address is called, offset and all
+(`leaf+0x5`). So a frame reads `demo!leaf+0x5`, while `demo!leaf` still names the original alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
+from ctypes import POINTER, c_int32, c_uint32, c_uint64, c_wchar_p
+from typing import Any
+
+from calltrace.errors import EngineError
+from calltrace.plan import CopyMap
+from calltrace.win32 import api
+from calltrace.win32.memory import ProcessMemory
+from calltrace_windbg.export_engine import ExportEngine
+
+_NAME = 4096  # characters
+_FUNCTIONS: dict[str, list[Any]] = {
+    "ct_name": [c_uint64, c_wchar_p, c_uint32, POINTER(c_uint64)],
+    "ct_image_name": [c_uint64, c_wchar_p, c_uint32],
+    "ct_add_module": [c_uint64, c_uint32, c_wchar_p, c_wchar_p],
+    "ct_remove_module": [c_uint64],
+    "ct_add_symbol": [c_uint64, c_wchar_p],
+}
+
+
+class CopyNames:
+    """The copies in one target, as its debugger shows them; a notifications.Listener."""
+
+    def __init__(self, library: ctypes.CDLL, memory: ProcessMemory) -> None:
+        """`library` is the extension; `memory` the target's."""
+        self._engine = ExportEngine(library)
+        self._memory = memory
+        self._shown: dict[int, CopyMap] = {}  # by region
+        self._modules: dict[int, str] = {}  # by base: what the engine called the copied ones at first
+        self._named: set[int] = set()  # addresses
+        self._functions: dict[str, Any] = {}
+        for name, arguments in _FUNCTIONS.items():
+            function = library[name]
+            function.argtypes, function.restype = arguments, c_int32
+            self._functions[name] = function
+
+    def is_of(self, memory: ProcessMemory) -> bool:
+        """Whether this is the target."""
+        return self._memory is memory
+
+    def show(self, maps: Iterable[CopyMap]) -> None:
+        """Show these copies of the stopped target, and no others. EngineError if the engine refuses."""
+        wanted = {copies.region: copies for copies in maps}
+        for region in self._shown.keys() - wanted.keys():
+            self._hide(region)
+        for region in wanted.keys() - self._shown.keys():
+            self._show(wanted[region])
+        self.accessible()
+
+    def accessible(self) -> None:
+        """Name where the threads stand in copies, and where they may return to."""
+        stop = self._engine.stop_event()
+        if not self._shown or stop is None or stop.process != self._memory.process_id:
+            return
+        for address in set(self._addresses()) - self._named:
+            self._name(address)
+
+    def inaccessible(self) -> None:
+        """Nothing: names stay right."""
+
+    def inactive(self) -> None:
+        """The engine has forgotten all of it with the target."""
+        self._shown.clear()
+        self._modules.clear()
+        self._named.clear()
+
+    def symbols_loaded(self, base: int) -> None:
+        """Name everything anew that the engine has dropped our names of.
+
+        By `.reload` it may also have learned better ones, and it gives a module another name then if one of
+        ours has it already.
+        """
+        if base in self._shown:
+            self._named = {address for address in self._named if address not in self._shown[base]}
+            self.accessible()
+        elif base == 0:
+            self._renew()
+
+    def _renew(self) -> None:
+        maps = list(self._shown.values())
+        for copies in maps:
+            self._hide(copies.region)
+        for copies in maps:
+            if self._module(copies.base) != self._modules[copies.base]:
+                image = ctypes.create_unicode_buffer(_NAME)
+                self._do("name an image", "ct_image_name", copies.base, image, _NAME)
+                self._engine.execute(f".reload {image.value}={copies.base:#x},{copies.module_size:#x}")
+        self.show(maps)
+
+    def _show(self, copies: CopyMap) -> None:
+        self._load_symbols(copies.base)
+        name = self._module(copies.base)
+        self._modules.setdefault(copies.base, name)
+        self._do(
+            "show copies", "ct_add_module", copies.region, copies.size, f"{name} (calltrace's copies)", name
+        )
+        self._shown[copies.region] = copies
+        self._load_symbols(copies.region)
+
+    def _load_symbols(self, address: int) -> None:
+        """Let the engine look for a module's symbols now, when what it says of that is not shown."""
+        self._engine.execute(f"ln {address:#x}")
+
+    def _hide(self, region: int) -> None:
+        copies = self._shown.pop(region)
+        self._named = {address for address in self._named if address not in copies}
+        self._do("forget copies", "ct_remove_module", region)
+
+    def _name(self, address: int) -> None:
+        for copies in self._shown.values():
+            original = copies.original(address)
+            if original is not None:
+                name, displacement = self._called(original)
+                function = name.partition("!")[2]
+                text = function + (f"+{displacement:#x}" if displacement or not function else "")
+                self._do(f"name {address:#x}", "ct_add_symbol", address, text)
+        self._named.add(address)
+
+    def _addresses(self) -> Iterator[int]:
+        lowest = min(self._shown)
+        highest = max(copies.region + copies.size for copies in self._shown.values())
+        for thread in self._engine.threads():
+            registers = self._engine.registers(thread)
+            words = (registers["rip"], *self._stack(registers["rsp"]))
+            yield from (word for word in words if lowest <= word < highest)
+
+    def _stack(self, pointer: int) -> Sequence[int]:
+        """The words of a stack from a thread's stack pointer up."""
+        found = self._memory.query(pointer)
+        if found is None or found.State != api.MEM_COMMIT:
+            return ()
+        start = pointer & ~7
+        return memoryview(self._memory.read(start, found.BaseAddress + found.RegionSize - start)).cast("Q")
+
+    def _module(self, base: int) -> str:
+        return self._called(base)[0].partition("!")[0]
+
+    def _called(self, address: int) -> tuple[str, int]:
+        name, displacement = ctypes.create_unicode_buffer(_NAME), c_uint64()
+        self._do(f"name {address:#x}", "ct_name", address, name, _NAME, ctypes.byref(displacement))
+        return name.value, displacement.value
+
+    def _do(self, action: str, name: str, *arguments: Any) -> None:
+        result = self._functions[name](*arguments)
+        if result < 0:
+            raise EngineError(f"the debugger's engine cannot {action}: {result & 0xFFFFFFFF:#010x}")

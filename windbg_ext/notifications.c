@@ -1,0 +1,99 @@
+/* What the engine notifies us of goes to Python, as long as that listens: see ct_listen in extension.h. */
+#include "extension.h"
+
+#include <stdio.h>
+
+/* Lines to calltrace_windbg.notifications are a number, DEBUG_NOTIFY_SESSION_... or this, and an address. */
+enum { SYMBOLS_LOADED = 9 };
+
+static IDebugClient *listener; /* of our own; NULL while nobody listens */
+
+static void tell(ULONG number, ULONG64 address)
+{
+    IDebugClient *client = listener;
+    /* What a command of ours does is no news. */
+    if (!client || ct_client())
+        return;
+    WCHAR line[32];
+    _snwprintf(line, sizeof line / sizeof *line, L"%lu %llu", number, address);
+    client->lpVtbl->AddRef(client); /* Python may end the listening */
+    ct_run(client, "calltrace_windbg.notifications", line);
+    client->lpVtbl->Release(client);
+}
+
+CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
+{
+    (void)argument;
+    tell(notification, 0);
+}
+
+/* The engine unloads extensions with the last target, before it would notify them that there is none. */
+CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
+{
+    ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
+    IDebugControl *control;
+    if (listener && SUCCEEDED(listener->lpVtbl->QueryInterface(listener, &IID_IDebugControl, (void **)&control))) {
+        control->lpVtbl->GetExecutionStatus(control, &status);
+        control->lpVtbl->Release(control);
+    }
+    if (status == DEBUG_STATUS_NO_DEBUGGEE)
+        tell(DEBUG_NOTIFY_SESSION_INACTIVE, 0);
+    ct_listen(FALSE); /* Python, once it was loaded, and this DLL stay (ct_host_line) */
+}
+
+static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
+{
+    if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {
+        *out = NULL;
+        return E_NOINTERFACE;
+    }
+    *out = self;
+    return S_OK;
+}
+
+static ULONG STDMETHODCALLTYPE reference(IDebugEventCallbacks *self)
+{
+    (void)self;
+    return 1;
+}
+
+static HRESULT STDMETHODCALLTYPE interest(IDebugEventCallbacks *self, PULONG mask)
+{
+    (void)self;
+    *mask = DEBUG_EVENT_CHANGE_SYMBOL_STATE;
+    return S_OK;
+}
+
+/* `argument` is the base of the module whose symbols were loaded, 0 after a `.reload`. */
+static HRESULT STDMETHODCALLTYPE symbols_changed(IDebugEventCallbacks *self, ULONG flags, ULONG64 argument)
+{
+    (void)self;
+    if (flags & DEBUG_CSS_LOADS)
+        tell(SYMBOLS_LOADED, argument);
+    return S_OK;
+}
+
+/* The engine calls what `interest` names. */
+static IDebugEventCallbacksVtbl callbacks_table = {
+    .QueryInterface = query,
+    .AddRef = reference,
+    .Release = reference,
+    .GetInterestMask = interest,
+    .ChangeSymbolState = symbols_changed,
+};
+static IDebugEventCallbacks callbacks = {&callbacks_table};
+
+HRESULT ct_listen(BOOL wanted)
+{
+    if (!wanted == !listener)
+        return S_OK;
+    if (!wanted) {
+        listener->lpVtbl->SetEventCallbacks(listener, NULL);
+        listener->lpVtbl->Release(listener);
+        listener = NULL;
+        return S_OK;
+    }
+    IDebugClient *client = ct_client();
+    HRESULT result = client ? client->lpVtbl->CreateClient(client, &listener) : E_UNEXPECTED;
+    return FAILED(result) ? result : listener->lpVtbl->SetEventCallbacks(listener, &callbacks);
+}

@@ -1,0 +1,91 @@
+/* The engine's symbols: see symbols.h. */
+#include "symbols.h"
+
+/* What mingw's dbgeng.h does not have. */
+DEFINE_GUID(IID_IDebugSymbols3, 0xf02fbecc, 0x50ac, 0x4f36, 0x9a, 0xd9, 0xc9, 0x75, 0xe8, 0xf3, 0x2f, 0xf8);
+typedef struct IDebugSymbols3 IDebugSymbols3;
+typedef struct {
+    IDebugSymbols2Vtbl symbols2;
+    HRESULT(STDMETHODCALLTYPE *GetNameByOffsetWide)
+    (IDebugSymbols3 *self, ULONG64 offset, PWSTR name, ULONG room, PULONG size, PULONG64 displacement);
+    void *others_before_strings[28];
+    HRESULT(STDMETHODCALLTYPE *GetModuleNameStringWide)
+    (IDebugSymbols3 *self, ULONG which, ULONG index, ULONG64 base, PWSTR name, ULONG room, PULONG size);
+    void *others_before_modules[7];
+    HRESULT(STDMETHODCALLTYPE *AddSyntheticModuleWide)
+    (IDebugSymbols3 *self, ULONG64 base, ULONG size, PCWSTR path, PCWSTR name, ULONG flags);
+    HRESULT(STDMETHODCALLTYPE *RemoveSyntheticModule)(IDebugSymbols3 *self, ULONG64 base);
+    void *others_before_symbols[9];
+    HRESULT(STDMETHODCALLTYPE *AddSyntheticSymbolWide)
+    (IDebugSymbols3 *self, ULONG64 offset, ULONG size, PCWSTR name, ULONG flags, void *id);
+} IDebugSymbols3Vtbl;
+struct IDebugSymbols3 {
+    const IDebugSymbols3Vtbl *lpVtbl;
+};
+
+static HRESULT get(IDebugSymbols3 **symbols)
+{
+    IDebugClient *client = ct_client();
+    return client ? client->lpVtbl->QueryInterface(client, &IID_IDebugSymbols3, (void **)symbols) : E_UNEXPECTED;
+}
+
+static void release(IDebugSymbols3 *symbols)
+{
+    symbols->lpVtbl->symbols2.Release((IDebugSymbols2 *)symbols);
+}
+
+HRESULT ct_name(ULONG64 address, WCHAR *name, ULONG room, ULONG64 *displacement)
+{
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->GetNameByOffsetWide(symbols, address, name, room, NULL, displacement);
+    release(symbols);
+    return result;
+}
+
+HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room)
+{
+    enum { ANY_INDEX = -1, MODNAME_IMAGE = 0 };
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->GetModuleNameStringWide(symbols, MODNAME_IMAGE, (ULONG)ANY_INDEX, base, name, room, NULL);
+    release(symbols);
+    return result;
+}
+
+HRESULT ct_add_module(ULONG64 base, ULONG size, const WCHAR *path, const WCHAR *name)
+{
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->AddSyntheticModuleWide(symbols, base, size, path, name, 0);
+    release(symbols);
+    return result;
+}
+
+HRESULT ct_remove_module(ULONG64 base)
+{
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->RemoveSyntheticModule(symbols, base);
+    release(symbols);
+    return result;
+}
+
+HRESULT ct_add_symbol(ULONG64 address, const WCHAR *name)
+{
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    result = symbols->lpVtbl->AddSyntheticSymbolWide(symbols, address, 1, name, 0, NULL);
+    release(symbols);
+    return result;
+}

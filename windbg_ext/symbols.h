@@ -1,0 +1,22 @@
+/* What the engine calls addresses of the target, and what it is to call ours. For the Python of `!calltrace`, by
+ * ctypes; on the engine's own thread, while a command or a notification runs. */
+#ifndef CALLTRACE_SYMBOLS_H
+#define CALLTRACE_SYMBOLS_H
+
+#include "extension.h"
+
+/* The engine's name for an address, "module!function" or "module", and how far behind it the address lies. `room` in
+ * characters. A failure: it has none. */
+CT_EXPORT HRESULT ct_name(ULONG64 address, WCHAR *name, ULONG room, ULONG64 *displacement);
+
+/* The engine's name for the image of a module, as `.reload` takes it. */
+CT_EXPORT HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room);
+
+/* Show [base, base + size) as a module, whose PE headers are at `base`; or no longer. */
+CT_EXPORT HRESULT ct_add_module(ULONG64 base, ULONG size, const WCHAR *path, const WCHAR *name);
+CT_EXPORT HRESULT ct_remove_module(ULONG64 base);
+
+/* A name for one address of such a module. */
+CT_EXPORT HRESULT ct_add_symbol(ULONG64 address, const WCHAR *name);
+
+#endif
