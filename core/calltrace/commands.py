@@ -304,9 +304,16 @@ def _loop(request: Request, console: Console) -> int:
         else:
             write(climb, console.out, console.code_link)
 
-    thread = _thread(request, console)
     chosen = LoopOptions(
-        options.api, options.method, options.samples, thread, options.timeout, options.module
+        api=options.api,
+        method=options.method,
+        samples=options.samples,
+        thread=_thread(request, console),
+        seconds=options.timeout,
+        modules=options.module,
+        arguments=options.args,
+        prototypes=_lines(options.prototypes) if options.prototypes else (),
+        group_by=options.group_by,
     )
     if console.live:
         climb = console.live.climb(chosen, console.progress)
@@ -322,6 +329,13 @@ def _loop(request: Request, console: Console) -> int:
         show,
         _progress(options, console),
     )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileMissing(f"{path} cannot be read: {error}") from error
 
 
 def _unlinked(text: str, address: int) -> str:
@@ -793,7 +807,8 @@ COMMANDS: Sequence[Command] = (
         (
             Option(
                 ("api",),
-                "what is called in the loop: module!function, module+0xRVA or 0xVA",
+                "what is called in the loop: module!function, module+0xRVA, 0xVA, or Interface::Method of a "
+                "COM object that is made meanwhile",
                 metavar="API",
             ),
             Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
@@ -818,6 +833,19 @@ COMMANDS: Sequence[Command] = (
                 metavar="SECONDS",
                 convert=seconds,
                 default=30.0,
+            ),
+            Option(
+                ("--args",),
+                "the API's prototype, to show its arguments: Present(this, UINT sync, UINT flags); those of "
+                "Direct3D, DXGI, OpenGL and Vulkan are known",
+                metavar="PROTOTYPE",
+            ),
+            Option(("--prototypes",), "a file with more of them", metavar="FILE", convert=Path),
+            Option(
+                ("--group-by",),
+                "tell calls apart by an argument, or by that of another function's last call before: "
+                "ID3D11DeviceContext::OMSetRenderTargets.targets",
+                metavar="ARG",
             ),
             Option(
                 ("--module",),

@@ -28,13 +28,16 @@ def environment() -> dict[str, str]:
 
 
 @functools.cache
-def keep_wine_running() -> None:
-    """Before a Windows program is started by other means than this module's."""
+def keep_wine_running(*changes: tuple[str, str]) -> None:
+    """Before a Windows program is started by other means than this module's.
+
+    `changes` of the environment: for another prefix than the rig's.
+    """
     # The first Wine program starts Wine's services, which inherit its output pipe and hold it open for
     # seconds after its end. So one whose output is not read to its end comes first, and stays until ours.
     first = subprocess.Popen(
         ["wine", "cmd", "/q"],
-        env=environment(),
+        env={**environment(), **dict(changes)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -46,6 +46,7 @@ class RunningPort(EnginePort, Stepping):
         self._handles: dict[int, int] = {}  # of the threads while debugging
         self._break_in_entry = 0  # VA of the first function of the system's threads that stop a process
         self._break_ins: set[int] = set()  # such threads
+        self._breaking_in = False  # a thread of the system's is on its way to stop the process for `over`
         self._jumps: dict[int, int] = {}  # VAs of int3s: a jump to each
         self._jump_block = 0  # VA where the newest of them lie
         self._exit_code: int | None = None  # that we were told
@@ -251,7 +252,7 @@ class RunningPort(EnginePort, Stepping):
     def _run_to_event(self, over: Callable[[], bool] | None) -> DebugEvent | None:
         """Let the target run to its next event but the exit of a thread; None if only that stopped it."""
         assert self._runner
-        asked = is_over = False  # for a break-in, and by `over`
+        asked = False  # for a break-in
         while True:
             try:
                 stopped, event = self._runner.run(self.process_id, self._handled, _SLICE_MS)
@@ -262,12 +263,12 @@ class RunningPort(EnginePort, Stepping):
             self._handled = True
             if not stopped:
                 # Nothing more happens if a thread has ended for which all others are held.
-                if not asked and over is not None and over() and not hosted.interrupt_waits():
-                    hosted.no_more_interrupts()
-                    is_over = True
-                if not asked and (is_over or hosted.interrupt_waits() or self._has_ended(self._passing)):
+                if not asked and (hosted.interrupt_waits() or self._has_ended(self._passing)):
                     self._runner.interrupt()
                     asked = True
+                elif not self._breaking_in and over is not None and over():
+                    # Not by the engine, to whom that would be a wish of the user's.
+                    self._breaking_in = bool(api.kernel32().DebugBreakProcess(self._process))
             elif event is None:
                 told = _LAST_EVENT.match(self._runner.execute(".lastevent"))
                 raise _ended_by(told[1] if told else "the session was stopped")
@@ -276,7 +277,8 @@ class RunningPort(EnginePort, Stepping):
             elif event.kind is DebugEventKind.EXCEPTION:
                 if self._has_ended(self._passing):
                     return None
-                if is_over:
+                if self._breaking_in:
+                    self._breaking_in = False
                     return DebugEvent(DebugEventKind.INTERRUPT, 0)
                 hosted.interrupt()
 

@@ -32,6 +32,8 @@ def write_loop(climb: Climb, out: TextIO, link: Link) -> None:
             text.write_callers(chain)
         for note in found.notes:
             out.write(f"{method}: {note}\n")
+    for values in climb.arguments:
+        out.write(f"arguments: {', '.join(f'{name} {value}' for name, value in values.items())}\n")
     for difference in climb.differences:
         out.write(f"the methods differ: {difference}\n")
 
@@ -66,6 +68,10 @@ class _Text:
         frame = next((each.site for each in loop.candidates if each.chosen), 0)
         for level in loop.levels:
             self._write_level(level, loop, frame, 2)
+        for group, levels in loop.groups.items():
+            self._out.write(f"  of these with {group}:\n")
+            for level in levels:
+                self._write_level(level, loop, frame, 2)
         self.write_callers(loop.outer)
         for function in loop.outer_loops:
             self._out.write(f"  inside a loop of {self._name(function)}\n")
@@ -115,6 +121,7 @@ def write_loop_json(climb: Climb, out: TextIO, link: Link) -> None:
         "summary": summary(climb),
         "seconds": climb.seconds,
         "differences": climb.differences,
+        "arguments": climb.arguments,
         "methods": [
             {
                 "method": found.method,
@@ -150,6 +157,10 @@ def _loop(places: Places, loop: Loop) -> dict[str, Any]:
         "back_edges": [[_address(places, end) for end in edge] for edge in loop.back_edges],
         "frame_function": _function(places, frame.entered or frame.function) if frame else None,
         "levels": [_level(places, level, loop) for level in loop.levels],
+        "groups": [
+            {"value": group, "levels": [_level(places, level, loop) for level in levels]}
+            for group, levels in loop.groups.items()
+        ],
         "outer": [
             {"site": _address(places, site), "function": _function(places, function)}
             for site, function in loop.outer
@@ -167,6 +178,7 @@ def _loop(places: Places, loop: Loop) -> dict[str, Any]:
                 "calls": each.calls,
                 "hits": each.hits,
                 "draws": each.draws,
+                "draws_elsewhere": each.draws_elsewhere,
                 "chosen": each.chosen,
                 "why": each.why,
             }

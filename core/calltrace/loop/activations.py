@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from calltrace.ports import Registers
-
 
 @dataclass(eq=False)
 class Activation:
@@ -53,7 +51,5 @@ class Hit:
 
     number: int
     thread: int
-    registers: Registers
+    group: str  # what its arguments have in common with other hits'; empty: nobody asked
     activation: Activation
-    group: str = ""  # what its arguments have in common with other hits'
-    arguments: list[str] = field(default_factory=list)

@@ -60,7 +60,7 @@ class CallSites:
         reached = self._code.reached(call)
         if callee in reached or (function is not None and function in reached):
             return 0
-        if reached and callee in self._function(reached[-1]).instructions:
+        if reached and not {callee, function}.isdisjoint(self._function(reached[-1]).instructions):
             return 0
         if not reached:
             return 1  # through a register, or a pointer in one

@@ -41,6 +41,7 @@ class Candidate:
     calls: int  # in the turn that was watched
     hits: int  # of the API in it
     draws: int  # calls of known draw functions in it
+    draws_elsewhere: int = 0  # those that other threads made meanwhile
     chosen: bool = False
     why: str = ""  # it is, or is not, the frame function
 
@@ -56,6 +57,7 @@ class Loop:
     hits: int  # of the API that it has led to, in whole turns and in the one under way
     back_edges: list[tuple[int, int]] = field(default_factory=list)
     levels: list[Level] = field(default_factory=list)
+    groups: dict[str, list[Level]] = field(default_factory=dict)  # the levels of each group's hits alone
     outer: list[tuple[int, int]] = field(default_factory=list)  # further out: call site, its function
     inner: dict[int, int] = field(default_factory=dict)  # loops between it and the API: function -> times run
     outer_loops: list[int] = field(default_factory=list)  # functions whose loops contain it
@@ -103,10 +105,7 @@ class Conclusions:
         head = owner.rounds()[0]
         passes = [at for at, child in enumerate(owner.children) if child.site == head]
         loop = Loop(owner.thread, self.function(owner), head, len(passes) - 1, len(hits))
-        turn = -1
-        for child in owner.children[passes[0] : passes[-1]]:
-            turn += child.site == head
-            self._add(loop.levels, child, turn)
+        loop.levels = self.levels(owner)
         for activation in self._below(owner):
             if activation.rounds():
                 function = self.function(activation)
@@ -118,6 +117,17 @@ class Conclusions:
                 loop.outer_loops.append(self.function(above))
             below = above
         return loop
+
+    def levels(self, owner: Activation, group: str | None = None) -> list[Level]:
+        """The calls of all whole turns of the loop of `owner`; with `group`, those that led to its hits."""
+        head = owner.rounds()[0]
+        passes = [at for at, child in enumerate(owner.children) if child.site == head]
+        levels: list[Level] = []
+        turn = -1
+        for child in owner.children[passes[0] : passes[-1]]:
+            turn += child.site == head
+            self._add(levels, child, turn, group)
+        return levels
 
     def chain(self, hit: Hit) -> list[tuple[int, int]]:
         """Sites and functions that led to a hit, the nearest first, as far as they are known."""
@@ -139,19 +149,26 @@ class Conclusions:
             start = next(reversed(self._sites.entry(activation.site)), None)
         return activation.place if start is None else start
 
-    def _add(self, levels: list[Level], activation: Activation, turn: int) -> int:
+    def _add(self, levels: list[Level], activation: Activation, turn: int, group: str | None) -> int:
+        if group is not None and not self._leads_to(activation, group):
+            return 0
         function = self.function(activation)
         key = (activation.site, function)
         level = next((each for each in levels if (each.site, each.function) == key), None)
         if level is None:
             level = Level(activation.site, function, self.entered(activation.site, function))
             levels.append(level)
-        hits = int(activation.hit is not None)
-        hits += sum(self._add(level.below, child, turn) for child in activation.children)
+        hits = int(activation.hit is not None and group in (None, activation.hit.group))
+        hits += sum(self._add(level.below, child, turn, group) for child in activation.children)
         level.turns.add(turn)
         level.hits += hits
         level.calls += 1
         return hits
+
+    def _leads_to(self, activation: Activation, group: str) -> bool:
+        if activation.hit and activation.hit.group == group:
+            return True
+        return any(self._leads_to(child, group) for child in activation.children)
 
     def _below(self, activation: Activation) -> Iterable[Activation]:
         for child in activation.children:

@@ -31,7 +31,6 @@ class Survey:
         self._passes = 0
         self._open: Candidate | None = None
         self._seen: dict[int, Candidate] = {}  # by site, in the order of the turn
-        self.elsewhere = 0  # draw calls that other threads made meanwhile
 
     def run(self, api: int, draws: Collection[int]) -> Outcome:
         """Let the target run through a whole turn; `api` and `draws` are VAs of functions to count."""
@@ -46,7 +45,7 @@ class Survey:
         self._watch.no_more_at(draws, self._drawn)
         return outcome
 
-    def candidates(self, api: int, has_draws: bool) -> list[Candidate]:
+    def candidates(self, api: int) -> list[Candidate]:
         """The calls of the turn, with the frame function chosen, if there is one; none of half a turn."""
         if self._passes < 2:
             return []
@@ -55,7 +54,7 @@ class Survey:
             reached = self._sites.entry(each.site)
             each.function = reached[-1] if reached else 0
             each.entered = reached[0] if reached and reached[0] != each.function else 0
-        choose(found, api, has_draws and any(each.draws for each in found))
+        choose(found, api)
         return found
 
     def _called(self, thread: int, registers: Registers) -> None:
@@ -77,28 +76,35 @@ class Survey:
             if thread == self._owner.thread:
                 self._open.draws += 1
             else:
-                self.elsewhere += 1
+                self._open.draws_elsewhere += 1
 
 
-def choose(calls: Sequence[Candidate], api: int, by_draws: bool) -> None:
+def choose(calls: Sequence[Candidate], api: int) -> None:
     """Say of each call of a turn whether it is the frame function, and why.
 
-    With draw calls seen it is the one under which all of them were made; else the one that led to the API.
+    With draw calls seen it is the one under which all of them were made; without any on this thread, the one
+    while which others made them; without any at all, the one that led to the API.
     """
-    total = sum(each.draws for each in calls)
+    here = any(each.draws for each in calls)
+    made = {each.site: each.draws if here else each.draws_elsewhere for each in calls}
+    total = sum(made.values())
+    where = "" if here else ", which other threads made"
     for each in calls:
+        draws = made[each.site]
         if each.function == api and not each.entered:
             each.why = "is the API itself"
         elif each.calls != 1:
             each.why = f"called {each.calls} times in a turn"
-        elif by_draws and not each.draws:
+        elif total and not draws:
             each.why = "draws nothing"
-        elif by_draws and each.draws < total:
-            each.why = f"makes {each.draws} of {total} draw calls only"
-        elif not by_draws and not each.hits:
+        elif draws < total:
+            each.why = f"only {draws} of {total} draw calls are made in it{where}"
+        elif not total and not each.hits:
             each.why = "does not lead to the API"
-        elif not by_draws and not each.function:
+        elif not each.function:
             each.why = "where it leads was not seen"
         else:
             each.chosen = True
-            each.why = "once per turn, with all draw calls" if by_draws else "once per turn, leads to the API"
+            each.why = (
+                f"once per turn, with all draw calls{where}" if total else "once per turn, leads to the API"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,10 @@ from typing import Protocol
 from calltrace.errors import AccessRefused, EngineError, TargetLost, UsageError
 from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
-from calltrace.loop.code import Code, back_edges
+from calltrace.loop.code import Code, Kind, back_edges
+from calltrace.loop.objects import Objects
 from calltrace.loop.places import Places
+from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
 from calltrace.loop.result import Candidate, Conclusions, Found, Loop, innermost_loop
 from calltrace.loop.returning import ByReturns
 from calltrace.loop.survey import Survey
@@ -33,6 +36,9 @@ class LoopOptions:
     thread: int | None = None  # system id; None: any
     seconds: float = 30.0  # after which it ends with what it has
     modules: Sequence[str] = ()  # only functions of these may own the loop; none: any
+    arguments: str | None = None  # the API's prototype; None: a known one, if there is any
+    prototypes: Sequence[str] = ()  # lines that state more of them
+    group_by: str | None = None  # an argument, or Function.argument: that of the call before
 
 
 class _Climber(Protocol):
@@ -59,6 +65,7 @@ class Climb:
     seconds: float
     found: list[Found]
     places: Places
+    arguments: list[dict[str, str]]  # of the API's first calls
 
     @property
     def loops(self) -> list[Loop]:
@@ -99,7 +106,14 @@ class LoopTracing:
         self._watch = Watch(port, self._is_over)
         self._sites = CallSites(self._code, self._places, self._watch)
         self._conclusions = Conclusions(self._places, self._sites)
-        self._api = self._places.resolve(options.api) or 0
+        self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
+        self._method = self._prototypes.method(options.api)
+        self._prototype = self._find_prototype(options)
+        self._grouping = self._find_grouping(options.group_by)
+        self._groups: dict[int, str] = {}  # by object or thread: what the call before said of the group
+        self._arguments: list[dict[str, str]] = []
+        self._objects = Objects(self._read, self._places, self._prototypes, self._watch, self._learned)
+        self._api = 0
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
         self._draws: set[int] = set()  # VAs of functions known to draw
         self._is_known = False  # the loop is
@@ -117,8 +131,7 @@ class LoopTracing:
         self._watch.loads.append(self._modules_changed)
         self._watch.exits += [method.climber.ended for method in self._methods]
         try:
-            if self._api:
-                self._begin()
+            self._look()
             outcome = self._watch.run(self._is_done)
             if outcome is Outcome.DONE:
                 self._is_known = True
@@ -127,7 +140,32 @@ class LoopTracing:
             self._watch.clear()
         seconds = time.monotonic() - self._started
         found = [self._conclude(method) for method in self._methods]
-        return Climb(self._options.api, self._api, outcome, seconds, found, self._places)
+        return Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+
+    def _find_prototype(self, options: LoopOptions) -> Prototype | None:
+        if options.arguments is not None:
+            return parse_one(options.arguments)
+        if self._method:
+            return self._method
+        module, _, name = options.api.rpartition("!")
+        known = (each for each in self._prototypes.exported() if each.name == name)
+        return next((each for each in known if module_matches(module or "*", each.owner)), None)
+
+    def _find_grouping(self, text: str | None) -> tuple[Prototype, str] | None:
+        """The function and its argument by whose value calls are told apart."""
+        if text is None:
+            return None
+        function, _, argument = text.rpartition(".")
+        grouping = self._prototype
+        if function:
+            named = (each for each in self._prototypes.exported() if each.name == function.rpartition("!")[2])
+            grouping = self._prototypes.method(function) or next(named, None)
+        if grouping is None:
+            raise UsageError(f"--group-by {text}: no prototype is known: state it by --args or --prototypes")
+        if argument not in [parameter.name for parameter in grouping.parameters]:
+            known = ", ".join(parameter.name for parameter in grouping.parameters) or "none"
+            raise UsageError(f"--group-by {text}: no such argument; {grouping.name} has {known}")
+        return grouping, argument
 
     def _make(self, name: str) -> _Method:
         notes: list[str] = []
@@ -152,9 +190,42 @@ class LoopTracing:
     def _is_over(self) -> bool:
         return bool(self._interrupted) or time.monotonic() - self._started > self._options.seconds
 
-    def _begin(self) -> None:
-        self._require_start()
-        self._watch.at([self._api], self._hit)
+    def _look(self) -> None:
+        """Look at the modules that are loaded now for what is to be watched."""
+        self._objects.look()
+        if not self._api and self._method is None:
+            self._begin(self._places.resolve(self._options.api) or 0)
+        for function in self._prototypes.exported():
+            is_grouping = self._grouping is not None and function is self._grouping[0]
+            if function.draws or (is_grouping and function is not self._prototype):
+                with contextlib.suppress(UsageError):  # of another version, without it
+                    address = self._places.resolve(f"{function.owner}!{function.name}")
+                    if address:
+                        self._learned(function, address)
+
+    def _learned(self, function: Prototype, address: int) -> None:
+        """`function` has been found at a VA."""
+        if function.draws:
+            self._draws.add(address)
+        if function is self._method and not self._api:
+            self._begin(address)
+        elif self._grouping and function is self._grouping[0] and function is not self._prototype:
+            self._watch.at([address], self._note_group)
+
+    def _note_group(self, thread: int, registers: Registers) -> None:
+        assert self._grouping
+        function, argument = self._grouping
+        self._groups[self._group_key(thread, registers)] = function.values(registers, self._read)[argument]
+
+    def _group_key(self, thread: int, registers: Registers) -> int:
+        """Of calls that belong together: those of one object, or else of one thread."""
+        return registers.rcx if self._method else thread
+
+    def _begin(self, api: int) -> None:
+        self._api = api
+        if api:
+            self._require_start()
+            self._watch.at([api], self._hit)
 
     def _require_start(self) -> None:
         """A breakpoint within an instruction would change what the program does."""
@@ -175,19 +246,28 @@ class LoopTracing:
         self._places.refresh()
         self._code.forget()
         self._watch.forget(lambda address: self._places.module_at(address) is None)
-        if not self._api:
-            self._api = self._places.resolve(self._options.api) or 0
-            if self._api:
-                self._begin()
+        self._look()
 
     def _hit(self, thread: int, registers: Registers) -> None:
         if self._is_known or self._options.thread not in (None, thread):
             return
+        group = self._note_arguments(thread, registers)
         for method in self._methods:
             hits = method.hits.setdefault(thread, [])
             activation = method.climber.hit(thread, registers)
-            activation.hit = Hit(len(hits), thread, registers, activation)
+            activation.hit = Hit(len(hits), thread, group, activation)
             hits.append(activation.hit)
+
+    def _note_arguments(self, thread: int, registers: Registers) -> str:
+        """Keep the arguments of a call of the API; the group that it belongs to."""
+        values = self._prototype.values(registers, self._read) if self._prototype else {}
+        if values and len(self._arguments) < self._options.samples:
+            self._arguments.append(values)
+        if self._grouping is None:
+            return ""
+        if self._grouping[0] is self._prototype:
+            return values[self._grouping[1]]
+        return self._groups.get(self._group_key(thread, registers), "?")
 
     def _is_done(self) -> bool:
         found = [any(map(self._is_found, method.hits.values())) for method in self._methods]
@@ -221,18 +301,21 @@ class LoopTracing:
         owner, _ = next(loop for method in self._methods for loop in self._loops(method))
         self._surveyed = owner.thread, owner.rounds()[0]
         head = self._code.at(owner.rounds()[0])
-        if head is None:
+        if head is None or head.kind is not Kind.CALL:
             return Outcome.DONE
         code = self._code.follow(head.behind, self._places.function_at)
         watched = Survey(owner, code, self._watch, self._sites)
         outcome = watched.run(self._api, self._draws)
-        self._candidates = watched.candidates(self._api, bool(self._draws))
+        self._candidates = watched.candidates(self._api)
         return outcome
 
     def _conclude(self, method: _Method) -> Found:
         found = Found(method.name, sum(map(len, method.hits.values())), notes=method.notes)
         for owner, hits in self._loops(method):
             loop = self._conclusions.loop(owner, hits)
+            if self._grouping:
+                for group in dict.fromkeys(hit.group for hit in hits):
+                    loop.groups[group] = self._conclusions.levels(owner, group)
             loop.back_edges = self._back_edges(loop)
             if (loop.thread, loop.site) == self._surveyed:
                 loop.candidates = self._candidates

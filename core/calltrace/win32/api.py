@@ -304,6 +304,7 @@ _KERNEL32: dict[str, tuple[Any, list[Any]]] = {
     ),
     "DebugActiveProcess": (c_int, [c_uint32]),
     "DebugActiveProcessStop": (c_int, [c_uint32]),
+    "DebugBreakProcess": (c_int, [c_void_p]),
     "DebugSetProcessKillOnExit": (c_int, [c_int]),
     "DeviceIoControl": (
         c_int,

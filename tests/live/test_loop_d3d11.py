@@ -1,0 +1,115 @@
+"""The loop tracer on a Direct3D 11 renderer that states its loop, and on a display of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calltrace.loop.prototypes import KNOWN, Prototypes
+from rig import display
+from rig.searched import assert_loop, name, plain, search, tree
+
+PRESENT, DRAW = "IDXGISwapChain::Present", "ID3D11DeviceContext::Draw"
+FRAMES = "14"
+
+
+@pytest.mark.parametrize(
+    ("variant", "owner", "frame"),
+    [
+        ("main", "render_loop", "frame"),
+        ("thread", "render_loop", "frame"),
+        ("jobs", "render_loop", "frame"),
+        ("tail", "tail_loop", "tail_frame"),
+        ("apart", "apart_loop", None),
+    ],
+)
+def test_the_loop_and_its_frame_function_are_found_and_no_pixel_changes(
+    variant: str, owner: str, frame: str | None
+) -> None:
+    env = display.environment()
+    found = search(PRESENT, "loop_d3d11", variant, FRAMES, env=env)
+    assert found.exit_code == 0, found.told
+    frames = plain("loop_d3d11", variant, FRAMES, env=env)
+    assert len(frames.splitlines()) == int(FRAMES) + 1
+    assert found.said == frames  # and at the end the program's code, which is whole
+    assert found.found["differences"] == []
+    for method in found.methods:
+        assert method["hits"] == 3
+        loop = assert_loop(method, owner, frame, "loop_d3d11")
+        assert loop["turns"] == 2
+    assert [(each["sync"], each["flags"]) for each in found.found["arguments"]] == [("0", "0")] * 3
+
+
+def test_calls_of_a_turn_are_told_with_what_they_draw() -> None:
+    found = search(PRESENT, "loop_d3d11", "apart", FRAMES, env=display.environment())
+    calls = {name(each["function"]): each for each in found.methods[0]["loops"][0]["candidates"]}
+    assert {function: each["draws"] for function, each in calls.items()} == {
+        "update": 0,
+        "shadow_pass": 3,
+        "scene_pass": 5,
+        "ui_pass": 2,
+        "end_frame": 0,
+    }
+    assert "only 5 of 10 draw calls" in calls["scene_pass"]["why"]
+
+
+def test_passes_are_told_apart_by_their_render_target() -> None:
+    target = "ID3D11DeviceContext::OMSetRenderTargets.targets"
+    options = ["--samples", "45", "--group-by", target]
+    found = search(DRAW, "loop_d3d11", "main", FRAMES, env=display.environment(), options=options)
+    assert found.exit_code == 0, found.told
+    for method in found.methods:
+        loop = assert_loop(method, "render_loop", "frame", "loop_d3d11")
+        groups = [passes(group["levels"]) for group in loop["groups"]]
+        assert groups == [{"shadow_pass": 3}, {"scene_pass": 5, "ui_pass": 2}]
+        assert tree(loop["levels"])[0][:3] == ("frame", 1, 10)
+
+
+def passes(levels: list[dict[str, Any]]) -> dict[str | None, float]:
+    """Hits per turn of each function that draws by itself."""
+    found: dict[str | None, float] = {}
+    for level in levels:
+        if any(not below["below"] for below in level["below"]):
+            found[name(level["function"])] = level["hits"] / level["turns"]
+        found.update(passes(level["below"]))
+    return found
+
+
+def test_slots_are_those_of_the_headers(tmp_path: Path) -> None:
+    methods = [each for each in Prototypes(KNOWN.splitlines()).functions if each.slot is not None]
+    assert len(methods) > 30
+    lines = ["#define COBJMACROS", "#define CINTERFACE"]
+    lines += [f"#include <{header}>" for header in ("d3d9.h", "d3d11.h", "d3d12.h", "dxgi1_2.h", "stddef.h")]
+    for each in methods:
+        slot = f"offsetof({each.owner}Vtbl, {each.name}) / sizeof(void *)"
+        lines.append(f'_Static_assert({slot} == {each.slot}, "{each.owner}::{each.name}");')
+    source = tmp_path / "slots.c"
+    source.write_text("\n".join(lines))
+    made = subprocess.run(
+        ["x86_64-w64-mingw32-gcc", "-fsyntax-only", str(source)], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, re.findall(r"static assertion failed.*|error:.*", made.stderr)
+
+
+def test_an_argument_that_is_none_is_refused() -> None:
+    found = search(PRESENT, "loop_d3d11", options=["--group-by", "color"])
+    assert found.exit_code == 64
+    assert "Present has this, sync, flags" in found.told
+
+
+def test_a_prototype_of_one_s_own_tells_calls_apart() -> None:
+    prototype = "api_receive(ptr buffer, int size, float scale)"
+    options = ["--samples", "33", "--args", prototype, "--group-by", "size"]
+    found = search("api_receive", "loop_receive", "200", options=options)
+    assert found.exit_code == 0, found.told
+    assert [each["size"] for each in found.found["arguments"]] == [str(1 + at % 16) for at in range(33)]
+    for method in found.methods:
+        groups = {group["value"]: group["levels"][0]["hits"] for group in method["loops"][0]["groups"]}
+        assert json.dumps(groups, sort_keys=True) == json.dumps(
+            {str(size): 2 for size in range(1, 17)}, sort_keys=True
+        )
