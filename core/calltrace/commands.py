@@ -47,6 +47,8 @@ class Console:
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
+    # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
+    show_functions: Callable[[Sequence[calltree.CallStat]], None] = lambda stats: None
 
 
 @dataclass(frozen=True)
@@ -447,6 +449,8 @@ def _top(request: Request, console: Console) -> int:
         else:
             names = _names(request, console)
             report.write_top(trace, summary, options.limit, console.out, order, names)
+            if options.file is None:
+                console.show_functions(summary.stats)
     return 0
 
 
