@@ -24,6 +24,7 @@ from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
+    from calltrace.loop.tracing import Climb, LoopOptions
     from calltrace.plan import CopyMap
     from calltrace.recorder import TraceFile
     from calltrace.session import Progress, TraceOptions, Tracing
@@ -180,6 +181,19 @@ class LiveSession:
             raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
         if self._file:
             self._file.finish_copy(path)
+
+    def climb(self, options: LoopOptions, tell: Progress) -> Climb:
+        """Let the target run until the loop is found that calls an API; where it then stands is by chance.
+
+        UsageError while a recording is under way: the calls would lead into copies.
+        """
+        from calltrace.loop.tracing import LoopTracing
+
+        self.look(tell)
+        if self.recording:
+            raise UsageError("a recording is under way: stop it first")
+        with self._at_target() as port:
+            return LoopTracing(port, options, tell).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.
