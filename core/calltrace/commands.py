@@ -330,6 +330,15 @@ def _unlinked(text: str, address: int) -> str:
     return text
 
 
+def _install_x64dbg(request: Request, console: Console) -> int:
+    if os.name != "nt":
+        return wine.relay(request.words, request.options.prefix)
+    from calltrace.install import install_x64dbg
+
+    console.progress(f"installed {install_x64dbg(request.options.folder)}: type `calltrace` in x64dbg")
+    return 0
+
+
 def _start(request: Request, console: Console) -> int:
     from calltrace import session
 
@@ -914,6 +923,17 @@ COMMANDS: Sequence[Command] = (
         (Option(("path",), "a file that does not exist yet", metavar="FILE", convert=Path),),
         _save,
         live=True,
+    ),
+    Command(
+        "x64dbg-install",
+        "Put the plugin into an x64dbg, where it finds this calltrace and its Python.",
+        r"calltrace x64dbg-install C:\x64dbg",
+        (
+            Option(("folder",), "the folder that x64dbg was unpacked to", metavar="DIR", convert=Path),
+            _PREFIX,
+        ),
+        _install_x64dbg,
+        shell_only=True,
     ),
     Command(
         "plan",

@@ -55,6 +55,7 @@ def test_the_verbs_are_those_promised() -> None:
         "status",
         "mark",
         "save",
+        "x64dbg-install",
         "plan",
         "info",
         "tree",

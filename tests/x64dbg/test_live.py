@@ -90,7 +90,7 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
         "bc session_calls:depth",
         "calltrace status",
         "calltrace stop",
-        f"calltrace export --format text -o {windows.path(text)}",
+        f"calltrace export text -o {windows.path(text)}",
         "run",
         "calltrace tree --function work --depth 2",
     ]
