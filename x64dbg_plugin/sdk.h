@@ -12,7 +12,15 @@
 #define SDK_FUNCTION __declspec(dllimport)
 #endif
 
-enum { PLUG_SDKVERSION = 1, MAX_MODULE_SIZE = 256, GUI_MAX_LINE_SIZE = 65536 };
+enum {
+    PLUG_SDKVERSION = 1,
+    MAX_LABEL_SIZE = 256,
+    MAX_MODULE_SIZE = 256,
+    MAX_COMMENT_SIZE = 512,
+    GUI_MAX_LINE_SIZE = 65536
+};
+
+typedef enum { SEG_DEFAULT = 0 } SEGMENTREG;
 
 typedef struct {
     int pluginHandle; /* given by the debugger; the rest is told to it */
@@ -114,8 +122,20 @@ SDK_FUNCTION bool DbgIsRunning(void);
 SDK_FUNCTION DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */
 SDK_FUNCTION void DbgGetThreadList(THREADLIST *list);
 SDK_FUNCTION int DbgGetBpList(BPXTYPE type, BPMAP *list);
-SDK_FUNCTION bool DbgCmdExecDirect(const char *command);           /* at once, on this thread */
-SDK_FUNCTION bool DbgCmdExec(const char *command);                 /* by and by, on the debugger's command thread */
+SDK_FUNCTION bool DbgCmdExecDirect(const char *command); /* at once, on this thread */
+SDK_FUNCTION bool DbgCmdExec(const char *command);       /* by and by, on the debugger's command thread */
+SDK_FUNCTION bool DbgGetCommentAt(uint64_t address,
+                                  char *text); /* into MAX_COMMENT_SIZE; one not the user's: "\1..." */
+SDK_FUNCTION bool DbgSetAutoCommentAt(uint64_t address, const char *text);
+SDK_FUNCTION bool DbgGetLabelAt(uint64_t address, SEGMENTREG segment, char *text); /* into MAX_LABEL_SIZE */
+SDK_FUNCTION bool DbgSetAutoLabelAt(uint64_t address, const char *text);
+SDK_FUNCTION void GuiReferenceInitialize(const char *name);
+SDK_FUNCTION void GuiReferenceAddColumn(int width, const char *title); /* in characters; 0: what is left */
+SDK_FUNCTION void GuiReferenceSetRowCount(int count);
+SDK_FUNCTION void GuiReferenceSetCellContent(int row, int column, const char *text);
+SDK_FUNCTION void GuiReferenceSetProgress(int percent);
+SDK_FUNCTION void GuiReferenceReloadData(void);
+SDK_FUNCTION void GuiUpdateAllViews(void);
 SDK_FUNCTION bool DbgGetModuleAt(uint64_t address, char *name);    /* without its extension, into MAX_MODULE_SIZE */
 SDK_FUNCTION bool GuiGetLineWindow(const char *title, char *text); /* into GUI_MAX_LINE_SIZE; false: cancelled */
 SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);

@@ -48,6 +48,8 @@ class Console:
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
+    # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
+    show_functions: Callable[[Sequence[calltree.CallStat]], None] = lambda stats: None
 
 
 @dataclass(frozen=True)
@@ -342,6 +344,15 @@ def _unlinked(text: str, address: int) -> str:
     return text
 
 
+def _install_x64dbg(request: Request, console: Console) -> int:
+    if os.name != "nt":
+        return wine.relay(request.words, request.options.prefix)
+    from calltrace.install import install_x64dbg
+
+    console.progress(f"installed {install_x64dbg(request.options.folder)}: type `calltrace` in x64dbg")
+    return 0
+
+
 def _start(request: Request, console: Console) -> int:
     from calltrace import session
 
@@ -532,6 +543,8 @@ def _top(request: Request, console: Console) -> int:
         else:
             names = _names(request, console)
             report.write_top(trace, summary, options.limit, console.out, order, names)
+            if options.file is None:
+                console.show_functions(summary.stats)
     return 0
 
 
@@ -967,6 +980,17 @@ COMMANDS: Sequence[Command] = (
         (Option(("path",), "a file that does not exist yet", metavar="FILE", convert=Path),),
         _save,
         live=True,
+    ),
+    Command(
+        "x64dbg-install",
+        "Put the plugin into an x64dbg, where it finds this calltrace and its Python.",
+        r"calltrace x64dbg-install C:\x64dbg",
+        (
+            Option(("folder",), "the folder that x64dbg was unpacked to", metavar="DIR", convert=Path),
+            _PREFIX,
+        ),
+        _install_x64dbg,
+        shell_only=True,
     ),
     Command(
         "plan",

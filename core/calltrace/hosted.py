@@ -9,12 +9,13 @@ import contextlib
 import ctypes
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from calltrace import dispatch
+from calltrace.calltree import CallStat
 from calltrace.commands import Console
 from calltrace.errors import CalltraceError
 
@@ -51,6 +52,10 @@ class Debugger(Protocol):
         """The debugger's own command that shows the code at a VA."""
         ...
 
+    def show_functions(self, stats: Sequence[CallStat]) -> None:
+        """Show how often functions of the target were called, if there is a place for that beside text."""
+        ...
+
     def interrupted(self) -> bool:
         """Whether the user asked for an end since this was last called; on any thread."""
         ...
@@ -65,6 +70,7 @@ def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
         debugger.name,
         shell=False,
         live=live,
+        show_functions=debugger.show_functions,
     )
     if debugger.has_links():
         console = replace(

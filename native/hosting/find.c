@@ -6,6 +6,7 @@
 #include <psapi.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <wchar.h>
 #include <wctype.h>
 
@@ -301,11 +302,30 @@ static bool try_loaded(search *search)
 
 /* The Python that the plugin is part of: beside it, or up to its home, as in HOME\Lib\site-packages\calltrace\_native.
  */
+void ct_origin(HMODULE plugin, wchar_t *path)
+{
+    wchar_t pointer[CT_PATH];
+    char text[3 * CT_PATH] = "";
+    DWORD size = 0;
+    GetModuleFileNameW(plugin, path, CT_PATH);
+    _snwprintf(pointer, CT_PATH, L"%ls.origin", path);
+    pointer[CT_PATH - 1] = 0;
+    HANDLE file = CreateFileW(pointer, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, 0, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return;
+    if (ReadFile(file, text, sizeof text - 1, &size, NULL) && size) {
+        text[strcspn(text, "\r\n")] = 0;
+        if (!MultiByteToWideChar(CP_UTF8, 0, text, -1, path, CT_PATH))
+            GetModuleFileNameW(plugin, path, CT_PATH);
+    }
+    CloseHandle(file);
+}
+
 static bool try_around(search *search, HMODULE plugin)
 {
     enum { LEVELS = 5 };
     wchar_t folder[CT_PATH], path[CT_PATH];
-    GetModuleFileNameW(plugin, folder, CT_PATH);
+    ct_origin(plugin, folder);
     for (int level = 0; level < LEVELS && to_parent(folder); ++level)
         if (library_in(folder, path) || exists(folder, L"pyvenv.cfg"))
             return try_folder(search, L"around the extension", folder, false);

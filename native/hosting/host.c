@@ -60,7 +60,7 @@ static bool begin(void)
 static void run(const ct_plugin *plugin, const wchar_t *line)
 {
     wchar_t path[CT_PATH];
-    GetModuleFileNameW(plugin->library, path, CT_PATH);
+    ct_origin(plugin->library, path);
     PyObject *failure = NULL;
     if (start || begin())
         failure =

@@ -12,7 +12,7 @@ enum { CT_PATH = 1024, CT_TEXT = 8192 }; /* characters, with the end */
 
 /* What a plugin tells of itself. */
 typedef struct {
-    HMODULE library;                   /* the plugin, in calltrace/_native of the package that belongs to it */
+    HMODULE library;                   /* the plugin: in calltrace/_native of its package, or a copy (ct_origin) */
     const char *version;               /* of calltrace */
     const char *module;                /* the Python module that answers: its run(library, line) */
     const char *folder;                /* where that lies in a source tree, beside core/ */
@@ -51,6 +51,11 @@ typedef struct PyObject PyObject;
  * the registry (PEP 514), the newest first; PATH.
  */
 bool ct_find_python(HMODULE plugin, ct_python *found, wchar_t *tried);
+
+/* The path of the plugin in the package that it belongs to (CT_PATH characters). A copy of it elsewhere has that path
+ * in the file NAME.origin beside it, as UTF-8.
+ */
+void ct_origin(HMODULE plugin, wchar_t *path);
 
 /* Run a command line, after loading Python if that was not done before. The plugin and Python stay loaded from then on:
  * Python cannot be started twice in a process, and what it holds (a recording, for one) outlives an unloaded plugin.

@@ -107,13 +107,15 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 120,
+    installed: Path | None = None,
 ) -> Transcript:
     """Start REAL or STAND_IN, and type `script`; see tests/x64dbg/gui.c for what is in it.
 
-    The target is ended with the script. `env` is set beside what the plugin needs to find Python. Raises
-    AssertionError if the debugger does not come to its end.
+    It is started from the folder `installed`, if given. The target is ended with the script. `env` is set
+    beside what the plugin needs to find Python. Raises AssertionError if the debugger does not end.
     """
-    with installation(debugger) as program:
+    with installation(debugger) as fresh:
+        program = installed / fresh.name if installed else fresh
         log, lines = program.with_name("log"), program.with_name("script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
         environment = {

@@ -56,6 +56,7 @@ def test_the_verbs_are_those_promised() -> None:
         "status",
         "mark",
         "save",
+        "x64dbg-install",
         "plan",
         "info",
         "tree",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import builtins
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from calltrace import commands, hosted
+from calltrace.calltree import CallStat
 from calltrace.commands import Command, Console, Request
 from calltrace.errors import EngineError
 
@@ -28,6 +29,9 @@ class Fake:
 
     def show(self, text: str) -> None:
         self.shown.append(text)
+
+    def show_functions(self, stats: Sequence[CallStat]) -> None:
+        raise AssertionError
 
     def show_error(self, line: str) -> None:
         self.errors.append(line)

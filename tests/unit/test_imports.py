@@ -36,6 +36,7 @@ LAYERS = (
         "places",
         "recorder",
         "flow",
+        "install",
         "loop",
         "reference",
         "difference",

@@ -9,6 +9,8 @@
  *     !click TITLE         click the menu entry of this name
  *     !click-on TEXT|TITLE click it as soon as such a text is in the log
  *     !select EXPRESSION   select an address in the disassembly
+ *     !notes EXPRESSION    log the comment and the label at an address
+ *     !references          log what is in the references view
  *     !answer TEXT         what is typed when the window asks next
  */
 #include <stdbool.h>
@@ -23,12 +25,18 @@ enum {
     GUI_SET_DEBUG_STATE = 1,
     GUI_ADD_MSG_TO_LOG = 2,
     GUI_GET_WINDOW_HANDLE = 8,
+    GUI_REF_ADDCOLUMN = 22,
+    GUI_REF_SETROWCOUNT = 23,
+    GUI_REF_SETCELLCONTENT = 26,
+    GUI_REF_RELOADDATA = 28,
+    GUI_REF_SETPROGRESS = 30,
     GUI_MENU_ADD = 39,
     GUI_MENU_ADD_ENTRY = 40,
     GUI_SELECTION_GET = 43,
     GUI_GETLINE_WINDOW = 45,
+    GUI_REF_INITIALIZE = 58,
 };
-enum { STATE_PAUSED = 1, FIRST_MENU = 256, ENTRIES = 200, SECONDS_TO_START = 30 };
+enum { STATE_PAUSED = 1, FIRST_MENU = 256, ENTRIES = 200, ROWS = 1000, COLUMNS = 3, SECONDS_TO_START = 30 };
 
 static const char *(*dbg_init)(void);
 static void (*dbg_exit)(void);
@@ -37,6 +45,8 @@ static bool (*is_debugging)(void);
 static bool (*is_running)(void);
 static uint64_t (*value_of)(const char *expression);
 static void (*menu_entry_clicked)(int entry);
+static bool (*get_comment)(uint64_t address, char *text);
+static bool (*get_label)(uint64_t address, int segment, char *text);
 
 static FILE *log_file;
 static CRITICAL_SECTION lock; /* of all below */
@@ -49,6 +59,15 @@ static char titles[ENTRIES][256]; /* of menu entries; their handle is FIRST_MENU
 static int entries;
 static uint64_t selected;
 static char answer[4096]; /* to the next question; "": cancelled */
+
+/* The references view. */
+typedef struct {
+    int row, column;
+    const char *text;
+} cell_info;
+static char view_title[256], cells[ROWS][COLUMNS][256]; /* the first row has the columns' titles */
+static int columns, rows, progress;
+static bool loaded;
 
 static void fail(const char *what)
 {
@@ -128,6 +147,29 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
         result = (void *)(INT_PTR)(selected != 0);
         break;
     }
+    case GUI_REF_INITIALIZE:
+        snprintf(view_title, sizeof view_title, "%s", (const char *)first);
+        columns = rows = progress = 0;
+        break;
+    case GUI_REF_ADDCOLUMN:
+        snprintf(cells[0][columns++], sizeof cells[0][0], "%s", (const char *)second);
+        break;
+    case GUI_REF_SETROWCOUNT:
+        rows = (int)(INT_PTR)first;
+        break;
+    case GUI_REF_SETCELLCONTENT: {
+        const cell_info *cell = first;
+        if (cell->row >= rows || cell->column >= columns || rows >= ROWS)
+            fail("no such cell");
+        snprintf(cells[cell->row + 1][cell->column], sizeof cells[0][0], "%s", cell->text);
+        break;
+    }
+    case GUI_REF_SETPROGRESS:
+        progress = (int)(INT_PTR)first;
+        break;
+    case GUI_REF_RELOADDATA:
+        loaded = true;
+        break;
     case GUI_GETLINE_WINDOW:
         strcpy(second, answer);
         result = (void *)(INT_PTR)(*answer != 0);
@@ -161,6 +203,27 @@ static void settle(void)
         fail("a command does not end");
 }
 
+static void show_notes(const char *expression)
+{
+    char comment[512] = "", label[256] = "";
+    uint64_t address = value_of(expression);
+    get_comment(address, comment);
+    get_label(address, 0, label);
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%s|%s\n", comment[0] == '\1' ? comment + 1 : comment, label);
+    LeaveCriticalSection(&lock);
+}
+
+static void show_references(void)
+{
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%s, %d%%%s\n", view_title, progress, loaded ? "" : ", not loaded");
+    for (int row = 0; row <= rows; row++)
+        for (int column = 0; column < columns; column++)
+            fprintf(log_file, "%s%s", cells[row][column], column + 1 < columns ? "|" : "\n");
+    LeaveCriticalSection(&lock);
+}
+
 static void run(char *line)
 {
     if (begins(line, "!click-on ")) {
@@ -181,6 +244,10 @@ static void run(char *line)
     ResetEvent(target_paused);
     if (begins(line, "!click "))
         click(line + strlen("!click "));
+    else if (begins(line, "!notes "))
+        show_notes(line + strlen("!notes "));
+    else if (begins(line, "!references"))
+        show_references();
     else if (begins(line, "!answer "))
         strcpy(answer, line + strlen("!answer "));
     else if (begins(line, "!select "))
@@ -240,6 +307,8 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
     is_running = bridge("DbgIsRunning");
     value_of = bridge("DbgValFromString");
     menu_entry_clicked = bridge("DbgMenuEntryClicked");
+    get_comment = bridge("DbgGetCommentAt");
+    get_label = bridge("DbgGetLabelAt");
     log_file = fopen(getenv("X64DBG_LOG"), "wb");
     if (!log_file)
         fail("no log");

@@ -17,7 +17,15 @@
 #include "sdk.h"
 
 enum { GUI_SET_DEBUG_STATE = 1, GUI_ADD_MSG_TO_LOG = 2, GUI_MENU_ADD = 39, GUI_MENU_ADD_ENTRY = 40 };
-enum { GUI_MENU_ADD_SEPARATOR = 41, GUI_SELECTION_GET = 43, GUI_GETLINE_WINDOW = 45, GUI_MENU_SET_ENTRY_HOTKEY = 92 };
+enum {
+    GUI_MENU_ADD_SEPARATOR = 41,
+    GUI_SELECTION_GET = 43,
+    GUI_GETLINE_WINDOW = 45,
+    GUI_REF_INITIALIZE = 58,
+    GUI_MENU_SET_ENTRY_HOTKEY = 92
+};
+enum { GUI_REF_ADDCOLUMN = 22, GUI_REF_SETROWCOUNT = 23, GUI_REF_SETCELLCONTENT = 26 };
+enum { GUI_REF_RELOADDATA = 28, GUI_REF_SETPROGRESS = 30 };
 enum { STATE_PAUSED = 1, STATE_STOPPED = 3, PLUGIN = 7, CALLBACKS = 32, MENUS = 7, ENTRIES = 64 };
 enum { MOST = 64, LINE = 1024, TRAP = 0x100, INT3 = 0xcc };
 
@@ -569,6 +577,110 @@ EXPORT bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection)
 {
     check(window == GUI_DISASSEMBLY && selection, "GuiSelectionGet: of the disassembly");
     return gui_sendmessage(GUI_SELECTION_GET, (void *)(INT_PTR)window, selection) != NULL;
+}
+
+/* Comments and labels */
+
+typedef struct {
+    uint64_t address;
+    char text[MAX_COMMENT_SIZE];
+} note;
+static note comments[MOST * MOST], labels[MOST * MOST];
+
+static char *note_at(note *notes, uint64_t address, bool make)
+{
+    int at = 0;
+    while (notes[at].address && notes[at].address != address)
+        at++;
+    check(at + 1 < MOST * MOST, "too many comments");
+    if (make)
+        notes[at].address = address;
+    return notes[at].address ? notes[at].text : NULL;
+}
+
+EXPORT bool DbgGetCommentAt(uint64_t address, char *text)
+{
+    const char *there = note_at(comments, address, false);
+    memset(text, 0, MAX_COMMENT_SIZE);
+    if (there)
+        strcpy(text, there);
+    return there != NULL;
+}
+
+EXPORT bool DbgSetAutoCommentAt(uint64_t address, const char *text)
+{
+    check_text(text, "DbgSetAutoCommentAt: UTF-8");
+    snprintf(note_at(comments, address, true), MAX_COMMENT_SIZE, "\1%s", text);
+    return true;
+}
+
+EXPORT bool DbgGetLabelAt(uint64_t address, SEGMENTREG segment, char *text)
+{
+    check(segment == SEG_DEFAULT, "DbgGetLabelAt: a segment register");
+    const char *there = note_at(labels, address, false);
+    memset(text, 0, MAX_LABEL_SIZE);
+    if (there)
+        strcpy(text, there);
+    return there != NULL;
+}
+
+EXPORT bool DbgSetAutoLabelAt(uint64_t address, const char *text)
+{
+    check_text(text, "DbgSetAutoLabelAt: UTF-8");
+    snprintf(note_at(labels, address, true), MAX_LABEL_SIZE, "%s", text);
+    return true;
+}
+
+/* The references view */
+
+static int view_columns, view_rows;
+
+EXPORT void GuiReferenceInitialize(const char *name)
+{
+    check_text(name, "GuiReferenceInitialize: a title in UTF-8");
+    view_columns = 0;
+    gui_sendmessage(GUI_REF_INITIALIZE, (void *)name, NULL);
+}
+
+EXPORT void GuiReferenceAddColumn(int width, const char *title)
+{
+    check_text(title, "GuiReferenceAddColumn: a title in UTF-8");
+    check(width >= 0, "GuiReferenceAddColumn: a width");
+    view_columns++;
+    gui_sendmessage(GUI_REF_ADDCOLUMN, (void *)(INT_PTR)width, (void *)title);
+}
+
+EXPORT void GuiReferenceSetRowCount(int count)
+{
+    check(count >= 0, "GuiReferenceSetRowCount: a count");
+    view_rows = count;
+    gui_sendmessage(GUI_REF_SETROWCOUNT, (void *)(INT_PTR)count, NULL);
+}
+
+EXPORT void GuiReferenceSetCellContent(int row, int column, const char *text)
+{
+    struct {
+        int row, column;
+        const char *text;
+    } cell = {row, column, text};
+    check(row >= 0 && row < view_rows && column >= 0 && column < view_columns, "GuiReferenceSetCellContent: a cell");
+    check_text(text, "GuiReferenceSetCellContent: UTF-8");
+    gui_sendmessage(GUI_REF_SETCELLCONTENT, &cell, NULL);
+}
+
+EXPORT void GuiReferenceSetProgress(int percent)
+{
+    check(percent >= 0 && percent <= 100, "GuiReferenceSetProgress: per cent");
+    gui_sendmessage(GUI_REF_SETPROGRESS, (void *)(INT_PTR)percent, NULL);
+}
+
+EXPORT void GuiReferenceReloadData(void)
+{
+    gui_sendmessage(GUI_REF_RELOADDATA, NULL, NULL);
+}
+
+EXPORT void GuiUpdateAllViews(void)
+{
 }
 
 EXPORT bool GuiGetLineWindow(const char *title, char *text)

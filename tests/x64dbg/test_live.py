@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from calltrace.calltree import summarize
 from calltrace.model import State
 from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windows, x64dbg
@@ -89,7 +90,7 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
         "bc session_calls:depth",
         "calltrace status",
         "calltrace stop",
-        f"calltrace export --format text -o {windows.path(text)}",
+        f"calltrace export text -o {windows.path(text)}",
         "run",
         "calltrace tree --function work --depth 2",
     ]
@@ -240,3 +241,55 @@ def test_the_menus_record_what_is_selected(debugger: str, tmp_path: Path) -> Non
     assert "session_calls!leaf" in top
     assert "calltrace: recorded " in stopped
     assert cancelled == ""
+
+
+@x64dbg.both
+def test_what_was_called_is_in_the_references_view(debugger: str, tmp_path: Path) -> None:
+    script = [
+        f"calltrace start -o {windows.path(tmp_path / 'view.calltrace')}",
+        "!references",
+        "bp session_calls:depth",
+        "run",
+        "calltrace top",
+        "!references",
+    ]
+    shown = session(debugger, script, "session_calls", "1234")
+    before, after = (said.splitlines() for given, said in shown.commands if given == "!references")
+    assert before[0] == ", 0%, not loaded"
+    assert after[:2] == ["calltrace: functions, 100%", "Address|Calls|Function"]
+    rows = {name: (address, calls.strip()) for address, calls, name in (row.split("|") for row in after[2:])}
+    assert rows["session_calls!leaf"][1] == "1234"
+    assert rows["session_calls!work"][1] == "1"
+    assert "session_calls!depth" not in rows  # the breakpoint is at its entry
+    assert not any(name.startswith("msvcrt") for name in rows)
+    listed = len(re.findall(r"^ +[\d,]+  session_calls[!+]", shown.said("calltrace top"), re.MULTILINE))
+    assert len(rows) >= listed > 10
+
+
+@x64dbg.both
+def test_comments_and_labels_tell_of_functions_and_the_user_s_own_stay(debugger: str, tmp_path: Path) -> None:
+    with TraceFile(recorded(tmp_path, targets.build("session_calls"))) as trace:
+        [nameless, *_] = [stat for stat in summarize(trace).stats if stat.name.startswith("session_calls+")]
+    assert nameless.address
+    script = [
+        f"calltrace start -o {windows.path(tmp_path / 'comments.calltrace')}",
+        "commentset session_calls:work, mine",
+        "bp session_calls:depth",
+        "run",
+        "calltrace top",
+        *(f"!notes {where}" for where in ("session_calls:leaf", "session_calls:work")),
+        f"!notes {nameless.address:x}",
+    ]
+    shown = session(debugger, script, "session_calls", "1234")
+    leaf, work, other = (said for given, said in shown.commands if given.startswith("!notes "))
+    assert leaf.startswith("calltrace: 1,234 calls|")
+    assert work.startswith("mine|" if debugger == x64dbg.REAL else "calltrace: 1 call|")
+    assert other.endswith(f"|sub_{nameless.address:x}\n")
+
+
+def recorded(folder: Path, program: Path) -> Path:
+    """A run of session_calls without debugger."""
+    trace = folder / "run.calltrace"
+    done = tracing.calltrace("run", "--quiet", "-o", trace, "--", program, "1234")
+    assert done.returncode == 11, done.stderr
+    return trace

@@ -90,7 +90,7 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
         [
             f'calltrace tree "{file}"',
             f"calltrace top, {file}, --limit 7",
-            f"calltrace export --format csv {file} -o {windows.path(csv)}",
+            f"calltrace export csv {file} -o {windows.path(csv)}",
         ],
         debugger,
     )
@@ -100,7 +100,7 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
     assert "→" in tree
     assert top == shell("top", demo_trace, "--limit", "7")
     assert export == ""
-    assert csv.read_text(encoding="utf-8") == shell("export", "--format", "csv", demo_trace)
+    assert csv.read_text(encoding="utf-8") == shell("export", "csv", demo_trace)
 
 
 def test_long_output_is_logged_whole(debugger: str, long_trace: Path) -> None:
@@ -170,3 +170,38 @@ def test_a_virtual_environments_packages_are_found(debugger: str, tmp_path: Path
         "VIRTUAL_ENV": windows.path(tmp_path / "venv"),
     }
     assert x64dbg.run(["calltrace help"], debugger, env=env).said("calltrace help").startswith(OVERVIEW)
+
+
+def test_the_installed_plugin_finds_its_package(debugger: str, tmp_path: Path) -> None:
+    folder = tmp_path / "x64dbg"
+    with x64dbg.installation(debugger) as program:
+        shutil.copytree(program.parent, folder)
+    plugin = folder / "plugins" / "calltrace.dp64"
+    plugin.unlink()
+    done = tracing.calltrace("x64dbg-install", folder)
+    assert done.returncode == 0, done.stderr
+    assert windows.path(plugin) in done.stderr.decode()
+    assert plugin.read_bytes() == x64dbg.PLUGIN.read_bytes()
+    origin = plugin.with_name("calltrace.dp64.origin").read_text(encoding="utf-8")
+    assert origin == windows.path(x64dbg.PLUGIN) + "\n"
+    shown = x64dbg.run(["calltrace help"], debugger, env={"CALLTRACE_PACKAGE": ""}, installed=folder)
+    assert shown.said("calltrace help").startswith(OVERVIEW)
+
+
+def test_what_is_no_x64dbg_or_too_old_is_refused(debugger: str, tmp_path: Path) -> None:
+    nothing = tracing.calltrace("x64dbg-install", tmp_path)
+    assert nothing.returncode != 0
+    assert nothing.stderr.decode().count("\n") == 1
+    assert "has no x64dbg.dll" in nothing.stderr.decode()
+    with x64dbg.installation(debugger) as program:
+        for name in ("x64dbg.dll", "x64bridge.dll"):
+            shutil.copy(program.parent / name, tmp_path)
+    library = tmp_path / "x64bridge.dll"
+    library.write_bytes(
+        library.read_bytes().replace(b"GuiReferenceReloadData\0", b"GuiReferenceReloadDatx\0")
+    )
+    old = tracing.calltrace("x64dbg-install", tmp_path)
+    assert old.returncode != 0
+    assert old.stderr.decode().count("\n") == 1
+    assert "too old: its x64bridge.dll has no GuiReferenceReloadData" in old.stderr.decode()
+    assert not (tmp_path / "plugins").exists()

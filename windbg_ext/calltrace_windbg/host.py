@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from calltrace import hosted
+from calltrace.calltree import CallStat
 from calltrace.live import LiveSession
 from calltrace_windbg import notifications
 from calltrace_windbg.live import EngineHost
@@ -60,6 +61,9 @@ class WinDbg:
     def disassembly(self, address: int) -> str:
         """`u`"""
         return f"u {address:#x}"
+
+    def show_functions(self, stats: Sequence[CallStat]) -> None:
+        """Nothing: text is all there is."""
 
     def interrupted(self) -> bool:
         """Whether Ctrl+Break was pressed since this was last asked."""

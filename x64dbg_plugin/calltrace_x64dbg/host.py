@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from calltrace import hosted
+from calltrace.calltree import CallStat
 from calltrace.live import LiveSession
+from calltrace_x64dbg import views
 from calltrace_x64dbg.live import X64dbgHost
 
 _COMMAS = re.compile(r"(^\s*[^\s,]+),|,(?=\s|$)")
@@ -52,6 +54,10 @@ class X64dbg:
     def disassembly(self, address: int) -> str:
         """`disasm`"""
         return f"disasm {address:#x}"
+
+    def show_functions(self, stats: Sequence[CallStat]) -> None:
+        """In the references view, in comments and in labels."""
+        views.show_functions(self.library, stats)
 
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""

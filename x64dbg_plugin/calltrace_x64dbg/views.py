@@ -1,0 +1,40 @@
+"""Results where users of x64dbg look for them: the references view, comments and labels."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_bool, c_char_p, c_int, c_uint64
+
+from calltrace.calltree import CallStat
+from calltrace.model import NodeKind
+
+
+def show_functions(library: ctypes.CDLL, stats: Sequence[CallStat]) -> None:
+    """How often each function was called: all in the references view, and each at its first instruction.
+
+    Left out is what is not where it was recorded. `library` is the plugin: x64dbg_plugin/views.h.
+    """
+    library.ct_views_is_in.argtypes, library.ct_views_is_in.restype = (c_uint64, c_char_p), c_bool
+    library.ct_views_annotate.argtypes = (c_uint64, c_char_p, c_char_p)
+    library.ct_views_begin_table.argtypes = (c_char_p, c_char_p, c_char_p, c_int)
+    library.ct_views_row.argtypes = (c_int, c_uint64, c_char_p, c_char_p)
+    there = [
+        (stat.address, stat)
+        for stat in stats
+        if stat.kind == NodeKind.FUNCTION
+        and stat.address is not None
+        and library.ct_views_is_in(stat.address, _module(stat.name).encode())
+    ]
+    library.ct_views_begin_table(b"calltrace: functions", b"Calls", b"Function", len(there))
+    for row, (address, stat) in enumerate(there):
+        # Cells are compared as text: figures of the same width are in order.
+        library.ct_views_row(row, address, f"{stat.calls:>12}".encode(), stat.name.encode())
+        comment = f"calltrace: {stat.calls:,} call{'' if stat.calls == 1 else 's'}"
+        library.ct_views_annotate(address, comment.encode(), f"sub_{address:x}".encode())
+    library.ct_views_end_table()
+
+
+def _module(name: str) -> str:
+    """Of a function's name: module!function or module+0xRVA."""
+    return name.partition("!")[0] if "!" in name else name.rpartition("+")[0]

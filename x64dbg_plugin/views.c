@@ -1,0 +1,52 @@
+/* Results in the debugger's own views: see views.h. */
+#include "views.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ADDRESS_WIDTH = 16, NUMBER_WIDTH = 14, ROWS_PER_STEP = 256 }; /* characters, and rows between two steps */
+
+static int table_rows;
+
+bool ct_views_is_in(uint64_t address, const char *module)
+{
+    char name[MAX_MODULE_SIZE] = "";
+    return DbgIsDebugging() && DbgGetModuleAt(address, name) && _stricmp(name, module) == 0;
+}
+
+void ct_views_annotate(uint64_t address, const char *comment, const char *label)
+{
+    char there[MAX_COMMENT_SIZE] = "", name[MAX_LABEL_SIZE] = "";
+    if (!DbgGetCommentAt(address, there) || there[0] == '\1')
+        DbgSetAutoCommentAt(address, comment);
+    if (!DbgGetLabelAt(address, SEG_DEFAULT, name))
+        DbgSetAutoLabelAt(address, label);
+}
+
+void ct_views_begin_table(const char *title, const char *second_column, const char *third_column, int rows)
+{
+    GuiReferenceInitialize(title);
+    GuiReferenceAddColumn(ADDRESS_WIDTH, "Address");
+    GuiReferenceAddColumn(NUMBER_WIDTH, second_column);
+    GuiReferenceAddColumn(0, third_column);
+    GuiReferenceSetRowCount(rows);
+    table_rows = rows;
+}
+
+void ct_views_row(int row, uint64_t address, const char *second, const char *third)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%016llX", (unsigned long long)address);
+    GuiReferenceSetCellContent(row, 0, text);
+    GuiReferenceSetCellContent(row, 1, second);
+    GuiReferenceSetCellContent(row, 2, third);
+    if (row % ROWS_PER_STEP == 0)
+        GuiReferenceSetProgress(row * 100 / table_rows);
+}
+
+void ct_views_end_table(void)
+{
+    GuiReferenceSetProgress(100);
+    GuiReferenceReloadData();
+    GuiUpdateAllViews();
+}
