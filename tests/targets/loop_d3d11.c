@@ -39,9 +39,8 @@ static ID3D11RenderTargetView *back_view, *shadow_view;
 static volatile unsigned moved;
 static int with_jobs;
 
-static const char shaders[] =
-    "float4 vertex(float4 place : POSITION) : SV_POSITION { return place; }\n"
-    "float4 pixel() : SV_TARGET { return float4(1.0, 0.5, 0.25, 1.0); }\n";
+static const char shaders[] = "float4 vertex(float4 place : POSITION) : SV_POSITION { return place; }\n"
+                              "float4 pixel() : SV_TARGET { return float4(1.0, 0.5, 0.25, 1.0); }\n";
 
 static LRESULT CALLBACK window_procedure(HWND window, UINT message, WPARAM w, LPARAM l)
 {
@@ -54,12 +53,13 @@ static void make_device(void)
     RegisterClassA(&class);
     HWND window = CreateWindowA("loop", "loop", WS_OVERLAPPEDWINDOW | WS_VISIBLE, 0, 0, 200, 150, NULL, NULL,
                                 class.hInstance, NULL);
-    DXGI_SWAP_CHAIN_DESC about = {.BufferDesc = {.Width = WIDTH, .Height = HEIGHT, .Format = DXGI_FORMAT_R8G8B8A8_UNORM},
-                                  .SampleDesc.Count = 1,
-                                  .BufferUsage = DXGI_USAGE_RENDER_TARGET_OUTPUT,
-                                  .BufferCount = 1,
-                                  .OutputWindow = window,
-                                  .Windowed = TRUE};
+    DXGI_SWAP_CHAIN_DESC about = {
+        .BufferDesc = {.Width = WIDTH, .Height = HEIGHT, .Format = DXGI_FORMAT_R8G8B8A8_UNORM},
+        .SampleDesc.Count = 1,
+        .BufferUsage = DXGI_USAGE_RENDER_TARGET_OUTPUT,
+        .BufferCount = 1,
+        .OutputWindow = window,
+        .Windowed = TRUE};
     CHECK(D3D11CreateDeviceAndSwapChain(NULL, D3D_DRIVER_TYPE_HARDWARE, NULL, 0, NULL, 0, D3D11_SDK_VERSION, &about,
                                         &chain, &device, NULL, &context));
     CHECK(IDXGISwapChain_GetBuffer(chain, 0, &IID_ID3D11Texture2D, (void **)&back));
@@ -78,9 +78,8 @@ static void make_device(void)
 static void make_pipeline(void)
 {
     static const float places[][4] = {{-1, -1, 0, 1}, {0, 1, 0, 1}, {1, -1, 0, 1}};
-    static const D3D11_INPUT_ELEMENT_DESC element = {"POSITION", 0, DXGI_FORMAT_R32G32B32A32_FLOAT,
-                                                     0,          0, D3D11_INPUT_PER_VERTEX_DATA,
-                                                     0};
+    static const D3D11_INPUT_ELEMENT_DESC element = {
+        "POSITION", 0, DXGI_FORMAT_R32G32B32A32_FLOAT, 0, 0, D3D11_INPUT_PER_VERTEX_DATA, 0};
     ID3DBlob *vertex, *pixel;
     ID3D11VertexShader *vertex_shader;
     ID3D11PixelShader *pixel_shader;
@@ -88,8 +87,8 @@ static void make_pipeline(void)
     ID3D11Buffer *buffer;
     CHECK(D3DCompile(shaders, sizeof shaders - 1, NULL, NULL, NULL, "vertex", "vs_4_0", 0, 0, &vertex, NULL));
     CHECK(D3DCompile(shaders, sizeof shaders - 1, NULL, NULL, NULL, "pixel", "ps_4_0", 0, 0, &pixel, NULL));
-    CHECK(ID3D11Device_CreateVertexShader(device, ID3D10Blob_GetBufferPointer(vertex),
-                                          ID3D10Blob_GetBufferSize(vertex), NULL, &vertex_shader));
+    CHECK(ID3D11Device_CreateVertexShader(device, ID3D10Blob_GetBufferPointer(vertex), ID3D10Blob_GetBufferSize(vertex),
+                                          NULL, &vertex_shader));
     CHECK(ID3D11Device_CreatePixelShader(device, ID3D10Blob_GetBufferPointer(pixel), ID3D10Blob_GetBufferSize(pixel),
                                          NULL, &pixel_shader));
     CHECK(ID3D11Device_CreateInputLayout(device, &element, 1, ID3D10Blob_GetBufferPointer(vertex),
