@@ -888,8 +888,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "reference",
-        "Let the target run and record it exactly and slowly, by breakpoints: what `start` is held against. It "
-        "stops at its end, at a breakpoint of yours, or with Ctrl+Break.",
+        "Let the target run and record it exactly and slowly, by breakpoints: what `start` is held against. "
+        "It stops at its end, at a breakpoint of yours, or with Ctrl+Break.",
         "calltrace reference --single-step",
         (
             _LIVE_OUTPUT,

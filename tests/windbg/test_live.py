@@ -275,7 +275,7 @@ def test_a_reference_ends_where_the_user_stops_the_target_which_can_be_recorded_
     shown = session([*script, f"!calltrace start -o {windows.path(fast)}", "g"], "session_calls", "8")
     assert int(shown.said("r rip").split("=")[1], 16) == int(address("depth"), 16)
     assert "the command ends where you wanted a stop" in shown.said(reference)
-    work = ["  session_calls!work  still running when stopped", f"    session_calls!leaf {TIMES}8"]
+    work = ["  session_calls!work  still running", f"    session_calls!leaf {TIMES}8"]
     assert shown.said("!calltrace tree --function work").splitlines()[1:] == work
     assert not shown.has_target
     assert shown.stdout == plain("session_calls", "8").stdout
