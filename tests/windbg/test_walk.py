@@ -238,3 +238,10 @@ def test_k_in_cmake(tmp_path: Path) -> None:
     traced = stacks(type_in(tmp_path, program, START, *script), "k 60")
     assert_same(traced, untraced, 25)
     assert untraced[0][-1].name.startswith("ntdll!RtlUserThreadStart")
+
+
+def test_names_of_copies_after_the_extension_was_unloaded_and_loaded_again(tmp_path: Path) -> None:
+    script = [UNTRACED, "g", "k", "g"]
+    untraced = stacks(type_in(tmp_path, [build(True), "calls"], *script), "k")
+    again = [START, ".unload calltrace_windbg", windbg.LOAD, "!calltrace status", *script]
+    assert_same(stacks(type_in(tmp_path, [build(True), "calls"], *again), "k"), untraced, 5)

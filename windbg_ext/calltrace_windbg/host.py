@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from calltrace import hosted
 from calltrace.live import LiveSession
+from calltrace_windbg import notifications
 from calltrace_windbg.live import EngineHost
 
 _NORMAL, _ERROR = 1, 2  # DEBUG_OUTPUT_...
@@ -20,7 +21,9 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 def run(library: int, line: str) -> None:
     """Run what the user typed after `!calltrace`. `library` is the extension, as a module of this process."""
-    hosted.run(line, WinDbg(library), _live(library))
+    debugger = WinDbg(library)
+    hosted.run(line, debugger, _live(library))
+    notifications.listen(debugger.library)  # the extension may have been unloaded and loaded again
 
 
 @functools.cache

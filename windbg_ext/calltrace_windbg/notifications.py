@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 
 from calltrace import hosted
-from calltrace_windbg import host
 from calltrace_windbg.listener import Listener
 
 _INACTIVE, _ACCESSIBLE, _INACCESSIBLE = 1, 2, 3  # DEBUG_NOTIFY_SESSION_...
@@ -39,6 +38,8 @@ def listen(library: ctypes.CDLL) -> None:
 
 def run(library: int, line: str) -> None:
     """Tell the listeners: what the extension calls. `line` is the notification's number, and an address."""
+    from calltrace_windbg import host  # which imports us
+
     debugger = host.WinDbg(library)
     number, address = (int(word) for word in line.split())
     for listener in list(_listeners):
