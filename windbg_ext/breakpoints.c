@@ -216,15 +216,14 @@ static void prepare_go(void)
 {
     IDebugRegisters *registers;
     memset(&go, 0, sizeof go);
+    go.hidden = TRUE;
+    if (FAILED(control->lpVtbl->GetReturnOffset(control, &go.returns_to)))
+        go.returns_to = 0;
     if (FAILED(client->lpVtbl->QueryInterface(client, &IID_IDebugRegisters, (void **)&registers)))
         return;
-    HRESULT result = registers->lpVtbl->GetInstructionOffset(registers, &go.stands);
-    registers->lpVtbl->Release(registers);
-    if (FAILED(result) || FAILED(control->lpVtbl->GetReturnOffset(control, &go.returns_to)))
-        return;
-    go.hidden = TRUE;
-    if (!is_taken(go.stands))
+    if (SUCCEEDED(registers->lpVtbl->GetInstructionOffset(registers, &go.stands)) && !is_taken(go.stands))
         add_for_go(go.stands);
+    registers->lpVtbl->Release(registers);
 }
 
 /* When it has. */

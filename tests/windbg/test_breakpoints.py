@@ -258,6 +258,18 @@ def test_go_to_an_address_ends_where_it_ends_untraced(tmp_path: Path) -> None:
     assert (recorded["straight"], recorded["callee"], recorded["turns"]) == (6, 6, 4)
 
 
+def test_go_to_an_address_in_a_jump_hurts_nothing_however_often_breakpoints_are_put_in(
+    tmp_path: Path,
+) -> None:
+    """Conditional breakpoints are hit, and put in anew, while the engine's own one waits in the jump."""
+    steps = [*counting(places=["callee", "turns", "short_ret"]), "bc 1", f"g {at('padding')}"]
+    shown = phases((), [start(tmp_path / "t.calltrace"), *steps, FORGET], ())
+    check_ended(shown)
+    jump = [start(tmp_path / "j.calltrace"), *counting(places=["turns"]), f"bp {at('callee')}", "g", "bc 2"]
+    shown = phases((), [*jump, f"g {at('straight_fifth')}", "r rip", f"g {at('straight_fifth')}"], ())
+    check_ended(shown)
+
+
 def ended(trace: Path) -> str:
     """How the recording ended, says the trace."""
     done = tracing.calltrace("info", trace)

@@ -62,6 +62,7 @@ class _Hidden:
 
     def __init__(self, memory: Memory, copied: Callable[[], Iterable[Copied]]) -> None:
         self.known: set[int] = set()  # where the others were set
+        self._found: set[int] = set()
         self._memory, self._copied = memory, copied
         self._before: list[tuple[Copied, int, bytes]] = []  # with the code's VA
 
@@ -74,6 +75,7 @@ class _Hidden:
         try:
             if before:
                 self.known.clear()
+                self._found.clear()
                 self._before = list(self._read())
                 return 0
             return self._find()
@@ -92,12 +94,13 @@ class _Hidden:
             new = self._memory.read(start, len(old))
             for offset in _changes(old, new):
                 address = start + offset
-                strange = new[offset] == _INT3 and address not in self.known
+                strange = new[offset] == _INT3 and address not in self.known - self._found
                 jump = each.jump_offset(address) if each.active else None
                 # On the jump itself it is hit when the function is called.
                 if not strange or jump == 0 or places(self._copied(), address) == [address]:
                     continue
                 found = address
+                self._found.add(address)
                 if jump is not None:
                     self._memory.write(address, old[offset : offset + 1])
         return found
