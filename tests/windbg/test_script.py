@@ -1,0 +1,193 @@
+"""Whole sessions as users type them in the real debugger engine: one thread, several, cmake.
+
+Each is held to the same program outside: untraced in the debugger, and recorded in a shell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from calltrace.calltree import summarize
+from calltrace.model import State
+from calltrace.tracefile import TraceFile
+from rig import corpus, targets, tracing, windbg, windows
+from rig.running import Running
+
+FRAME = re.compile(r"^[0-9a-f]{8}`[0-9a-f]{8} [0-9a-f]{8}`[0-9a-f]{8} (\S+)$", re.MULTILINE)  # of `k`
+RECORDED = re.compile(r"^  \d+  (\S+)", re.MULTILINE)  # a frame of `!calltrace stacks`
+OPEN = re.compile(r"  (still running when stopped|open at process end)$", re.MULTILINE)
+WRITES = "foreach(i RANGE 2)\n  file(WRITE written${i}.txt ${i})\nendforeach()\n"
+END, API_OF_END = "kernel32!ExitProcess", "KERNEL32.dll!ExitProcess"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, and a place in the middle of its work where a breakpoint stops it."""
+
+    program: str
+    arguments: tuple[str, ...]
+    breakpoint: str
+    api: str  # the same as calltrace calls it
+    threads: int
+
+
+CASES = (
+    Case("session_calls", ("30",), "msvcrt!fflush", "msvcrt.dll!fflush", 1),
+    Case("demo", ("2 * (3 + 4)", "7 / 2"), "kernel32!CreateThread", "KERNEL32.dll!CreateThread", 2),
+    Case("reference_threads", (), "kernel32!SetEvent", "KERNEL32.dll!SetEvent", 5),
+    Case("cmake", ("-P", "writes.cmake"), "kernel32!WriteFile", "KERNEL32.dll!WriteFile", 1),
+)
+
+
+def program(case: Case) -> Path:
+    return corpus.program("cmake") if case.program == "cmake" else targets.build(case.program)
+
+
+def frames(output: str) -> list[str]:
+    """What `k` calls the frames; in copies it writes `module!+0x13ae` if there is no symbol at all."""
+    return [name.replace("!+", "+") for name in FRAME.findall(output)]
+
+
+def tree(trace: Path) -> Counter[tuple[str, ...]]:
+    """Each thread's call tree up to END; how open frames end depends on who ended the recording."""
+    done = tracing.calltrace("tree", "--limit", "0", trace)
+    assert done.returncode == 0, done.stderr.decode()
+    _, *threads = re.split(r"^thread \d+.*\n", OPEN.sub("", done.stdout.decode()), flags=re.MULTILINE)
+    return Counter(tuple(up_to_end(thread.splitlines())) for thread in threads)
+
+
+def up_to_end(lines: list[str]) -> list[str]:
+    ends = [number for number, line in enumerate(lines) if line.strip() == API_OF_END]
+    return lines[: ends[0] + 1] if ends else lines
+
+
+def own(names: Sequence[str], case: Case) -> list[str]:
+    return [name for name in names if name.startswith(case.program)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
+def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "writes.cmake").write_text(WRITES)
+    target = [program(case), *case.arguments]
+    untraced_script = [f"bp {case.breakpoint}", "g", "k 60", "bc *", "g"]
+    untraced = windbg.run([windbg.LOAD, *untraced_script], target, cwd=tmp_path)
+    script = [
+        windbg.LOAD,
+        "!calltrace start -o beside.calltrace",
+        f"bp {case.breakpoint}",
+        "g",
+        "k 60",
+        "!calltrace stacks",
+        "!calltrace tree --limit 0",
+        "bc *",
+        f"bp {END}",
+        "g ",
+        "!calltrace stop",
+        "!calltrace export chrome",
+        "bc * ",
+        "g  ",
+    ]
+    shown = windbg.run(script, target, cwd=tmp_path)
+    plain = windows.run(target, cwd=tmp_path)
+    assert shown.stdout == untraced.stdout == plain.stdout
+    assert not shown.has_target
+
+    planning, instrumented, *_, recording = shown.said("!calltrace start -o beside.calltrace").splitlines()
+    assert planning.startswith(f"calltrace: {case.program}.exe: planning ")
+    counts = re.fullmatch(
+        rf"calltrace: {case.program}\.exe: ([\d,]+) of ([\d,]+) functions instrumented.*", instrumented
+    )
+    assert counts
+    assert recording.startswith("calltrace: recording into ")
+    assert recording.endswith("beside.calltrace")
+
+    # The debugger's walk, the recorded stack, and the tree as far as it goes tell the same.
+    assert frames(shown.said("k 60")) == frames(untraced.said("k 60"))
+    recorded = RECORDED.findall(shown.said("!calltrace stacks").split("\nthread ")[0])
+    assert recorded[0] == case.api
+    assert len(recorded) - 1 == len(own(frames(untraced.said("k 60")), case))
+    tree_so_far = shown.said("!calltrace tree --limit 0").split("\nthread ")[0]
+    running = re.findall(r"^ +(\S+)  still running$", tree_so_far, re.MULTILINE)
+    # The outermost frame of cmake goes on from a tail call, so that the tree has begun it before.
+    assert running[-len(recorded) + 1 :] == recorded[-2::-1]
+
+    # Stopped at its end, the trace is that of the whole run in a shell.
+    assert "calltrace: recorded " in shown.said("!calltrace stop")
+    alone = tmp_path / "alone.calltrace"
+    words = ["run", "--quiet", "-o", alone, "--", *target]
+    # What cmake does depends on its environment.
+    done = tracing.calltrace(*words, cwd=tmp_path, env=windbg.environment())
+    assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout)
+    beside = tmp_path / "beside.calltrace"
+    assert tree(beside) == tree(alone)
+    with TraceFile(beside) as trace:
+        assert trace.state == State.STOPPED
+        summary = summarize(trace)
+        assert len([thread for thread in trace.threads if thread.units]) >= case.threads
+        calls = sum(stat.calls for stat in summary.stats)
+    spans = json.loads((tmp_path / "beside.json").read_text(encoding="utf-8"))["traceEvents"]
+    begun = Counter(event["name"] for event in spans if event["ph"] in "BX")
+    assert sum(begun.values()) >= calls
+    assert {stat.name for stat in summary.stats} <= set(begun)
+
+
+def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> None:
+    running, other = Running("port_threads"), Running("port_threads")
+    script = [
+        windbg.LOAD,
+        f"!calltrace start -o {windows.path(tmp_path / 'beside.calltrace')}",
+        "!break 200",  # so that all threads have come round
+        "g ",
+        f"bp {address('fibonacci')}",
+        "g",
+        "k 60",
+        "!calltrace stacks --thread ~.",
+        "!calltrace stacks",
+        "!calltrace tree --limit 40",
+        "bc *",
+        "!break 100",
+        "g  ",
+        "!calltrace stop",
+        "!calltrace export chrome",
+        ".detach",
+    ]
+    shown = windbg.run(script, process_id=running.process_id)
+    assert running.end() == ("rounds some, wrong 0, debugged 0", 5)
+    assert "Breakpoint 0 hit" in shown.said("g")
+    walked = frames(shown.said("k 60"))
+    assert walked[-1].startswith("ntdll!RtlUserThreadStart+")
+    [stack] = [shown.said("!calltrace stacks --thread ~.")]
+    # Frames that were entered before the start are on the debugger's stack only.
+    assert set(RECORDED.findall(stack)) <= {"port_threads!fibonacci"}
+    assert len(RECORDED.findall(stack)) <= sum(name.startswith("port_threads!") for name in walked)
+    assert shown.said("!calltrace stacks").count("so far, as of its event") >= 4
+    assert "port_threads!fibonacci" in shown.said("!calltrace tree --limit 40")
+    alone = tmp_path / "alone.calltrace"
+    done = tracing.calltrace("attach", str(other.process_id), "--seconds", "0.5", "--quiet", "-o", alone)
+    assert done.returncode == 0, done.stderr.decode()
+    assert other.end() == running.end()
+    assert called(tmp_path / "beside.calltrace") == called(alone)
+    exported = json.loads((tmp_path / "beside.json").read_text(encoding="utf-8"))
+    assert "port_threads!fibonacci" in {event.get("name") for event in exported["traceEvents"]}
+
+
+def address(function: str) -> str:
+    """The VA of a function of port_threads, which is not relocated."""
+    nm = ["x86_64-w64-mingw32-nm", str(targets.build("port_threads"))]
+    listed = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
+    [found] = [line.split()[0] for line in listed.splitlines() if line.split()[-1] == function]
+    return f"0x{found}"
+
+
+def called(trace: Path) -> set[str]:
+    with TraceFile(trace) as opened:
+        assert opened.state == State.STOPPED
+        return {stat.name for stat in summarize(opened).stats if stat.calls}
