@@ -70,6 +70,11 @@ void ct_print(const char *text)
     _plugin_logprint(text);
 }
 
+bool ct_is_debugging(void)
+{
+    return DbgIsDebugging();
+}
+
 bool ct_interrupted(void)
 {
     return InterlockedExchange(&interrupted, 0) != 0;
@@ -106,6 +111,8 @@ static bool command(int argc, char **argv)
     }
     const char *rest = argv[0] + strcspn(argv[0], " ");
     bool done = run(rest);
+    if (DbgIsDebugging())
+        GuiUpdateAllViews(); /* code, comments and threads may have changed */
     LeaveCriticalSection(&running);
     return done;
 }

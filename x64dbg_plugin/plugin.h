@@ -9,6 +9,9 @@
 /* Show text in the debugger's log. */
 CT_EXPORT void ct_print(const char *text);
 
+/* Whether there is a target. */
+CT_EXPORT bool ct_is_debugging(void);
+
 /* Whether the user has asked for the running command's end since this was last asked. On any thread. */
 CT_EXPORT bool ct_interrupted(void);
 

@@ -48,5 +48,4 @@ void ct_views_end_table(void)
 {
     GuiReferenceSetProgress(100);
     GuiReferenceReloadData();
-    GuiUpdateAllViews();
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from calltrace.commands import COMMANDS
-from calltrace_x64dbg.host import printable, words
+from calltrace_x64dbg.host import printable, with_addresses, words
+
+LINKS = ("callers m!leaf", "m"), ("!disasm 0000000140001580", "!leaf")
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,8 @@ def test_each_menu_entry_stands_for_a_command() -> None:
         name, verb, *_ = line.split()
         assert name == "calltrace"
         assert verb in verbs
+
+
+def test_the_address_of_what_a_name_stands_for_is_behind_it() -> None:
+    command, code = ("\x1b]8;;{}\x1b\\{}\x1b]8;;\x1b\\".format(*link) for link in LINKS)
+    assert with_addresses(f"a  {command}{code} b") == "a  m!leaf 0000000140001580 b"

@@ -14,6 +14,7 @@ from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windows, x64dbg
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+ADDRESS = re.compile(r"(?<=\w) ([0-9A-F]{16})\b")  # behind a name
 ENDED = "Process stopped with exit code"
 
 
@@ -25,8 +26,13 @@ def session(
 
 
 def lines(text: str) -> list[str]:
-    """Of a call tree, without the system's thread ids."""
-    return re.sub(r" \(id \d+\)", "", text).splitlines()
+    """Of a call tree, without the system's thread ids, and without addresses."""
+    return re.sub(r" \(id \d+\)", "", plain(text)).splitlines()
+
+
+def plain(text: str) -> str:
+    """Without the addresses that names have in the log."""
+    return ADDRESS.sub("", text)
 
 
 def tree(trace: Path, *options: str) -> list[str]:
@@ -100,7 +106,11 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     def frames(stack: str) -> list[str]:
         return re.findall(r"^  \d\d  session_calls!(\w+)", stack, re.MULTILINE)
 
-    started, _, stopped, stacks, now, callers, top, _, deeper = (said for _, said in shown.commands[1:10])
+    now = shown.commands[5][1]
+    leaf = ADDRESS.findall(now)[1]
+    started, _, stopped, stacks, now, callers, top, _, deeper = (
+        plain(said) for _, said in shown.commands[1:10]
+    )
     assert "session_calls.exe: 99 of " in started
     assert started.endswith(f"calltrace: recording into {windows.path(file)}\n")
     assert "INT3 breakpoint at <session_calls.depth>" in stopped
@@ -116,6 +126,10 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     assert str(windows.path(file)) in shown.said("calltrace status")
     assert shown.said("calltrace stop").startswith(f"calltrace: recorded {windows.path(file)} (")
     assert f"{ENDED} 0xB (11)" in shown.commands[-2][1]
+    with TraceFile(file) as trace:
+        assert {stat.address for stat in summarize(trace).stats if stat.name.endswith("!leaf")} == {
+            int(leaf, 16)
+        }
     assert lines(shown.commands[-1][1]) == tree(file, "--function", "work", "--depth", "2")
     assert text.read_text(encoding="utf-8").splitlines()[0].startswith("thread 0 ")
 
@@ -233,7 +247,7 @@ def test_the_menus_record_what_is_selected(debugger: str, tmp_path: Path) -> Non
     assert f"calltrace: recorded {windows.path(file)}" in said[3]
     assert "session_calls.exe: 1 of " in said[5]
     assert "session_calls.exe: 99 of " in said[7]
-    callees, callers, stacks, tree_now, top, stopped, cancelled = said[10:]
+    callees, callers, stacks, tree_now, top, stopped, cancelled = map(plain, said[10:])
     assert callees.splitlines()[1].split()[:2] == ["3", "session_calls!leaf"]
     assert callers.splitlines()[2].split() == ["3", "\N{LEFTWARDS ARROW}", "session_calls!work"]
     assert "session_calls!work" in stacks

@@ -14,6 +14,7 @@ from calltrace_x64dbg import views
 from calltrace_x64dbg.live import X64dbgHost
 
 _COMMAS = re.compile(r"(^\s*[^\s,]+),|,(?=\s|$)")
+_LINK = re.compile("\x1b]8;;([^\x1b]+)\x1b\\\\([^\x1b]*)\x1b]8;;\x1b\\\\")
 _MOST_PRINTED = 4000  # characters at once: the debugger cuts off what is beyond 16,383 bytes
 
 
@@ -37,10 +38,11 @@ class X64dbg:
         self.library = ctypes.CDLL("calltrace.dp64", handle=library)
         self.library.ct_print.argtypes = (ctypes.c_char_p,)
         self.library.ct_interrupted.restype = ctypes.c_bool
+        self.library.ct_is_debugging.restype = ctypes.c_bool
 
     def show(self, text: str) -> None:
         """Print text in the log, where an address of 16 digits is a link to its disassembly."""
-        for piece in printable(text):
+        for piece in printable(with_addresses(text)):
             self.library.ct_print(piece.encode())
 
     def show_error(self, line: str) -> None:
@@ -48,12 +50,12 @@ class X64dbg:
         self.show(line + "\n")
 
     def has_links(self) -> bool:
-        """False: links of the log lead to addresses, and run no commands."""
-        return False
+        """Whether there is a target, to whose addresses links can lead."""
+        return bool(self.library.ct_is_debugging())
 
     def disassembly(self, address: int) -> str:
         """`disasm`"""
-        return f"disasm {address:#x}"
+        return f"disasm {address:016X}"
 
     def show_functions(self, stats: Sequence[CallStat]) -> None:
         """In the references view, in comments and in labels."""
@@ -74,6 +76,16 @@ def words(line: str) -> str:
     for at in range(0, len(parts), 2):
         parts[at] = _COMMAS.sub(r"\1 ", parts[at])
     return '"'.join(parts)
+
+
+def with_addresses(text: str) -> str:
+    """The text with the address behind each link to code; links that run commands are not for the log."""
+    return _LINK.sub(_shown, text)
+
+
+def _shown(link: re.Match[str]) -> str:
+    line, text = link.groups()
+    return f"{text} {line.split()[1]}" if line.startswith("!") else text
 
 
 def printable(text: str) -> Iterator[str]:
