@@ -21,7 +21,7 @@ from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
 from calltrace.pe.runtimes import closed_code
 from calltrace.pe.symbols import add_symbols
-from calltrace.ports import TargetModule
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.tracefile import FUNCTION, SITE, Chunk, ChunkKind
 
 DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
@@ -231,10 +231,17 @@ class ModulePlan:
     Discovery happens here, then `lay_out`, then `compose`.
     """
 
-    def __init__(self, image: Image, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        image: Image,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        symbols: ModuleSymbols | None = None,
+    ) -> None:
         """Find the functions of `image` and choose those that the patterns mean.
 
-        Raises UsageError for a malformed pattern, EngineError if memory runs out.
+        `symbols` name functions rather than the image does. Raises UsageError for a malformed pattern,
+        EngineError if memory runs out.
         """
         self._seconds = 0.0  # spent here, without what the host does in between
         started = time.perf_counter()
@@ -248,6 +255,11 @@ class ModulePlan:
         self._handle = _engine().ct_plan_open(ctypes.byref(self._described))
         if not self._handle:
             raise EngineError(f"{image.name}: not enough memory to plan its functions")
+        self._named_by = ""
+        names = symbols.names([function.rva for function in self.functions]) if symbols else {}
+        if symbols and names:
+            self._named_by = symbols.source
+            image.names.update(names)
         self.chosen = self.functions_found  # how many of them the patterns mean
         self._select(include, exclude)
         self._seconds += time.perf_counter() - started
