@@ -6,6 +6,7 @@ handle that no other has, which need not be a process's; no two threads may be i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -149,7 +150,7 @@ class _Loaded:
 
     def __del__(self) -> None:
         if getattr(self, "_handle", 0):
-            with _lock:
+            with _lock, contextlib.suppress(OSError):  # a damaged PDB can do that
                 _library().SymCleanup(self._handle)
 
     def source(self) -> str:
