@@ -87,12 +87,6 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
     return S_OK;
 }
 
-/* Once Python was loaded, it and this DLL stay (ct_host_line). */
-CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
-{
-    ct_listen(FALSE);
-}
-
 CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
 {
     (void)arguments;

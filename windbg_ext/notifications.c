@@ -27,6 +27,20 @@ CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argumen
     tell(notification, 0);
 }
 
+/* The engine unloads extensions with the last target, before it would notify them that there is none. */
+CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
+{
+    ULONG status = DEBUG_STATUS_NO_DEBUGGEE;
+    IDebugControl *control;
+    if (listener && SUCCEEDED(listener->lpVtbl->QueryInterface(listener, &IID_IDebugControl, (void **)&control))) {
+        control->lpVtbl->GetExecutionStatus(control, &status);
+        control->lpVtbl->Release(control);
+    }
+    if (status == DEBUG_STATUS_NO_DEBUGGEE)
+        tell(DEBUG_NOTIFY_SESSION_INACTIVE, 0);
+    ct_listen(FALSE); /* Python, once it was loaded, and this DLL stay (ct_host_line) */
+}
+
 static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
 {
     if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -157,6 +158,14 @@ def number(text: str) -> int:
     return value
 
 
+def positive(text: str) -> int:
+    """A count above zero."""
+    value = number(text)
+    if not value:
+        raise ValueError
+    return value
+
+
 def thread(text: str) -> int | str:
     """A thread's number, or its name in a debugger."""
     return text if _DEBUGGER_THREAD.match(text) else number(text)
@@ -212,6 +221,7 @@ def _run_options(request: Request) -> session.RunOptions:
         arguments=request.program[1:],
         command_line=request.program_line,
         trace=session.TraceOptions(**_trace_options(request.options)),
+        symbols=request.options.symbols,
     )
 
 
@@ -263,9 +273,61 @@ def _attach(request: Request, console: Console) -> int:
             process_id=options.pid,
             seconds=options.seconds,
             trace=session.TraceOptions(**_trace_options(options)),
+            symbols=options.symbols,
         ),
         _progress(options, console),
     )
+
+
+def _loop(request: Request, console: Console) -> int:
+    options = request.options
+    if console.live:
+        if request.program or options.pid is not None:
+            raise UsageError("loop: here it works on the debugger's target: name no program")
+    elif bool(request.program) == (options.pid is not None):
+        raise UsageError("loop: name a program after --, or a running one by --pid")
+    if os.name != "nt":
+        words = (*request.words, "--", *request.program) if request.program else request.words
+        return wine.relay(words, options.prefix)
+    from calltrace import looping
+    from calltrace.export.loop import write_loop, write_loop_json
+    from calltrace.loop.tracing import Climb, LoopOptions
+
+    def show(climb: Climb) -> None:
+        write = write_loop_json if options.json else write_loop
+        if options.output is not None:
+            with _created(options.output, None) as file:
+                write(climb, file, _unlinked)
+        elif request.program:  # the standard output is the program's
+            text = io.StringIO()
+            write(climb, text, _unlinked)
+            for line in text.getvalue().splitlines():
+                console.progress(line)
+        else:
+            write(climb, console.out, console.code_link)
+
+    thread = _thread(request, console)
+    chosen = LoopOptions(
+        options.api, options.method, options.samples, thread, options.timeout, options.module
+    )
+    if console.live:
+        climb = console.live.climb(chosen, console.progress)
+        show(climb)
+        return 0 if climb.loops else 1
+    if options.pid is not None:
+        return looping.attach(options.pid, chosen, show, _progress(options, console))
+    return looping.run(
+        request.program[0],
+        request.program[1:],
+        request.program_line,
+        chosen,
+        show,
+        _progress(options, console),
+    )
+
+
+def _unlinked(text: str, address: int) -> str:
+    return text
 
 
 def _start(request: Request, console: Console) -> int:
@@ -363,11 +425,10 @@ def _quoted(word: str) -> str:
 def _plan(request: Request, console: Console) -> int:
     options = request.options
     _check_patterns(options)
-    if options.target is None:
-        process_id: int | None = _live(console).process_id
-    else:
-        process_id = _process_id(options.target)
-    if process_id is not None and os.name != "nt":
+    if options.symbols and not console.shell:
+        raise UsageError("plan: --symbols is for a shell: here the debugger has the symbols")
+    process_id = None if options.target is None else _process_id(options.target)
+    if os.name != "nt" and (process_id is not None or options.symbols):
         return wine.relay(request.words, options.prefix)
     from calltrace import survey
     from calltrace.export.plan import write_plan, write_plan_json
@@ -381,8 +442,16 @@ def _plan(request: Request, console: Console) -> int:
         options.modules,
         console.shell and not options.no_breakpoints,
     )
-    if process_id is not None:
-        found = survey.of_process(process_id, chosen, debugged=options.target is None)
+    if os.name == "nt" and console.shell:
+        from calltrace.win32.dbghelp import SymbolFiles
+
+        chosen = replace(chosen, symbols=SymbolFiles(options.symbols, console.progress).of_module)
+    if options.target is None:
+        with _live(console).target() as port:
+            chosen = replace(chosen, symbols=port.symbols)
+            found = survey.of_process(port.process_id, chosen, debugged=True)
+    elif process_id is not None:
+        found = survey.of_process(process_id, chosen)
     else:
         found = survey.of_program(options.target, chosen)
     if options.json:
@@ -490,16 +559,17 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
-        out = console.out
-        if options.output is not None:
-            out = opened.enter_context(_created(options.output, trace.path))
-        FORMATS[options.format](trace, out)
+        form, path = FORMATS[options.format], options.output
+        if path is None and not console.shell:  # no user can read it all on the screen
+            path = trace.path.with_suffix(form.suffix)
+            console.progress(f"writing {path}")
+        form.write(trace, opened.enter_context(_created(path, trace.path)) if path else console.out)
     return 0
 
 
-def _created(path: Path, source: Path) -> TextIO:
+def _created(path: Path, source: Path | None) -> TextIO:
     try:
-        if path.exists() and path.samefile(source):
+        if source is not None and path.exists() and path.samefile(source):
             raise UsageError(f"export: {path} is the trace itself: name another file with -o")
         return path.open("w", encoding="utf-8", newline="\n")
     except FileNotFoundError:
@@ -561,6 +631,13 @@ _PREFIX = Option(
     metavar="DIR",
     convert=Path,
 )
+_SYMBOLS = Option(
+    ("--symbols",),
+    "where to look for the program databases (PDB) of modules, beside the folders these are in, as in "
+    "_NT_SYMBOL_PATH; default: what that says",
+    metavar="PATH",
+    default="",
+)
 _QUIET = Option(("--quiet",), "say nothing but errors", switch=True)
 _EVENTS = Option(
     ("--events",),
@@ -606,7 +683,7 @@ _ROOM = (
         default=0,
     ),
 )
-_RECORDING = (_OUTPUT, *_WHAT, *_ROOM, _PREFIX, _QUIET)
+_RECORDING = (_OUTPUT, *_WHAT, *_ROOM, _SYMBOLS, _PREFIX, _QUIET)
 _SINGLE_STEP = Option(
     ("--single-step",),
     "also step through every instruction of the traced modules: slower still, but independent of what can be "
@@ -677,7 +754,7 @@ COMMANDS: Sequence[Command] = (
         "Trace a program exactly and slowly, by breakpoints: what `run` is held against. It runs under a "
         "debugger: exceptions pass through, but timing differs, and no filter for unhandled ones is called.",
         "calltrace reference -o demo.calltrace -- demo.exe 1+2",
-        (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _PREFIX, _QUIET),
+        (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _SYMBOLS, _PREFIX, _QUIET),
         _reference,
         takes_program=True,
     ),
@@ -697,10 +774,66 @@ COMMANDS: Sequence[Command] = (
             _EVENTS,
             *_FUNCTIONS,
             _SINGLE_STEP,
+            _SYMBOLS,
             _PREFIX,
             _QUIET,
         ),
         _diff_reference,
+        takes_program=True,
+    ),
+    Command(
+        "loop",
+        "Find the loop that calls an API, in a program that is started, or runs, or is the debugger's "
+        "target, with all calls between them and the one that makes a whole frame.",
+        "calltrace loop ws2_32!recv -- server.exe",
+        (
+            Option(
+                ("api",),
+                "what is called in the loop: module!function, module+0xRVA or 0xVA",
+                metavar="API",
+            ),
+            Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
+            Option(
+                ("--method",),
+                "unwind: by stack walks (default); returns: by what each function returns to, which needs no "
+                "unwind data; both: and tell if they differ",
+                choices=("unwind", "returns", "both"),
+                default="unwind",
+            ),
+            Option(
+                ("--samples",),
+                "calls of the API to see at least; more show the larger of nested loops; default: 3",
+                metavar="N",
+                convert=positive,
+                default=3,
+            ),
+            Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
+            Option(
+                ("--timeout",),
+                "how long to look for it; default: 30",
+                metavar="SECONDS",
+                convert=seconds,
+                default=30.0,
+            ),
+            Option(
+                ("--module",),
+                "only loops in this module, as the program itself",
+                metavar="PAT",
+                repeated=True,
+            ),
+            Option(("--json",), "as JSON, complete", switch=True),
+            Option(
+                ("-o",),
+                "where to write what was found; default: the standard output, with a program that is started "
+                "the standard error",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
+            _PREFIX,
+            _QUIET,
+        ),
+        _loop,
         takes_program=True,
     ),
     Command(
@@ -809,6 +942,7 @@ COMMANDS: Sequence[Command] = (
             *_WHAT,
             Option(("--refused",), "list each function that cannot be instrumented", switch=True),
             Option(("--json",), "as JSON, with every function", switch=True),
+            _SYMBOLS,
             _PREFIX,
         ),
         _plan,
@@ -907,11 +1041,19 @@ COMMANDS: Sequence[Command] = (
     Command(
         "export",
         "Write the whole trace as text (call tree), CSV (events) or Chrome's trace events.",
-        "calltrace export --format chrome demo.calltrace -o demo.json",
+        "calltrace export chrome demo.calltrace -o demo.json",
         (
-            Option(("--format",), "what to write", choices=tuple(FORMATS), required=True),
+            Option(
+                ("format",), f"what to write: {', '.join(FORMATS)}", metavar="FORMAT", choices=tuple(FORMATS)
+            ),
             _FILE,
-            Option(("-o",), "default: the standard output", metavar="FILE", dest="output", convert=Path),
+            Option(
+                ("-o",),
+                "default: the standard output; in a debugger a file beside the trace",
+                metavar="FILE",
+                dest="output",
+                convert=Path,
+            ),
         ),
         _export,
     ),

@@ -104,11 +104,16 @@ def interrupt_waits() -> bool:
     return current is not None and current.came
 
 
-def interrupt() -> NoReturn:
-    """End the command as by an interrupt, of which the debugger has told in another way; raised once only."""
+def no_more_interrupts() -> None:
+    """For the rest of the command: one that we cause is not the user's."""
     current = _Interrupts.current
     if current is not None:
         current.stop_watching()
+
+
+def interrupt() -> NoReturn:
+    """End the command as by an interrupt, of which the debugger has told in another way; raised once only."""
+    no_more_interrupts()
     raise KeyboardInterrupt
 
 

@@ -24,6 +24,7 @@ from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
+    from calltrace.loop.tracing import Climb, LoopOptions
     from calltrace.plan import CopyMap
     from calltrace.recorder import TraceFile
     from calltrace.session import Progress, TraceOptions, Tracing
@@ -101,11 +102,9 @@ class LiveSession:
         """Whether a recording is under way, paused or not."""
         return self._file is not None
 
-    @property
-    def process_id(self) -> int:
-        """The process that the debugger stands at. Errors as of `Host.port`."""
-        with self._host.port(self._port) as port:
-            return port.process_id
+    def target(self) -> AbstractContextManager[LivePort]:
+        """The port of the process that the debugger stands at. Errors as of `Host.port`."""
+        return self._host.port(self._port)
 
     def thread_id(self, name: str) -> int:
         """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
@@ -180,6 +179,19 @@ class LiveSession:
             raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
         if self._file:
             self._file.finish_copy(path)
+
+    def climb(self, options: LoopOptions, tell: Progress) -> Climb:
+        """Let the target run until the loop is found that calls an API; where it then stands is by chance.
+
+        UsageError while a recording is under way: the calls would lead into copies.
+        """
+        from calltrace.loop.tracing import LoopTracing
+
+        self.look(tell)
+        if self.recording:
+            raise UsageError("a recording is under way: stop it first")
+        with self._at_target() as port:
+            return LoopTracing(port, options, tell).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.

@@ -92,6 +92,7 @@ class DebugEventKind(enum.Enum):
     MODULE_LOAD = "module load"  # a module was mapped at `address`; it need not be relocated yet
     MODULE_UNLOAD = "module unload"  # the module at `address` was unmapped, and the breakpoints in it with it
     PROCESS_EXIT = "process exit"  # with exit code `code`; the target is lost
+    INTERRUPT = "interrupt"  # the run was over by the caller's wish, or the user's; of no thread
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,11 @@ class Debugging(Protocol):
         """Take away the breakpoints at these VAs; harmless where there is none."""
         ...
 
-    def go(self, step: bool = False) -> DebugEvent:
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let all threads run on to the next event, and stop again.
+
+        While nothing happens `over` is asked some times a second; once it is true, the target is stopped by
+        an INTERRUPT. Events may still come before that, so that it is told of in a later run.
 
         With `step` the thread of the event returned last executes one instruction, and a STEP tells of it,
         unless the instruction raises an exception; other threads run meanwhile, and their events may come

@@ -105,7 +105,7 @@ def run(options: RunOptions, progress: Progress) -> int:
         tracing = Tracing(port, progress)
         with _recording(tracing, options.trace, output, about, progress, port.terminate):
             port.detach()
-        with _interrupts_held():  # the target gets its own, and we stay until it has ended
+        with interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
             _tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress)
         return ctypes.c_int32(port.exit_code()).value
@@ -128,7 +128,7 @@ def run_reference(options: RunOptions, single_step: bool, progress: Progress) ->
                 single_step,
                 progress,
             )
-            with _interrupts_held():
+            with interrupts_held():
                 state = tracing.run()
         except BaseException:
             file.discard()
@@ -217,7 +217,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
     The recording ends after `options.seconds`, with Ctrl+C, or with the process.
     """
     # No exception may come between what is done to a running process and what undoes it.
-    with _interrupts_held() as interrupts:
+    with interrupts_held() as interrupts:
         port = launch.attach(options.process_id, progress)
         port.symbol_files = SymbolFiles(options.symbols, progress)
         try:
@@ -639,7 +639,7 @@ def create_file(options: TraceOptions, output: Path, about: dict[str, Any]) -> T
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[Sequence[int]]:
+def interrupts_held() -> Iterator[Sequence[int]]:
     """Ctrl+C raises nothing meanwhile; the numbers of the signals that came are gathered in what is given."""
     came: list[int] = []
     numbers = [signal.SIGINT]

@@ -160,7 +160,7 @@ class FakePort:
         self._need_stop()
         self._breakpoints -= set(addresses)
 
-    def go(self, step: bool = False) -> DebugEvent:
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         if self.ended and not self._end_told:
             self._end_told = True
             return DebugEvent(DebugEventKind.PROCESS_EXIT, 0, code=3)
@@ -175,6 +175,9 @@ class FakePort:
                 if event:
                     self._told = thread
                     return event
+        if over and over():
+            self._told = None
+            return DebugEvent(DebugEventKind.INTERRUPT, 0)
         raise AssertionError("nothing happens in the target any more")
 
     def _turn(self, thread: int, passing: bool, step: bool) -> DebugEvent | None:

@@ -470,6 +470,20 @@ def breakpoints_are_gone_when_the_target_is_let_go(subject: Subject) -> None:
 
 
 @debug_check
+def a_run_in_which_nothing_happens_can_be_ended(subject: Subject) -> None:
+    port = subject.port
+    thread, start = debugged(subject, LOOP)
+    event = port.go(over=lambda: True)
+    while event.kind in (DebugEventKind.THREAD_START, DebugEventKind.THREAD_EXIT):
+        event = port.go(over=lambda: True)
+    assert event.kind is DebugEventKind.INTERRUPT, event
+    assert start <= port.registers(thread).rip < start + len(LOOP)
+    port.set_breakpoints([start + INCREMENT])
+    event = told(port, thread)
+    assert (event.kind, event.address) == (DebugEventKind.BREAKPOINT, start + INCREMENT), event
+
+
+@debug_check
 def the_end_of_a_target_is_told_of_once(subject: Subject) -> None:
     port = subject.port
     debugged(subject, LOOP)

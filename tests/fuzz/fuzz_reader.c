@@ -132,7 +132,8 @@ static void read_tree(struct ct_reader *reader, const struct ct_index *index, co
         CHECK(pull != CT_PULL_NO_MEMORY);
         for (uint32_t at = 0; at < count; at++) {
             CHECK(batch[at].count && batch[at].type >= CT_LINE_THREAD && batch[at].type <= CT_LINE_GAP);
-            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth);
+            bool named_mark = batch[at].type == CT_LINE_MARK && batch[at].id;
+            CHECK(!chosen.max_depth || batch[at].depth < chosen.max_depth + named_mark);
         }
         lines += count;
     }
@@ -235,6 +236,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (reader) {
         struct ct_index index;
         read_entries(reader, &input, &index);
+        struct ct_mark marks[] = {{input.options[0], 1, 2}, {input.options[1], 0, 1}, {input.options[1], 0, 3}};
+        CHECK(ct_reader_set_marks(reader, marks, sizeof marks / sizeof *marks));
         read_steps(reader, &index);
         read_tree(reader, &index, input.options);
         read_summary(reader);

@@ -792,3 +792,85 @@ def test_a_block_with_numbers_beyond_all_sense_is_damage(read: Read) -> None:
     with read(writer) as trace:
         assert trace.index.damaged_chunks == 2
         assert closes(trace) == [(0, Cause.RETURN)]
+
+
+def marked(writer: TraceWriter, *marks: tuple[str, list[list[int]]]) -> TraceWriter:
+    """The trace with named marks: for each the threads' indexes and positions."""
+    told = [{"name": name, "tsc": number, "positions": rows} for number, (name, rows) in enumerate(marks)]
+    writer.info({"marks": told[:1]})
+    writer.info({"marks": told})
+    return writer
+
+
+def what_happened(trace: TraceFile) -> list[str]:
+    """The names of what was entered and left, and of marks, in order."""
+    told = {StepType.OPEN: "{}", StepType.CLOSE: "/{}", StepType.MARK: "-- {}", StepType.GAP: "gap"}
+    names = [
+        trace.mark_name(step.id, step.value) if step.type == StepType.MARK else "abcdefgh"[step.id]
+        for step in steps(trace)
+    ]
+    return [told[StepType(s.type)].format(name) for s, name in zip(steps(trace), names) if s.type in told]
+
+
+def test_named_marks_stand_where_their_threads_were(read: Read) -> None:
+    units = Units()
+    units.event(tracewriter.ENTER, 0)
+    units.frame(0x1000)
+    units.event(tracewriter.ENTER, 1)
+    units.ext(tracewriter.MARK, 77)  # of the program's own
+    units.event(tracewriter.LEAVE, 1)
+    units.event(tracewriter.LEAVE, 0)
+    assert len(units) == 8
+    writer = trace_of(units)
+    writer.thread(calls(Units(), "cC"), 1)
+    places = [("first", 0), ("in a", 1), ("within an event", 2), ("in b", 6), ("also in b", 6), ("last", 8)]
+    marks = [(name, [[0, at], [7, 1]]) for name, at in places]
+    with read(marked(writer, *marks, ("elsewhere", [[1, 1]]))) as trace:
+        assert [mark.name for mark in trace.marks] == [name for name, _ in (*places, ("elsewhere", 0))]
+        assert what_happened(trace) == [
+            *["-- first", "a", "-- in a", "b", "-- within an event", "-- 77", "-- in b", "-- also in b"],
+            *["/b", "/a", "-- last", "c", "-- elsewhere", "/c"],
+        ]
+        assert shape(trace) == [(0, "a", 1), (1, "b", 1), (0, "c", 1)]
+        lines = [line for line in Tree(trace, TreeFilter(depth=1)) if line.type == LineType.MARK]
+        # The program's own lie where nothing is shown; a name is for all to see.
+        assert [(line.depth, trace.mark_name(line.id, line.value)) for line in lines] == [
+            (0, "first"),
+            (1, "in a"),
+            (1, "within an event"),
+            (1, "in b"),
+            (1, "also in b"),
+            (0, "last"),
+            (1, "elsewhere"),
+        ]
+
+
+@pytest.mark.parametrize("unit_size", [4, 8])
+@pytest.mark.parametrize("block_units", [None, 3])
+def test_named_marks_change_nothing_else(read: Read, unit_size: int, block_units: int | None) -> None:
+    units = calls(Units(unit_size), "abcCBdDA" * 3)
+    plain, writer = TraceWriter(unit_size), TraceWriter(unit_size)
+    for each in (plain, writer):
+        each.thread(units, block_units=block_units)
+    marks = [(str(at), [[0, at]]) for at in range(len(units) + 1)]
+    with read(plain) as before, read(marked(writer, *reversed(marks))) as after:
+        found = list(steps(after))
+        assert [step for step in found if step.type != StepType.MARK] == list(steps(before))
+        told = [(step.position, after.mark_name(step.id, 0)) for step in found if step.type == StepType.MARK]
+        assert told == [(at, str(at)) for at in range(len(units) + 1)]
+
+
+def test_a_mark_behind_lost_events_comes_behind_the_gap(read: Read) -> None:
+    writer = trace_of(calls(Units(), "a"))
+    units = calls(Units(), "bB")
+    writer.chunks.append(writer.events_block(bytes(units.data), first_unit=10))
+    with read(marked(writer, ("lost", [[0, 5]]), ("behind", [[0, 11]]), ("never", [[0, 99]]))) as trace:
+        assert what_happened(trace) == ["a", "/a", "gap", "-- lost", "b", "-- behind", "/b"]
+
+
+def test_marks_that_are_none_are_left_out(read: Read) -> None:
+    for told in (5, [5], [{"name": 3, "positions": [["x"], 7, [0, -1], [1 << 80, "y"]]}], {"name": "x"}):
+        writer = trace_of(calls(Units(), "aA"))
+        writer.info({"marks": told})
+        with read(writer) as trace:
+            assert [step for step in what_happened(trace) if step[:2] != "--"] == ["a", "/a"]

@@ -57,7 +57,7 @@ def test_commands_show_their_answer_on_stdout(capsys: pytest.CaptureFixture[str]
 
 def test_a_reader_that_goes_away_is_no_error(trace: Path) -> None:
     with subprocess.Popen(
-        [*COMMAND, "export", "--format", "csv", str(trace)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, "export", "csv", str(trace)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout
         assert process.stderr
@@ -82,7 +82,7 @@ def test_names_a_terminal_cannot_show_do_not_end_it(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_in_one_line(trace: Path) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [*COMMAND, "export", "--format", "csv", str(trace)],
+            [*COMMAND, "export", "csv", str(trace)],
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,

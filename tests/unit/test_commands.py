@@ -47,6 +47,7 @@ def test_the_verbs_are_those_promised() -> None:
         "attach",
         "reference",
         "diff-reference",
+        "loop",
         "start",
         "stop",
         "pause",
@@ -106,7 +107,7 @@ def test_help_lists_every_command_once() -> None:
         "tree a --limit x",
         "tree a --dep 3",
         "export a",
-        "export --format pdf a",
+        "export pdf a",
         "run",
         "run demo.exe",
         "run --",
@@ -148,12 +149,13 @@ def test_options_of_run_and_their_defaults() -> None:
         "no_breakpoints": False,
         "policy": "block",
         "max_size": 0,
+        "symbols": "",
         "prefix": None,
         "quiet": False,
     }
     line = (
         "run -o x.calltrace --events all --clock tsc --include a!* --include b!* --exclude c!d --modules e "
-        "--no-breakpoints --policy drop-oldest --max-size 2G --prefix /w --quiet"
+        "--no-breakpoints --policy drop-oldest --max-size 2G --symbols /s --prefix /w --quiet"
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
@@ -165,6 +167,7 @@ def test_options_of_run_and_their_defaults() -> None:
         "no_breakpoints": True,
         "policy": "drop-oldest",
         "max_size": 2 << 30,
+        "symbols": "/s",
         "prefix": Path("/w"),
         "quiet": True,
     }
@@ -290,11 +293,11 @@ def test_top_lists_the_most_called_first(trace: Path) -> None:
 
 def test_export_writes_a_file_but_never_over_the_trace(trace: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
-    run(f'export --format text "{trace}" -o "{target}"')
-    assert target.read_text(encoding="utf-8") == run(f'export --format text "{trace}"')
+    run(f'export text "{trace}" -o "{target}"')
+    assert target.read_text(encoding="utf-8") == run(f'export text "{trace}"')
     before = trace.read_bytes()
     with pytest.raises(UsageError, match="is the trace itself"):
-        run(f'export --format text "{trace}" -o "{trace}"')
+        run(f'export text "{trace}" -o "{trace}"')
     assert trace.read_bytes() == before
     with pytest.raises(CalltraceError, match="folder does not exist"):
-        run(f'export --format text "{trace}" -o "{tmp_path}/no/out"')
+        run(f'export text "{trace}" -o "{tmp_path}/no/out"')

@@ -24,7 +24,7 @@ NONE = tracewriter.NONE
 def exported(path: Path, form: str) -> str:
     out = io.StringIO()
     with TraceFile(path) as trace:
-        FORMATS[form](trace, out)
+        FORMATS[form].write(trace, out)
     return out.getvalue()
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("cli", "hosted"),
     ("dispatch",),
     ("commands",),
-    ("live",),
+    ("live", "looping"),
     ("session", "wine"),
     (
         "export",
@@ -36,6 +36,7 @@ LAYERS = (
         "places",
         "recorder",
         "flow",
+        "loop",
         "reference",
         "difference",
         "win32",

@@ -29,6 +29,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "ct_thread_entry": tracefile.ThreadEntry,
     "ct_tree_options": tracefile.TreeOptions,
     "ct_edge_options": tracefile.EdgeOptions,
+    "ct_mark": tracefile.MarkEntry,
     "ct_totals": tracefile.Totals,
     "ct_stat": tracefile.Stat,
 }

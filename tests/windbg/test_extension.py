@@ -132,7 +132,7 @@ def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
             f'!calltrace tree "{file}"',
             f"!calltrace top {file} --limit 7",
             f"!calltrace info {file} --json",
-            f"!calltrace export --format csv {file} -o {windows.path(csv)}",
+            f"!calltrace export csv {file} -o {windows.path(csv)}",
         ]
     )
     tree, top, info, export = (text for _, text in shown.commands[1:])
@@ -144,7 +144,7 @@ def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
         f'"{demo_trace}"', f'"{file}"'.replace("\\", "\\\\")
     )
     assert export == ""
-    assert csv.read_text(encoding="utf-8") == shell("export", "--format", "csv", demo_trace)
+    assert csv.read_text(encoding="utf-8") == shell("export", "csv", demo_trace)
 
 
 def test_long_output_is_printed_whole(long_trace: Path) -> None:

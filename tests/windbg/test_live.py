@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
         "!calltrace stacks --thread ~0",
         "bc *",
         "!calltrace stop",
-        f"!calltrace export --format text -o {windows.path(text)}",
+        f"!calltrace export text -o {windows.path(text)}",
+        "!calltrace export chrome",
         "g",
         windbg.LOAD,
         "!calltrace tree --function work",
@@ -115,28 +117,46 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     assert outputs[6].splitlines()[1].split() == ["7", "session_calls!leaf"]
     assert frames(outputs[8]) == ["depth", "work", *startup]
     assert outputs[10].startswith(f"calltrace: recorded {windows.path(file)} (")
-    stopped = ours(outputs[14])
+    assert outputs[11] == ""
+    chrome = file.with_suffix(".json")
+    assert outputs[12] == f"calltrace: writing {windows.path(chrome)}\n"
+    assert any(
+        event.get("name") == "session_calls!leaf" for event in json.loads(chrome.read_text())["traceEvents"]
+    )
+    stopped = ours(outputs[15])
     assert stopped.splitlines()[1:3] == [f"{work[0]} when stopped", work[1]]
     assert without_ids(stopped) == tree(file, "--function", "work")
-    assert "recording was stopped, the program went on" in outputs[15]
+    assert "recording was stopped, the program went on" in outputs[16]
     assert text.read_text(encoding="utf-8").splitlines()[0].startswith("thread 0 ")
     assert shown.stdout == plain("session_calls", "7").stdout
 
 
 def test_a_program_that_ends_while_it_is_recorded_leaves_its_whole_trace(tmp_path: Path) -> None:
-    own, killed = (windows.path(tmp_path / f"{name}.calltrace") for name in ("own", "killed"))
-    shown = session([f"!calltrace start -o {own}", "g", windbg.LOAD, "!calltrace tree --depth 1"])
-    line, *lines = ours(shown.commands[-1][1]).splitlines()
-    assert line == f"calltrace: the recorded program has ended; its trace is {own}"
-    assert lines[1] == "  session_calls!mainCRTStartup  open at process end"
-    script = [f"!calltrace start -o {killed}", f"bp {address('leaf')}", "g", ".kill", windbg.LOAD]
-    shown = session([*script, "!calltrace status", "!calltrace tree --function main"], "session_calls", "1")
-    line, *lines = ours(shown.commands[-2][1]).splitlines()
-    assert line == f"calltrace: the recorded program has ended; its trace is {killed}"
-    assert lines == ["recording        nothing", f"last trace       {killed}"]
-    assert "  session_calls!main  open at process end" in shown.commands[-1][1]
-    with TraceFile(tmp_path / "killed.calltrace") as trace:
+    file = tmp_path / "own.calltrace"
+    shown = session(
+        [f"!calltrace start -o {windows.path(file)}", "g", windbg.LOAD, "!calltrace tree --depth 1"]
+    )
+    told = f"calltrace: the recorded program has ended; its trace is {windows.path(file)}\n"
+    assert shown.said("g") == told
+    assert ours(shown.commands[-1][1]).splitlines()[1:2] == [
+        "  session_calls!mainCRTStartup  open at process end"
+    ]
+    with TraceFile(file) as trace:
+        assert trace.state == State.EXITED
+        assert trace.header.exit_code == SESSION_CALLS_ENDS_WITH
+
+
+@pytest.mark.parametrize("end", [[".kill"], ["q"], []])
+def test_a_program_that_the_debugger_ends_leaves_its_whole_trace(tmp_path: Path, end: list[str]) -> None:
+    file = tmp_path / "killed.calltrace"
+    start = f"!calltrace start --clock tsc -o {windows.path(file)}"
+    session([start, f"bp {address('leaf')}", "g", *end], "session_calls", "1")
+    with TraceFile(file) as trace:
         assert trace.state == State.KILLED
+        assert trace.header.tsc_hz
+        [stack] = list(stacks(trace))
+        assert next(frame.name for frame in stack.frames()) == "session_calls!work"
+        assert stack.cause == Cause.PROCESS_END
 
 
 # Pause and resume
@@ -380,7 +400,7 @@ def test_marks_show_in_every_thread_and_a_saved_trace_is_complete(tmp_path: Path
     [first, second] = [text for command, text in shown.commands if command == save]
     assert first == ""
     assert second == f"calltrace: {windows.path(saved)} exists already: name another file\n"
-    lines = [re.sub(r"  [\d.]+ [nµm]s", "", line) for line in ours(shown.commands[-1][1]).splitlines()[2:]]
+    lines = [re.sub(r"  [\d.]+ [nµm]s", "", line) for line in ours(shown.commands[-1][1]).splitlines()[1:]]
     assert lines[:4] == [
         "  session_calls!work",
         "    session_calls!leaf",

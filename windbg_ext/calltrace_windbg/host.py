@@ -26,7 +26,10 @@ def run(library: int, line: str) -> None:
 @functools.cache
 def _live(library: int) -> LiveSession:
     """What lives from command to command, as this Python and the extension do, unloaded or not."""
-    return LiveSession(EngineHost(ctypes.CDLL("calltrace_windbg", handle=library)))
+    host = EngineHost(ctypes.CDLL("calltrace_windbg", handle=library))
+    session = LiveSession(host)
+    host.at_end = lambda: session.look(lambda line: WinDbg(library).show(f"calltrace: {line}\n"))
+    return session
 
 
 class WinDbg:

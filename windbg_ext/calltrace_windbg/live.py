@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from calltrace import hosted
@@ -24,10 +24,11 @@ _THREAD_ID = re.compile(r"Id: [0-9a-f]+\.([0-9a-f]+)")  # in what ~ prints, hexa
 
 
 class EngineHost:
-    """A calltrace.live.Host on the debugger's engine."""
+    """A calltrace.live.Host on the engine; while something is recorded, a notifications.Listener."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
+        self.at_end: Callable[[], None] = lambda: None  # what is done when the debugger's target is gone
         self._library = library
         self._names: CopyNames | None = None
 
@@ -79,11 +80,30 @@ class EngineHost:
 
     def recorded(self, process_id: int, tracing: Tracing) -> None:
         """The user's breakpoints follow their instructions into the copies."""
+        from calltrace_windbg import notifications
+
+        notifications.add(self._library, self)
         self._breakpoints.follow(process_id, lambda: tracing.copied)
 
     def forgotten(self) -> None:
         """They stay where they are."""
+        from calltrace_windbg import notifications
+
+        notifications.remove(self._library, self)
         self._breakpoints.release()
+
+    def accessible(self) -> None:
+        """Nothing."""
+
+    def inaccessible(self) -> None:
+        """Nothing."""
+
+    def inactive(self) -> None:
+        """The target has ended, or was let go."""
+        self.at_end()
+
+    def symbols_loaded(self, base: int) -> None:
+        """Nothing."""
 
     def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
         """Let the engine's stack walk know them; it is told at each stop as long as there are any."""

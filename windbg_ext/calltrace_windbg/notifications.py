@@ -30,7 +30,7 @@ class Listener(Protocol):
         ...
 
     def inactive(self) -> None:
-        """The session has no target any more."""
+        """The session has no target any more, or will have none in a moment."""
         ...
 
     def symbols_loaded(self, base: int) -> None:

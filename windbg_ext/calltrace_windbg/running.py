@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from calltrace import hosted
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
@@ -89,8 +89,8 @@ class RunningPort(EnginePort, Stepping):
         """Take those away."""
         Stepping.clear_breakpoints(self, addresses)
 
-    def go(self, step: bool = False) -> DebugEvent:
-        """Let the target run to its next event.
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
+        """Let the target run to its next event, or until it is to be over.
 
         EngineError if a breakpoint of the user's ends that, KeyboardInterrupt if he breaks in: the session
         then stands there.
@@ -98,7 +98,7 @@ class RunningPort(EnginePort, Stepping):
         with hosted.interrupts_held():
             if not self._ended:
                 self._begin_debugging()
-            event = Stepping.go(self, step)
+            event = Stepping.go(self, step, over)
             if event.kind is DebugEventKind.STEP and event.address in self._users:
                 raise _ended_by(f"breakpoint {self._users[event.address]} is here")
             return event
@@ -166,11 +166,11 @@ class RunningPort(EnginePort, Stepping):
             for handle in held:
                 api.kernel32().ResumeThread(handle)
 
-    def _advance(self, rewind: bool = False) -> None:
+    def _advance(self, rewind: bool = False, over: Callable[[], bool] | None = None) -> None:
         self._modules = []
         self._go_by_way_of_jump(self._require_stop().thread)
         self._settle_contexts()
-        event = self._run_to_event()
+        event = self._run_to_event(over)
         if event and event.kind is DebugEventKind.PROCESS_EXIT:
             self._ended, self._exit_code = True, event.code
             self._gathered.append(event)
@@ -196,10 +196,10 @@ class RunningPort(EnginePort, Stepping):
             context.EFlags &= ~api.TRAP_FLAG
             self._changed.add(thread)
 
-    def _run_to_event(self) -> DebugEvent | None:
+    def _run_to_event(self, over: Callable[[], bool] | None) -> DebugEvent | None:
         """Let the target run to its next event but the exit of a thread; None if only that stopped it."""
         assert self._runner
-        asked = False  # for a break-in
+        asked = is_over = False  # for a break-in, and by `over`
         while True:
             try:
                 stopped, event = self._runner.run(self.process_id, self._handled, _SLICE_MS)
@@ -210,7 +210,10 @@ class RunningPort(EnginePort, Stepping):
             self._handled = True
             if not stopped:
                 # Nothing more happens if a thread has ended for which all others are held.
-                if not asked and (hosted.interrupt_waits() or self._has_ended(self._passing)):
+                if not asked and over is not None and over() and not hosted.interrupt_waits():
+                    hosted.no_more_interrupts()
+                    is_over = True
+                if not asked and (is_over or hosted.interrupt_waits() or self._has_ended(self._passing)):
                     self._runner.interrupt()
                     asked = True
             elif event is None:
@@ -221,6 +224,8 @@ class RunningPort(EnginePort, Stepping):
             elif event.kind is DebugEventKind.EXCEPTION:
                 if self._has_ended(self._passing):
                     return None
+                if is_over:
+                    return DebugEvent(DebugEventKind.INTERRUPT, 0)
                 hosted.interrupt()
 
     def _update_threads(self, event: DebugEvent | None) -> list[DebugEvent]:

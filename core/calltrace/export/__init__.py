@@ -6,13 +6,21 @@ Every exporter writes to an open text stream as it reads, in constant memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from calltrace.export import chrome, csv, text
 from calltrace.tracefile import TraceFile
 
-FORMATS: dict[str, Callable[[TraceFile, TextIO], None]] = {
-    "text": text.write,
-    "csv": csv.write,
-    "chrome": chrome.write,
+
+class Format(NamedTuple):
+    """What a whole trace can be written as."""
+
+    write: Callable[[TraceFile, TextIO], None]
+    suffix: str  # of a file's name
+
+
+FORMATS = {
+    "text": Format(text.write, ".txt"),
+    "csv": Format(csv.write, ".csv"),
+    "chrome": Format(chrome.write, ".json"),
 }

@@ -17,7 +17,7 @@ from ctypes import c_char, c_int, c_uint8, c_uint32, c_uint64, c_void_p, c_wchar
 from pathlib import PureWindowsPath
 from typing import Any
 
-from calltrace.ports import ModuleSymbols
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32 import api
 
 # SYMOPT_: demangled names, of code that was moved after linking, too; no message boxes and no questions;
@@ -110,12 +110,12 @@ class SymbolFiles:
         self._path = path or os.environ.get("_NT_SYMBOL_PATH", "")
         self._tell = tell
 
-    def of_module(self, path: str, base: int, size: int) -> ModuleSymbols | None:
-        """The symbols for the file `path` of a module, at VA `base`; None if it has none but its exports."""
-        file = PureWindowsPath(path)
+    def of_module(self, module: TargetModule) -> ModuleSymbols | None:
+        """The symbols of a module, by its file; None if it has none but its exports."""
+        file = PureWindowsPath(module.path)
         search = ";".join(part for part in (self._path, str(file.parent)) if part)
         try:
-            loaded = _Loaded(path, base, size, search)
+            loaded = _Loaded(module, search)
             source = loaded.source()
         except OSError as error:  # the library is missing, or has raised an exception
             self._tell(f"{file.name}: names are its own only: dbghelp.dll failed: {error}")
@@ -139,14 +139,16 @@ class SymbolFiles:
 class _Loaded:
     """A session of the library with one module in it, as long as somebody needs it."""
 
-    def __init__(self, path: str, base: int, size: int, search: str) -> None:
-        self._base = base
+    def __init__(self, module: TargetModule, search: str) -> None:
+        self._base = module.base
         self._handle = 0
         with _lock:
             handle = next(_handles)
             if _library().SymInitializeW(handle, search, 0):
                 self._handle = handle
-                _library().SymLoadModuleExW(handle, None, path, None, base, size, None, 0)
+                _library().SymLoadModuleExW(
+                    handle, None, module.path, None, module.base, module.size, None, 0
+                )
 
     def __del__(self) -> None:
         if getattr(self, "_handle", 0):

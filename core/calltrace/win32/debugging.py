@@ -18,6 +18,7 @@ from calltrace.win32.port import STOP_SECONDS, Win32Port, registers_of
 _INT3 = 0xCC
 _PUSHF = b"\x9c"
 _PREFIXES = {b"\x66"} | {bytes([rex]) for rex in range(0x40, 0x50)}
+_SLICE_SECONDS = 0.1  # between two questions whether a run is over
 _GAP = 0x1000  # untouched bytes between breakpoints that are still moved in one go
 
 
@@ -69,8 +70,11 @@ class Stepping(ProcessMemory, abc.ABC):
         """Keep threads from running."""
 
     @abc.abstractmethod
-    def _advance(self, rewind: bool = False) -> None:
-        """Settle the contexts, let the target run to its next event, and `_take` that."""
+    def _advance(self, rewind: bool = False, over: Callable[[], bool] | None = None) -> None:
+        """Settle the contexts, let the target run to its next event, and `_take` that.
+
+        Once `over`, asked while nothing happens, is true, the event is an INTERRUPT.
+        """
 
     # Memory
 
@@ -124,15 +128,15 @@ class Stepping(ProcessMemory, abc.ABC):
         for address in known:
             del self._own_bytes[address]
 
-    def go(self, step: bool = False) -> DebugEvent:
-        """Let the target run to its next event."""
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
+        """Let the target run to its next event, or until it is to be over."""
         if self._ended:
             raise TargetLost(f"process {self.process_id} has ended (exit code {self.exit_code()})")
         self._require_stop()
         if self._told in self._live_threads():
             self._due[self._told] = step
         while not self._gathered:
-            self._run()
+            self._run(over)
         event = self._gathered.popleft()
         stands = event.kind in (DebugEventKind.BREAKPOINT, DebugEventKind.STEP)
         self._told = event.thread if stands else 0
@@ -161,7 +165,7 @@ class Stepping(ProcessMemory, abc.ABC):
 
     # Running, inside
 
-    def _run(self) -> None:
+    def _run(self, over: Callable[[], bool] | None) -> None:
         """Let a thread pass the breakpoint it stands at, or, if none has to, all threads run to an event."""
         with contextlib.suppress(TargetLost):  # of which an event will tell
             for thread in self._due:
@@ -172,7 +176,7 @@ class Stepping(ProcessMemory, abc.ABC):
                 if step:
                     self._set_trap(thread)
         self._due.clear()
-        self._advance()
+        self._advance(over=over)
 
     def _pass_breakpoint(self, thread: int, step: bool) -> None:
         """Let `thread` execute the instruction under a breakpoint; gathered are all events of that time."""
@@ -315,6 +319,12 @@ class Stepping(ProcessMemory, abc.ABC):
 class DebuggingPort(Win32Port, Stepping):
     """The standalone port, that can also run its process from one breakpoint or instruction to the next."""
 
+    def __init__(self, process: int, process_id: int) -> None:
+        """As Win32Port."""
+        super().__init__(process, process_id)
+        self._had_breakpoints = False  # a thread may have met one that is gone, and not been heard of yet
+        self._paused: list[int] = []  # threads suspended since a run was ended without an event
+
     def supports(self, capability: Capability) -> bool:
         """True: the standalone port can do everything."""
         return capability is Capability.DEBUG or super().supports(capability)
@@ -332,16 +342,25 @@ class DebuggingPort(Win32Port, Stepping):
         """As Win32Port's, but EngineError while breakpoints are set."""
         if self._own_bytes:
             raise EngineError("nothing can be called in the target while breakpoints are set")
+        if self._paused:
+            raise EngineError("nothing can be called in the target where it was interrupted")
         return super().call(function, *arguments)
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Put an int3 at each VA."""
+        self._require_stop()
+        if not self._own_bytes:
+            self._remove_stub()  # no call until they are gone, and none on the way out
+        self._had_breakpoints = True
+        super().set_breakpoints(addresses)
 
     def detach(self) -> None:
         """Take every breakpoint away, and let the target run on."""
-        if self._debugging and self._event is not None and self._own_bytes:
+        if self._debugging and (self._paused or (self._event is not None and self._had_breakpoints)):
             with contextlib.suppress(TargetLost):
                 self.clear_breakpoints(list(self._own_bytes))
-                self._remove_stub()
-                with self._frozen(list(self._thread_handles)):
-                    # Nobody but us may see an int3 that a thread has already met.
+                # Nobody but us may see an int3 that a thread has already met; it tells of it before it stops.
+                with self._held(list(self._thread_handles)):
                     self._continue()
                     while self._gather(time.monotonic(), rewind=True):
                         self._continue()
@@ -351,9 +370,23 @@ class DebuggingPort(Win32Port, Stepping):
     def _live_threads(self) -> Iterable[int]:
         return self._thread_handles
 
-    def _advance(self, rewind: bool = False) -> None:
+    def _advance(self, rewind: bool = False, over: Callable[[], bool] | None = None) -> None:
         self._continue()
-        self._gather(math.inf, rewind)
+        if over is None:
+            self._gather(math.inf, rewind)
+            return
+        while not self._gather(time.monotonic() + _SLICE_SECONDS, rewind) and not self._ended:
+            if over():
+                self._pause()
+                return
+
+    def _pause(self) -> None:
+        """Stop the running target without an event: a thread that were to make one might wait for a lock."""
+        self._paused = [thread for thread in self._thread_handles if self._freeze(thread)]
+        self._gathered.append(DebugEvent(DebugEventKind.INTERRUPT, 0))
+
+    def _require_stop(self) -> int:
+        return 0 if self._paused else super()._require_stop()
 
     def _gather(self, deadline: float, rewind: bool = False) -> bool:
         """Wait for a debug event, `_take` it, and leave it unanswered. False: none until `deadline`."""
@@ -393,7 +426,12 @@ class DebuggingPort(Win32Port, Stepping):
 
     def _continue(self) -> None:
         self._settle_contexts()
-        super()._continue()
+        if not self._paused:
+            super()._continue()
+        for thread in self._paused:
+            if thread in self._thread_handles:
+                api.kernel32().ResumeThread(self._thread_handles[thread])
+        self._paused = []
 
     def _end_debugging(self) -> None:
         super()._end_debugging()

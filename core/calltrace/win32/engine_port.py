@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from calltrace.errors import AccessRefused, CalltraceError, EngineError
 from calltrace.ports import Capability, DebugEvent, ModuleSymbols, Registers, TargetModule
@@ -81,7 +81,7 @@ class EnginePort(ProcessMemory):
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
 
-    def go(self, step: bool = False) -> DebugEvent:
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
 

@@ -168,9 +168,7 @@ class Win32Port(ProcessMemory):
 
     def symbols(self, module: TargetModule) -> ModuleSymbols | None:
         """What dbghelp.dll finds where `symbol_files` says; None without that."""
-        if self.symbol_files is None:
-            return None
-        return self.symbol_files.of_module(module.path, module.base, module.size)
+        return self.symbol_files.of_module(module) if self.symbol_files else None
 
     # Threads
 

@@ -1,0 +1,59 @@
+"""What is known of the calls that led to an API: activations of functions, each called from another.
+
+Both ways of climbing make these, so that what is concluded of them does not depend on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from calltrace.ports import Registers
+
+
+@dataclass(eq=False)
+class Activation:
+    """One activation of a function: from its call to its return. Addresses are VAs."""
+
+    thread: int
+    place: int  # an address in the function that ran last: the call made last, or the API's start
+    parent: Activation | None = None  # None: the outermost, or not climbed to yet
+    site: int = 0  # the call instruction in the parent; 0: entered by a jump from it
+    sp: int = 0  # the stack pointer at its calls, which tells it from other activations of its function
+    children: list[Activation] = field(default_factory=list)  # in the order of their calls
+    hit: Hit | None = None  # of the API itself
+    before: list[int] = field(default_factory=list)  # places in other functions, left for this by a jump
+
+    def called(self, child: Activation, site: int) -> None:
+        """`child` was called from `site`, or at 0, jumped to."""
+        child.parent, child.site = self, site
+        self.children.append(child)
+
+    def moved(self, place: int) -> None:
+        """It goes on at `place`."""
+        self.before.append(self.place)
+        self.place = place
+
+    def ancestors(self) -> Iterator[Activation]:
+        """Those that are known to have led to it, the nearest first."""
+        above = self.parent
+        while above:
+            yield above
+            above = above.parent
+
+    def rounds(self) -> list[int]:
+        """The sites that made more than one call that led to the API, in the order of their first."""
+        sites: list[int] = [child.site for child in self.children if child.site]
+        return [site for site in dict.fromkeys(sites) if sites.count(site) > 1]
+
+
+@dataclass(eq=False)
+class Hit:
+    """One call of the API."""
+
+    number: int
+    thread: int
+    registers: Registers
+    activation: Activation
+    group: str = ""  # what its arguments have in common with other hits'
+    arguments: list[str] = field(default_factory=list)
