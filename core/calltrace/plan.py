@@ -17,6 +17,7 @@ from calltrace import native, preflight, stubs
 from calltrace.errors import EngineError, OutOfSpace
 from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, SiteRecord, Source
 from calltrace.patterns import Pattern, matches_any
+from calltrace.pe.debug import pdb_of
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
 from calltrace.pe.runtimes import closed_code
@@ -411,6 +412,8 @@ class ModulePlan:
             refusals={function.rva: function.status_at for function in functions if function.status},
             plan=self._figures(),
             events=self._detail,
+            pdb=pdb_of(image),
+            named_by=self._named_by,
         )
 
     def records(self) -> list[FunctionRecord]:
@@ -509,6 +512,8 @@ class ModulePlan:
             "refusals": [(function.rva, function.status, function.status_at) for function in refused],
             "plan": self._figures(),
             "events": self._detail,
+            "pdb": pdb_of(image),
+            "named_by": self._named_by,
         }
         text = json.dumps(about, separators=(",", ":")).encode()
         payload = _MODULE.size + len(records) + len(site_records) + len(text)

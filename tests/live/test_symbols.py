@@ -54,6 +54,10 @@ def test_a_database_beside_the_program_names_its_functions(tmp_path: Path) -> No
     lines, _ = run(codeview.build("names"), folder=tmp_path)
     assert_chain(lines)
     assert "names!zoo::Lion::operator bool" in lines
+    [module] = tracing.info(tmp_path / "names.calltrace")["modules"]
+    assert module["named_by"].endswith("names.pdb")
+    assert module["pdb"]["path"].endswith("codeview/names/names.pdb")
+    assert module["named"] >= len(CHAIN)
 
 
 def test_a_database_is_found_where_the_user_says(alone: Path, tmp_path: Path) -> None:

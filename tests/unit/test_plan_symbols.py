@@ -41,6 +41,7 @@ def test_the_functions_found_are_asked_for_and_named() -> None:
     assert {first, second} <= set(asked)
     plan.lay_out(StartRequest(), "all", "none", 0, 0)
     assert plan.module().names == {first: "first(void)", second: "second"}
+    assert plan.module().named_by == "program.pdb"
 
 
 def test_patterns_mean_the_names_of_the_host() -> None:

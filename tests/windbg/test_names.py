@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_patterns_mean_names_of_the_debugger(tmp_path: Path, patterns: str, mean
         [module] = opened.modules
         recorded = [record for record in opened.functions(module) if not record.filtered]
         assert {module.names[record.rva] for record in recorded if not record.status} == meant
+
+
+def test_a_plan_of_the_target_has_the_names_of_the_debugger() -> None:
+    command = "!calltrace plan --include zoo::* --json"
+    shown = windbg.run([windbg.LOAD, command], [codeview.build("names"), "7"])
+    [module] = json.loads(shown.said(command))["modules"]
+    planned = {record["name"] for record in module["records"] if not record["status"]}
+    assert planned == {*CHAIN[2:5], "names!zoo::Lion::operator bool"}
+    assert module["named_by"].endswith("names.pdb")
 
 
 def test_symbols_found_after_a_first_try_are_used(tmp_path: Path) -> None:
