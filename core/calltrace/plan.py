@@ -256,11 +256,13 @@ class ModulePlan:
         self._handle = _engine().ct_plan_open(ctypes.byref(self._described))
         if not self._handle:
             raise EngineError(f"{image.name}: not enough memory to plan its functions")
+        self._seconds += time.perf_counter() - started
         self._named_by = ""
         names = symbols.names([function.rva for function in self.functions]) if symbols else {}
         if symbols and names:
             self._named_by = symbols.source
             image.names.update(names)
+        started = time.perf_counter()
         self.chosen = self.functions_found  # how many of them the patterns mean
         self._select(include, exclude)
         self._seconds += time.perf_counter() - started
