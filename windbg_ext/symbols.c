@@ -30,6 +30,8 @@ struct IDebugSymbols3 {
     const IDebugSymbols3Vtbl *lpVtbl;
 };
 
+enum { ANY_INDEX = -1, MODNAME_IMAGE = 0, MODNAME_SYMBOL_FILE = 3 };
+
 static HRESULT get(IDebugSymbols3 **symbols)
 {
     IDebugClient *client = ct_client();
@@ -68,9 +70,60 @@ HRESULT ct_line(ULONG64 address, WCHAR *file, ULONG room, ULONG *line)
     return result;
 }
 
+HRESULT ct_symbol_file(ULONG64 base, WCHAR *file, ULONG room)
+{
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    DEBUG_MODULE_PARAMETERS about;
+    result = symbols->lpVtbl->symbols2.GetModuleParameters((IDebugSymbols2 *)symbols, 1, &base, 0, &about);
+    if (SUCCEEDED(result)) {
+        switch (about.SymbolType) {
+        case DEBUG_SYMTYPE_CODEVIEW:
+        case DEBUG_SYMTYPE_PDB:
+        case DEBUG_SYMTYPE_SYM:
+        case DEBUG_SYMTYPE_DIA:
+            result = symbols->lpVtbl->GetModuleNameStringWide(symbols, MODNAME_SYMBOL_FILE, (ULONG)ANY_INDEX, base,
+                                                              file, room, NULL);
+            break;
+        default:
+            result = S_FALSE;
+        }
+    }
+    release(symbols);
+    return result;
+}
+
+HRESULT ct_names(ULONG64 base, const ULONG *rvas, ULONG count, WCHAR *names, ULONG room, ULONG *done)
+{
+    static WCHAR name[4096];
+    IDebugSymbols3 *symbols;
+    HRESULT result = get(&symbols);
+    if (FAILED(result))
+        return result;
+    ULONG used = 0;
+    for (*done = 0; *done < count; ++*done) {
+        ULONG64 displacement;
+        const WCHAR *function = NULL;
+        /* S_FALSE: the name was cut. */
+        if (symbols->lpVtbl->GetNameByOffsetWide(symbols, base + rvas[*done], name, ARRAYSIZE(name), NULL,
+                                                 &displacement) == S_OK &&
+            !displacement)
+            function = wcschr(name, L'!');
+        function = function ? function + 1 : L"";
+        ULONG size = (ULONG)wcslen(function) + 1;
+        if (size > room - used)
+            break;
+        memcpy(names + used, function, size * sizeof *function);
+        used += size;
+    }
+    release(symbols);
+    return S_OK;
+}
+
 HRESULT ct_image_name(ULONG64 base, WCHAR *name, ULONG room)
 {
-    enum { ANY_INDEX = -1, MODNAME_IMAGE = 0 };
     IDebugSymbols3 *symbols;
     HRESULT result = get(&symbols);
     if (FAILED(result))

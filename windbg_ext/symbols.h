@@ -23,6 +23,14 @@ CT_EXPORT HRESULT ct_reset_scope(void);
 CT_EXPORT HRESULT ct_scope(ULONG64 *address);
 CT_EXPORT HRESULT ct_set_scope(ULONG64 address);
 
+/* The file that names the functions of a module, whose symbols are loaded. S_FALSE: none, the engine knows no more
+ * than its exports. */
+CT_EXPORT HRESULT ct_symbol_file(ULONG64 base, WCHAR *file, ULONG room);
+
+/* The engine's names, without the module's, of what begins at these RVAs of a module: one after the other, each ended
+ * by a 0, of nothing but that if there is none. As many as there is `room` for, in characters; `done` is how many. */
+CT_EXPORT HRESULT ct_names(ULONG64 base, const ULONG *rvas, ULONG count, WCHAR *names, ULONG room, ULONG *done);
+
 /* Show [base, base + size) as a module, whose PE headers are at `base`; or no longer. */
 CT_EXPORT HRESULT ct_add_module(ULONG64 base, ULONG size, const WCHAR *path, const WCHAR *name);
 CT_EXPORT HRESULT ct_remove_module(ULONG64 base);

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -223,6 +223,7 @@ def _run_options(request: Request) -> session.RunOptions:
         arguments=request.program[1:],
         command_line=request.program_line,
         trace=session.TraceOptions(**_trace_options(request.options)),
+        symbols=request.options.symbols,
     )
 
 
@@ -274,6 +275,7 @@ def _attach(request: Request, console: Console) -> int:
             process_id=options.pid,
             seconds=options.seconds,
             trace=session.TraceOptions(**_trace_options(options)),
+            symbols=options.symbols,
         ),
         _progress(options, console),
     )
@@ -459,11 +461,10 @@ def _quoted(word: str) -> str:
 def _plan(request: Request, console: Console) -> int:
     options = request.options
     _check_patterns(options)
-    if options.target is None:
-        process_id: int | None = _live(console).process_id
-    else:
-        process_id = _process_id(options.target)
-    if process_id is not None and os.name != "nt":
+    if options.symbols and not console.shell:
+        raise UsageError("plan: --symbols is for a shell: here the debugger has the symbols")
+    process_id = None if options.target is None else _process_id(options.target)
+    if os.name != "nt" and (process_id is not None or options.symbols):
         return wine.relay(request.words, options.prefix)
     from calltrace import survey
     from calltrace.export.plan import write_plan, write_plan_json
@@ -477,8 +478,16 @@ def _plan(request: Request, console: Console) -> int:
         options.modules,
         console.shell and not options.no_breakpoints,
     )
-    if process_id is not None:
-        found = survey.of_process(process_id, chosen, debugged=options.target is None)
+    if os.name == "nt" and console.shell:
+        from calltrace.win32.dbghelp import SymbolFiles
+
+        chosen = replace(chosen, symbols=SymbolFiles(options.symbols, console.progress).of_module)
+    if options.target is None:
+        with _live(console).target() as port:
+            chosen = replace(chosen, symbols=port.symbols)
+            found = survey.of_process(port.process_id, chosen, debugged=True)
+    elif process_id is not None:
+        found = survey.of_process(process_id, chosen)
     else:
         found = survey.of_program(options.target, chosen)
     if options.json:
@@ -668,6 +677,13 @@ _PREFIX = Option(
     metavar="DIR",
     convert=Path,
 )
+_SYMBOLS = Option(
+    ("--symbols",),
+    "where to look for the program databases (PDB) of modules, beside the folders these are in, as in "
+    "_NT_SYMBOL_PATH; default: what that says",
+    metavar="PATH",
+    default="",
+)
 _QUIET = Option(("--quiet",), "say nothing but errors", switch=True)
 _EVENTS = Option(
     ("--events",),
@@ -713,7 +729,7 @@ _ROOM = (
         default=0,
     ),
 )
-_RECORDING = (_OUTPUT, *_WHAT, *_ROOM, _PREFIX, _QUIET)
+_RECORDING = (_OUTPUT, *_WHAT, *_ROOM, _SYMBOLS, _PREFIX, _QUIET)
 _SINGLE_STEP = Option(
     ("--single-step",),
     "also step through every instruction of the traced modules: slower still, but independent of what can be "
@@ -784,7 +800,7 @@ COMMANDS: Sequence[Command] = (
         "Trace a program exactly and slowly, by breakpoints: what `run` is held against. It runs under a "
         "debugger: exceptions pass through, but timing differs, and no filter for unhandled ones is called.",
         "calltrace reference -o demo.calltrace -- demo.exe 1+2",
-        (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _PREFIX, _QUIET),
+        (_OUTPUT, _EVENTS, *_FUNCTIONS, _SINGLE_STEP, _SYMBOLS, _PREFIX, _QUIET),
         _reference,
         takes_program=True,
         shell_only=True,
@@ -805,6 +821,7 @@ COMMANDS: Sequence[Command] = (
             _EVENTS,
             *_FUNCTIONS,
             _SINGLE_STEP,
+            _SYMBOLS,
             _PREFIX,
             _QUIET,
         ),
@@ -1006,6 +1023,7 @@ COMMANDS: Sequence[Command] = (
             *_WHAT,
             Option(("--refused",), "list each function that cannot be instrumented", switch=True),
             Option(("--json",), "as JSON, with every function", switch=True),
+            _SYMBOLS,
             _PREFIX,
         ),
         _plan,

@@ -102,11 +102,9 @@ class LiveSession:
         """Whether a recording is under way, paused or not."""
         return self._file is not None
 
-    @property
-    def process_id(self) -> int:
-        """The process that the debugger stands at. Errors as of `Host.port`."""
-        with self._host.port(self._port) as port:
-            return port.process_id
+    def target(self) -> AbstractContextManager[LivePort]:
+        """The port of the process that the debugger stands at. Errors as of `Host.port`."""
+        return self._host.port(self._port)
 
     def thread_id(self, name: str) -> int:
         """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""

@@ -310,6 +310,8 @@ class Module:
     refusals: dict[int, int] = field(default_factory=dict)  # function RVA: RVA of the instruction it is about
     plan: dict[str, Any] = field(default_factory=dict)  # figures of the planner
     events: str = ""
+    pdb: dict[str, Any] = field(default_factory=dict)  # the one that belongs to it: path, GUID, age
+    named_by: str = ""  # where names are from, besides the module's own file
 
     @property
     def stem(self) -> str:

@@ -1,7 +1,8 @@
 """Patterns by which a user names functions: ``module!function`` with ``*``, a VA, or ``module+0xRVA``.
 
 A module is named regardless of case and with or without its extension. ``*`` stands for any run of
-characters; nothing else is special, since ``?`` begins the decorated names of C++.
+characters; nothing else is special, since ``?`` begins the decorated names of C++. The first ``!`` ends the
+module's name, unless it belongs to that of a C++ function: ``Cage<Lion>::operator!=``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from calltrace.model import module_stem
 
 # Debuggers write long addresses as 00007ff6`12345678.
 _NUMBER = re.compile(r"0x[0-9a-f]+(?:`[0-9a-f]+)?\Z", re.IGNORECASE)
+# What no module's name has in it, and is in front of the ! of the operators ! and !=.
+_CPP_NAME = re.compile(r'[:<>"]|\Aoperator\Z')
 _RVA = re.compile(r"(?P<module>[^!]+)\+(?P<rva>0x.*)$", re.IGNORECASE)
 
 
@@ -45,7 +48,7 @@ class Pattern:
                 text, module=_wildcards(by_rva["module"], re.IGNORECASE), rva=_number(by_rva["rva"], text)
             )
         module, bang, function = text.partition("!")
-        if not bang:
+        if not bang or _CPP_NAME.search(module):
             return cls(text, function=_wildcards(text))
         if not module or not function:
             raise UsageError(f"pattern {text}: write module!function, with * for any module or function")

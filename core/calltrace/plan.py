@@ -17,11 +17,12 @@ from calltrace import native, preflight, stubs
 from calltrace.errors import EngineError, OutOfSpace
 from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, SiteRecord, Source
 from calltrace.patterns import Pattern, matches_any
+from calltrace.pe.debug import pdb_of
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
 from calltrace.pe.runtimes import closed_code
 from calltrace.pe.symbols import add_symbols
-from calltrace.ports import TargetModule
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.tracefile import FUNCTION, SITE, Chunk, ChunkKind
 
 DETAILS = {"functions": 0, "outward": 1, "all": 2}  # enum ct_detail
@@ -231,10 +232,17 @@ class ModulePlan:
     Discovery happens here, then `lay_out`, then `compose`.
     """
 
-    def __init__(self, image: Image, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        image: Image,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        symbols: ModuleSymbols | None = None,
+    ) -> None:
         """Find the functions of `image` and choose those that the patterns mean.
 
-        Raises UsageError for a malformed pattern, EngineError if memory runs out.
+        `symbols` name functions rather than the image does. Raises UsageError for a malformed pattern,
+        EngineError if memory runs out.
         """
         self._seconds = 0.0  # spent here, without what the host does in between
         started = time.perf_counter()
@@ -248,6 +256,13 @@ class ModulePlan:
         self._handle = _engine().ct_plan_open(ctypes.byref(self._described))
         if not self._handle:
             raise EngineError(f"{image.name}: not enough memory to plan its functions")
+        self._seconds += time.perf_counter() - started
+        self._named_by = ""
+        names = symbols.names([function.rva for function in self.functions]) if symbols else {}
+        if symbols and names:
+            self._named_by = symbols.source
+            image.names.update(names)
+        started = time.perf_counter()
         self.chosen = self.functions_found  # how many of them the patterns mean
         self._select(include, exclude)
         self._seconds += time.perf_counter() - started
@@ -399,6 +414,8 @@ class ModulePlan:
             refusals={function.rva: function.status_at for function in functions if function.status},
             plan=self._figures(),
             events=self._detail,
+            pdb=pdb_of(image),
+            named_by=self._named_by,
         )
 
     def records(self) -> list[FunctionRecord]:
@@ -497,6 +514,8 @@ class ModulePlan:
             "refusals": [(function.rva, function.status, function.status_at) for function in refused],
             "plan": self._figures(),
             "events": self._detail,
+            "pdb": pdb_of(image),
+            "named_by": self._named_by,
         }
         text = json.dumps(about, separators=(",", ":")).encode()
         payload = _MODULE.size + len(records) + len(site_records) + len(text)

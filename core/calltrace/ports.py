@@ -9,7 +9,7 @@ method names besides.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,15 @@ class TargetModule:
     def end(self) -> int:
         """The VA behind the last byte."""
         return self.base + self.size
+
+
+@dataclass(frozen=True)
+class ModuleSymbols:
+    """What a host knows of the names of a module's functions, besides what the module itself tells."""
+
+    source: str  # what they are read from, for the user: a PDB's path; another if the names may be others
+    # Of the functions at these RVAs: the names of those that have one, as people read them (demangled).
+    names: Callable[[Sequence[int]], Mapping[int, str]]
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,17 @@ class Modules(Protocol):
         ...
 
 
+class Symbols(Protocol):
+    """What its host calls the target's functions."""
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """The host's symbols of a module, loaded if need be; None if it has none but the module's own.
+
+        The module's exports, and symbol tables that are part of its file, are read by us.
+        """
+        ...
+
+
 class Threads(Protocol):
     """The threads of a stopped target. Each method raises EngineError while it runs."""
 
@@ -226,5 +246,5 @@ class Control(Protocol):
         ...
 
 
-class Port(Memory, Modules, Threads, Debugging, Control, Protocol):
+class Port(Memory, Modules, Symbols, Threads, Debugging, Control, Protocol):
     """One target process, as the core sees it."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from calltrace.errors import NotTraceable
 from calltrace.model import printable
 from calltrace.pe import runtimes
+from calltrace.pe.debug import debug_data
 from calltrace.pe.image import Image, from_file
 from calltrace.ports import TargetModule
 
@@ -66,8 +67,6 @@ _CET_BINARIES_ONLY = 0x60  # BlockNonCetBinaries, BlockNonCetBinariesNonEhcont
 # IMAGE_LOAD_CONFIG_DIRECTORY64: offsets, and the size up to the end of each
 _GUARD_COUNT, _GUARD_FLAGS, _EH_COUNT = 0x88, 0x90, 0x108
 _CF_TABLE, _EH_CONTINUATION, _XFG = 0x400, 0x400000, 0x800000  # IMAGE_GUARD_
-_DEBUG_ENTRY_BYTES = 28
-_MOST_DEBUG_ENTRIES = 64
 _EX_DLL_CHARACTERISTICS, _CET_COMPAT = 20, 1  # IMAGE_DEBUG_TYPE_, IMAGE_DLLCHARACTERISTICS_EX_
 
 _PACKER_SECTIONS = {
@@ -293,12 +292,8 @@ def _load_config(image: Image, offset: int, size: int) -> int:
 
 
 def _is_cet_compatible(image: Image) -> bool:
-    rva, size = image.directory("DEBUG")
-    for position in range(min(size // _DEBUG_ENTRY_BYTES, _MOST_DEBUG_ENTRIES)):
-        entry = rva + position * _DEBUG_ENTRY_BYTES
-        if image.u32(entry + 12) == _EX_DLL_CHARACTERISTICS and image.u32(entry + 20):
-            return bool(image.u32(image.u32(entry + 20)) & _CET_COMPAT)
-    return False
+    rva, _ = debug_data(image, _EX_DLL_CHARACTERISTICS)
+    return bool(rva and image.u32(rva) & _CET_COMPAT)
 
 
 # Processes

@@ -252,7 +252,8 @@ class ReferenceTracing:
 
     def _add(self, module: TargetModule) -> None:
         self._progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
-        planned = plan.ModulePlan(plan.read_image(self._port.read, module), self._include, self._exclude)
+        image, symbols = plan.read_image(self._port.read, module), self._port.symbols(module)
+        planned = plan.ModulePlan(image, self._include, self._exclude, symbols)
         # Ids do not depend on what the copies, which nobody makes, would look like.
         planned.lay_out(StartRequest(), self._events, "none", self._functions, self._sites, self._breakpoints)
         self._file.append(planned.module_chunk(self._planned))

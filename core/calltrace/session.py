@@ -46,6 +46,7 @@ from calltrace.recorder import (
 )
 from calltrace.reference import ReferenceTracing
 from calltrace.win32 import launch
+from calltrace.win32.dbghelp import SymbolFiles
 from calltrace.win32.debugging import DebuggingPort
 from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port
@@ -82,6 +83,7 @@ class RunOptions:
     arguments: Sequence[str] = ()
     command_line: str | None = None  # the program's whole command line to the letter; None: made of the words
     trace: TraceOptions = field(default_factory=TraceOptions)
+    symbols: str = ""  # where to look for symbols, as in _NT_SYMBOL_PATH; "": as that says
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class AttachOptions:
     process_id: int
     seconds: float | None = None  # None: until Ctrl+C or the end of the process
     trace: TraceOptions = field(default_factory=TraceOptions)
+    symbols: str = ""  # as in RunOptions
 
 
 def run(options: RunOptions, progress: Progress) -> int:
@@ -198,6 +201,7 @@ def _started(options: RunOptions, progress: Progress) -> Iterator[tuple[Debuggin
     command_line = options.command_line or subprocess.list2cmdline([options.program, *options.arguments])
     output = options.trace.output or Path(program.stem + ".calltrace")
     port = launch.create(program, command_line)
+    port.symbol_files = SymbolFiles(options.symbols, progress)
     try:
         yield port, output, {"program": str(program), "command_line": command_line}
     except BaseException:
@@ -215,6 +219,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
     # No exception may come between what is done to a running process and what undoes it.
     with interrupts_held() as interrupts:
         port = launch.attach(options.process_id, progress)
+        port.symbol_files = SymbolFiles(options.symbols, progress)
         try:
             program = port.modules()[0]
             output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
@@ -569,14 +574,16 @@ class Tracing:
     def _plan(self, module: TargetModule, tell_limits: bool) -> plan.ModulePlan:
         """The plan of a module: that of an earlier recording, if nothing has changed."""
         options = self._options
-        key = (module, options.breakpoints, *options.include, None, *options.exclude)
+        symbols = self._port.symbols(module)
+        source = symbols.source if symbols else None
+        key = (module, source, options.breakpoints, *options.include, None, *options.exclude)
         planned = self._plans.get(key)
         if planned is None or not planned.is_of(self._port.read):
             self.progress(f"{module.name}: planning {module.size / 1e6:,.1f} MB")
             image = plan.read_image(self._port.read, module)
             if tell_limits:
                 preflight.tell_limits(module.name, preflight.of_module(image), self.progress)
-            planned = self._plans[key] = plan.ModulePlan(image, options.include, options.exclude)
+            planned = self._plans[key] = plan.ModulePlan(image, options.include, options.exclude, symbols)
         return planned
 
     def _release_loads(self) -> None:

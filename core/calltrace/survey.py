@@ -19,6 +19,7 @@ from calltrace.patterns import module_matches
 from calltrace.pe.image import Image, from_file, from_memory
 from calltrace.pe.symbols import add_symbols
 from calltrace.plan import ModulePlan
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.preflight import Finding, Verdict
 from calltrace.recorder import NEVER_TRACED, StartRequest
 
@@ -41,6 +42,7 @@ class SurveyOptions:
     exclude: Sequence[str] = ()
     modules: Sequence[str] = ()
     breakpoints: bool = True
+    symbols: Callable[[TargetModule], ModuleSymbols | None] = lambda module: None  # the host's
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _survey(image: Image, options: SurveyOptions, plan_it: bool = True) -> Surve
     if not plan_it or any(finding.verdict is Verdict.BLOCKS for finding in findings):
         return surveyed
     add_symbols(image)
-    planned = ModulePlan(image, options.include, options.exclude)
+    symbols = options.symbols(TargetModule(image.base, image.size, image.path))
+    planned = ModulePlan(image, options.include, options.exclude, symbols)
     region_bytes = planned.lay_out(_SLOTS, options.events, options.clock, 0, 0, options.breakpoints)
     return replace(
         surveyed, module=planned.module(), records=tuple(planned.records()), region_bytes=region_bytes

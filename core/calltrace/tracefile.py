@@ -518,6 +518,8 @@ class TraceFile:
             refusals={_number(row[0]): _number(row[2]) for row in _rows(told.get("refusals"), 3)},
             plan=_dict(told.get("plan")),
             events=_text(told.get("events")),
+            pdb=_dict(told.get("pdb")),
+            named_by=_text(told.get("named_by")),
         )
 
     def _read_info(self) -> dict[str, Any]:

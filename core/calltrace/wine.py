@@ -82,7 +82,7 @@ def relay(argv: Sequence[str], prefix: Path | None) -> NoReturn:
 
     Standard handles, working folder, environment and signals are therefore the Windows program's own, and its
     exit code is ours: its low 8 bits, as for every program under Wine. ``--prefix`` is left out of what is
-    passed on; the program, and a trace file with an absolute path, are named as Windows does.
+    passed on; the program, and absolute paths of the trace file and of symbols, are named as Windows does.
 
     Raises FileMissing without Windows Python, EngineError without Wine.
     """
@@ -119,6 +119,11 @@ def _for_windows(argv: Sequence[str], prefix: Path) -> list[str]:
             at += 1
         elif word.startswith("--output="):
             passed.append("--output=" + _output(word[len("--output=") :], prefix))
+        elif word == "--symbols" and at < len(ours):
+            passed += [word, _search_path(ours[at], prefix)]
+            at += 1
+        elif word.startswith("--symbols="):
+            passed.append("--symbols=" + _search_path(word[len("--symbols=") :], prefix))
         elif word.startswith("-o"):
             passed.append("-o" + _output(word[2:], prefix))
         else:
@@ -133,6 +138,10 @@ def _output(path: str, prefix: Path) -> str:
     # A relative name is one to Windows too, and stays what the user can type when it is told back to him.
     converted = windows_path(path, prefix)
     return converted if os.path.isabs(path) else path
+
+
+def _search_path(path: str, prefix: Path) -> str:
+    return ";".join(_output(part, prefix) for part in path.split(";"))
 
 
 def _open_closed_standard_handles() -> None:

@@ -14,6 +14,7 @@ from calltrace.ports import (
     Capability,
     DebugEvent,
     DebugEventKind,
+    ModuleSymbols,
     Protection,
     Registers,
     TargetModule,
@@ -43,6 +44,7 @@ class FakePort:
         self.functions: dict[int, Callable[..., int]] = {}
         self.threads_at: dict[int, Registers] = {}
         self.tebs: dict[int, int] = {}
+        self.names: dict[int, dict[int, str]] = {}  # of functions: by module base, by RVA
         self.stopped = True
         self.ended = False
         self._modules: list[TargetModule] = []
@@ -114,6 +116,12 @@ class FakePort:
 
     def modules(self) -> list[TargetModule]:
         return list(self._modules)
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        names = self.names.get(module.base)
+        if names is None:
+            return None
+        return ModuleSymbols("labels", lambda rvas: {rva: names[rva] for rva in rvas if rva in names})
 
     def threads(self) -> list[int]:
         self._need_stop()

@@ -66,6 +66,19 @@ def modules_are_mapped_where_they_are_said_to_be(subject: Subject) -> None:
 
 
 @check
+def symbols_name_nothing_but_what_they_are_asked_for(subject: Subject) -> None:
+    for module in subject.port.modules():
+        symbols = subject.port.symbols(module)
+        if symbols is not None:
+            assert symbols.source, module
+            assert not symbols.names([]), module
+            asked = [*range(0x1000, module.size, 7)]
+            names = symbols.names(asked)
+            assert names.keys() <= set(asked), module
+            assert all(names.values()), module
+
+
+@check
 def unmapped_memory_is_refused_with_its_address(subject: Subject) -> None:
     with raises(AccessRefused, "0x10"):
         subject.port.read(0x10, 4)

@@ -17,6 +17,7 @@ def subject() -> Subject:
     library = TargetModule(BASE + 0x10000, 0x3000, r"C:\folder\library.dll")
     for module in (program, library):
         port.map(module, b"MZ")
+    port.names[BASE] = {0x1100: "process_id", 0x1105: "second"}
     for thread in (8, 12):
         stack = port.allocate(0x4000)
         port.add_thread(thread, Registers(BASE + 0x100 * thread, stack + 0x3000), stack, 0x4000)

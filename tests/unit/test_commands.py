@@ -154,12 +154,13 @@ def test_options_of_run_and_their_defaults() -> None:
         "no_breakpoints": False,
         "policy": "block",
         "max_size": 0,
+        "symbols": "",
         "prefix": None,
         "quiet": False,
     }
     line = (
         "run -o x.calltrace --events all --clock tsc --include a!* --include b!* --exclude c!d --modules e "
-        "--no-breakpoints --policy drop-oldest --max-size 2G --prefix /w --quiet"
+        "--no-breakpoints --policy drop-oldest --max-size 2G --symbols /s --prefix /w --quiet"
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
@@ -171,6 +172,7 @@ def test_options_of_run_and_their_defaults() -> None:
         "no_breakpoints": True,
         "policy": "drop-oldest",
         "max_size": 2 << 30,
+        "symbols": "/s",
         "prefix": Path("/w"),
         "quiet": True,
     }

@@ -169,6 +169,9 @@ def planned_trace(path: Path) -> Path:
     ]
     told = {
         "path": "C:\\demo.exe",
+        "timestamp": 0x1234ABC,
+        "pdb": {"path": "C:\\made\\demo.pdb", "guid": "863D276C-DE92-3E6D-4C4C-44205044422E", "age": 3},
+        "named_by": "C:\\symbols\\demo.pdb",
         "names": [[0x1000, "main"]],
         "statuses": {"1": "no room for a jump", "15": "left out"},
         "refusals": [[0x3000, 1, 0x3001]],
@@ -195,6 +198,8 @@ def test_info_as_json_has_the_keys_that_are_promised(tmp_path: Path) -> None:
     assert module["name"] == "demo.exe"
     assert module["base"] == "0x140000000"
     assert module["call_sites"] == 1
+    assert module["pdb"]["age"] == 3
+    assert (module["named"], module["named_by"]) == (1, "C:\\symbols\\demo.pdb")
     functions = module["functions"]
     assert (functions["found"], functions["instrumented"]) == (7, 2)
     assert (functions["refused"], functions["filtered"], functions["thunks"]) == (3, 1, 1)
@@ -239,7 +244,10 @@ def test_info_for_a_reader_names_what_was_refused_and_lost(tmp_path: Path) -> No
         "terminated, exit code 3",
         "2.000 s, clock tsc",
         "command line     demo.exe 1+2",
+        "  file           C:\\demo.exe, time stamp 0x01234abc",
+        "  pdb            C:\\made\\demo.pdb, 863D276C-DE92-3E6D-4C4C-44205044422E, age 3",
         "7 found by 5 .pdata, 3 direct calls, 1 symbols",
+        "  named          1 of 7, by C:\\symbols\\demo.pdb",
         "  instrumented   2 of 5 (40.00 %)",
         "  .pdata groups  2 of 4 (50.00 %)",
         "  left out       1 by the patterns given",

@@ -35,6 +35,17 @@ BASE = 0x7FF612340000
         ("m!a.b", "m.exe", "axb", False),
         ("m!operator!", "m.exe", "operator!", True),
         ("m!a*b", "m.exe", "a\nb", True),
+        ("m!operator!=", "m.exe", "operator!=", True),
+        ("operator!=", "m.exe", "operator!=", True),
+        ("operator!", "m.exe", "operator!", True),
+        ("zoo::Lion::operator!=", "m.exe", "zoo::Lion::operator!=", True),
+        ("zoo::*!=", "m.exe", "zoo::operator!=", True),
+        ("m!zoo::operator!=", "m.exe", "zoo::operator!=", True),
+        ("Cage<*>!=", "m.exe", "Cage<Lion>!=", True),
+        ("zoo::Cage<zoo::Lion *>::feed", "m.exe", "zoo::Cage<zoo::Lion *>::feed", True),
+        ("`anonymous namespace'::*", "m.exe", "`anonymous namespace'::bottom", True),
+        ("operators!f", "m.exe", "f", False),
+        ("operators!f", "operators.dll", "f", True),
     ],
 )
 def test_names_and_stars(text: str, module: str, function: str | None, meant: bool) -> None:

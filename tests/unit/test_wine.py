@@ -121,6 +121,17 @@ def test_a_trace_file_with_an_absolute_path_becomes_a_windows_path(home: Path, o
     assert relay(home, ["attach", *option, "1"])["argv"][4:] == ["attach", *expected, "1"]
 
 
+@pytest.mark.parametrize("option", [["--symbols", "{}"], ["--symbols={}"]])
+def test_folders_of_symbols_become_windows_paths(home: Path, option: list[str]) -> None:
+    given, expected = "/a/b;c/d;srv*C:\\x*https://x/y", "Z:\\a\\b;c/d;srv*C:\\x*https://x/y"
+    words = [word.format(given) for word in option]
+    assert relay(home, ["attach", *words, "1"])["argv"][4:] == [
+        "attach",
+        *(word.format(expected) for word in option),
+        "1",
+    ]
+
+
 def test_a_program_that_is_no_file_here_is_left_for_windows_to_find(home: Path) -> None:
     assert relay(home, ["run", "-ot", "--", "cmd", "/c"])["argv"][-3:] == ["--", "cmd", "/c"]
 

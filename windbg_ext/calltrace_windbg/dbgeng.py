@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32.engine import Engine
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ class Dbgeng(Engine, Protocol):
 
     def mute(self, muted: bool) -> None:
         """From now on show the user nothing but what the target itself says; or everything again."""
+        ...
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """The engine's symbols of a module, loaded now from where its user told it to look for them.
+
+        None if that has none but the exports.
+        """
         ...
 
     def runner(self) -> ExportEngine | None:

@@ -8,9 +8,10 @@ from ctypes import c_int, c_int32, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from calltrace.errors import AccessRefused, EngineError
-from calltrace.ports import DebugEvent, DebugEventKind
+from calltrace.ports import DebugEvent, DebugEventKind, ModuleSymbols, TargetModule
 from calltrace.win32 import api
 from calltrace.win32.engine import INTEGER_REGISTERS, Stop
+from calltrace_windbg import symbols
 
 _STATUS_BREAK = 6
 _EVENT_BREAKPOINT, _EVENT_EXCEPTION = 1, 2
@@ -74,6 +75,7 @@ class ExportEngine:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the extension DLL."""
+        self._library = library
         self._functions: dict[str, Any] = {}
         for name, arguments in _FUNCTIONS.items():
             function = library[name]
@@ -148,6 +150,11 @@ class ExportEngine:
     def break_in(self) -> None:
         """Stop the running target."""
         self._call("ct_engine_break_in")
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """The engine's symbols of a module."""
+        self.execute(f"ln {module.base:#x}")  # it loads them now, and what it says of that is not shown
+        return symbols.of_module(self._library, module)
 
     # For those that let the target run from event to event
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from calltrace.errors import AccessRefused, EngineError
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32 import api
 from calltrace.win32.engine import REGISTERS, Stop
 from calltrace_windbg.export_engine import ExportEngine
@@ -100,6 +101,10 @@ class PykdEngine:
     def go(self, handled: bool) -> None:
         """Let the target run to its next event."""
         self.execute("gh" if handled else "gn")
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """The engine's, by the extension DLL."""
+        return ExportEngine(self._library).symbols(module) if self._library is not None else None
 
     def runner(self) -> ExportEngine | None:
         """The extension DLL: pykd shows no event that the engine's user is not to be told of."""

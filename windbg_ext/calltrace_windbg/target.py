@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from calltrace import preflight
 from calltrace.errors import EngineError, NotTraceable
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32 import api, process
 from calltrace.win32.call_page import CallPage
 from calltrace_windbg.dbgeng import Dbgeng
@@ -27,6 +28,10 @@ _LOCAL_USER_MODE = "Live user mode: <Local>"
 
 class WindbgPort(RunningPort):
     """The process that a session stands at; a Port."""
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """The engine's symbols of a module: what `x` and `k` know of it."""
+        return self._dbgeng.symbols(module)
 
     @contextlib.contextmanager
     def _unnoticed(self, page: CallPage) -> Iterator[None]:

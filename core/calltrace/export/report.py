@@ -8,7 +8,9 @@ The object that ``info --json`` prints has these keys; they stay as they are, fu
 - ``clock``: ``none``, ``tsc`` or ``coarse``; ``policy``: ``block`` or ``drop-oldest``; ``created`` (ISO 8601,
   UTC); ``seconds`` (from beginning to end of recording, or null), ``ticks_per_second`` (or null)
 - ``recording``: what the recorder noted: command line, options, versions
-- ``modules``: each ``name``, ``path``, ``base`` and ``size`` (bytes), ``timestamp``, ``checksum``,
+- ``modules``: each ``name``, ``path``, ``base`` and ``size`` (bytes), ``timestamp``, ``checksum``, ``pdb``
+  (the one that belongs to it: ``path``, ``guid``, ``age``; or null), ``named`` (functions that have a name),
+  ``named_by`` (the symbols that names are from, besides the module's own file; or null),
   ``call_sites``, ``plan`` (figures of the planner), ``functions`` (``found``, ``instrumented``, ``refused``,
   ``filtered``, ``thunks``, ``by_source``, ``by_entry``: how the start of each instrumented one leads to its
   copy, ``jump``, ``padding``, ``short_jump`` or ``breakpoint``), ``breakpoints``: the functions of the last
@@ -165,6 +167,9 @@ def module_info(module: Module, records: Sequence[FunctionRecord]) -> dict[str, 
         "size": module.size,
         "timestamp": module.timestamp,
         "checksum": module.checksum,
+        "pdb": module.pdb or None,
+        "named_by": module.named_by or None,
+        "named": sum(record.rva in module.names for record in records),
         "call_sites": module.site_count,
         "plan": module.plan,
         "functions": {
@@ -289,12 +294,18 @@ def module_rows(module: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Label and text of each line about a module, of what `module_info` said."""
     functions, groups = module["functions"], module["pdata_groups"]
     yield "module", f"{module['name']} at {module['base']}, {units.size(module['size'])}"
+    yield "  file", f"{printable(module['path'])}, time stamp {module['timestamp']:#010x}"
+    if module["pdb"]:
+        about = module["pdb"]
+        yield "  pdb", printable(f"{about.get('path')}, {about.get('guid')}, age {about.get('age')}")
     sources = ", ".join(
         f"{functions['by_source'][source.name.lower()]:,} {text}"
         for source, text in SOURCE_TEXTS.items()
         if source.name and functions["by_source"][source.name.lower()]
     )
     yield "  functions", f"{functions['found']:,} found" + (f" by {sources}" if sources else "")
+    by = f", by {printable(module['named_by'])}" if module["named_by"] else ""
+    yield "  named", f"{module['named']:,} of {functions['found']:,}{by}"
     done = functions["instrumented"]
     wanted = done + functions["refused"]
     yield "  instrumented", f"{done:,} of {wanted:,} ({units.share(done, wanted)})"

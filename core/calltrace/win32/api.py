@@ -353,7 +353,8 @@ _NTDLL: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def _load(name: str, functions: dict[str, tuple[Any, list[Any]]]) -> Any:
+def load(name: str, functions: dict[str, tuple[Any, list[Any]]]) -> Any:
+    """A system's library with these functions declared. EngineError off Windows, OSError if it is missing."""
     if sys.platform != "win32":
         raise EngineError("processes can be traced on Windows only (elsewhere in Wine: ./calltrace run)")
     library = ctypes.WinDLL(name, use_last_error=True)
@@ -366,13 +367,13 @@ def _load(name: str, functions: dict[str, tuple[Any, list[Any]]]) -> Any:
 @functools.cache
 def kernel32() -> Any:
     """kernel32.dll with the functions declared above. EngineError off Windows."""
-    return _load("kernel32", _KERNEL32)
+    return load("kernel32", _KERNEL32)
 
 
 @functools.cache
 def ntdll() -> Any:
     """ntdll.dll with the functions declared above. EngineError off Windows."""
-    return _load("ntdll", _NTDLL)
+    return load("ntdll", _NTDLL)
 
 
 def last_error() -> int:

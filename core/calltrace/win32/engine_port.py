@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from calltrace.errors import AccessRefused, CalltraceError, EngineError
-from calltrace.ports import Capability, DebugEvent, Registers, TargetModule
+from calltrace.ports import Capability, DebugEvent, ModuleSymbols, Registers, TargetModule
 from calltrace.win32 import api
 from calltrace.win32.call_page import CallPage
 from calltrace.win32.engine import Engine, Stop
@@ -92,6 +92,10 @@ class EnginePort(ProcessMemory):
         if not self._modules:
             self._modules = self.mapped_modules()
         return self._modules
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """None: a debugger whose names we know how to ask for has a port of its own."""
+        return None
 
     # Threads
 

@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
-from calltrace.ports import Capability, Protection, Registers, TargetModule
+from calltrace.ports import Capability, ModuleSymbols, Protection, Registers, TargetModule
 from calltrace.win32 import api
+from calltrace.win32.dbghelp import SymbolFiles
 from calltrace.win32.exports import export_address
 from calltrace.win32.memory import ProcessMemory
 
@@ -59,6 +60,7 @@ class Win32Port(ProcessMemory):
     def __init__(self, process: int, process_id: int) -> None:
         """Take over `process`, a handle with PROCESS_RIGHTS to a running process nobody debugs."""
         super().__init__(process, process_id)
+        self.symbol_files: SymbolFiles | None = None
         self._debugging = False
         self._thread_handles: dict[int, int] = {}
         self._module_paths: dict[int, str] = {}  # base -> path, in order of loading
@@ -163,6 +165,10 @@ class Win32Port(ProcessMemory):
     def modules(self) -> list[TargetModule]:
         """The modules mapped when the target was last stopped, the program first."""
         return [TargetModule(base, self.image_size(base), path) for base, path in self._module_paths.items()]
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """What dbghelp.dll finds where `symbol_files` says; None without that."""
+        return self.symbol_files.of_module(module) if self.symbol_files else None
 
     # Threads
 
