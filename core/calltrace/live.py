@@ -226,7 +226,7 @@ class LiveSession:
         if self.recording:
             raise UsageError("a recording is under way: stop it first")
         with self._at_target() as port:
-            return LoopTracing(port, options, tell).run()
+            return LoopTracing(port, options).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.

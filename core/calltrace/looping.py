@@ -33,7 +33,7 @@ def run(
     try:
         with interrupts_held() as interrupts:
             try:
-                climb = LoopTracing(port, options, progress).run(interrupts)
+                climb = LoopTracing(port, options).run(interrupts)
             except BaseException:
                 port.terminate()
                 raise
@@ -51,7 +51,7 @@ def attach(process_id: int, options: LoopOptions, show: Show, progress: Progress
     with interrupts_held() as interrupts:
         port = launch.attach(process_id, progress)
         try:
-            climb = LoopTracing(port, options, progress).run(interrupts)
+            climb = LoopTracing(port, options).run(interrupts)
         finally:
             port.close()
         show(climb)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rig import corpus, targets, windows
+from rig.running import Running
 from rig.searched import assert_loop, name, plain, search, symbols, tree
 from rig.tracing import CALLTRACE, calltrace
 
@@ -169,6 +170,21 @@ def test_what_is_no_api_is_refused_before_the_program_runs(api: str, exit_code: 
     assert (done.returncode, done.stdout) == (exit_code, b"")
     assert said in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_running_program_is_climbed_and_goes_on_as_before(tmp_path: Path) -> None:
+    output, process = tmp_path / "found.json", Running("port_threads")
+    try:
+        done = calltrace(
+            "loop", "port_threads!fibonacci", "--json", "-o", output, "--pid", process.process_id
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        [method] = json.loads(output.read_text())["methods"]
+        assert method["hits"] >= 3
+        assert method["loops"]
+    finally:
+        said = process.end()
+    assert said == ("rounds some, wrong 0, debugged 0", 5)
 
 
 def test_the_middle_of_an_instruction_is_refused() -> None:

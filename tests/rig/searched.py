@@ -34,7 +34,11 @@ def search(
 ) -> Searched:
     both = () if "--method" in options else ("--method", "both")
     return Searched(
-        f"{program}!{api}", targets.build(program), *arguments, options=(*both, *options), env=env
+        api if "!" in api else f"{program}!{api}",
+        targets.build(program),
+        *arguments,
+        options=(*both, *options),
+        env=env,
     )
 
 

@@ -20,17 +20,11 @@ class Activation:
     sp: int = 0  # the stack pointer at its calls, which tells it from other activations of its function
     children: list[Activation] = field(default_factory=list)  # in the order of their calls
     hit: Hit | None = None  # of the API itself
-    before: list[int] = field(default_factory=list)  # places in other functions, left for this by a jump
 
     def called(self, child: Activation, site: int) -> None:
         """`child` was called from `site`, or at 0, jumped to."""
         child.parent, child.site = self, site
         self.children.append(child)
-
-    def moved(self, place: int) -> None:
-        """It goes on at `place`."""
-        self.before.append(self.place)
-        self.place = place
 
     def ancestors(self) -> Iterator[Activation]:
         """Those that are known to have led to it, the nearest first."""

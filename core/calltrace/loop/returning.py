@@ -88,8 +88,7 @@ class ByReturns:
         if parent is None:
             parent = _Awaited(Activation(thread, site, sp=slot + 8), slot + 8)
             awaited.append(parent)
-        elif self._places.function_at(site) != self._places.function_at(parent.activation.place):
-            parent.activation.moved(site)
+        parent.activation.place = site
         parent.activation.called(child, site)
         if child is hit:
             parent.back = back

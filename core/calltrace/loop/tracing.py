@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -90,7 +90,7 @@ class Climb:
 class LoopTracing:
     """Climbs once."""
 
-    def __init__(self, port: Port, options: LoopOptions, tell: Callable[[str], None]) -> None:
+    def __init__(self, port: Port, options: LoopOptions) -> None:
         """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none."""
         if not port.supports(Capability.DEBUG):
             raise EngineError(
@@ -98,7 +98,7 @@ class LoopTracing:
             )
         if options.method not in METHODS:
             raise UsageError(f"method {options.method}: one of {', '.join(METHODS)}")
-        self._port, self._options, self._tell = port, options, tell
+        self._port, self._options = port, options
         self._started = time.monotonic()
         self._interrupted: Sequence[object] = ()
         self._places = Places(port)

@@ -54,7 +54,8 @@ class ByUnwinding:
             start = next((at for at, each in enumerate(live) if _is_same(each, frames[0])), 0)
         kept = start
         while kept < len(live) and kept - start < len(frames) and _is_same(live[kept], frames[kept - start]):
-            self._note_place(live[kept].activation, frames[kept - start], registers)
+            frame = frames[kept - start]  # in which another function may run now, by a jump
+            live[kept].activation.place = frame.registers.rip - (frame is not frames[-1])
             kept += 1
         self._forget(thread, kept)
         above = live[-1].activation if live else self._root(thread, frames)
@@ -88,13 +89,6 @@ class ByUnwinding:
     def _root(self, thread: int, frames: list[Frame]) -> Activation:
         """The function that called the outermost frame known."""
         return Activation(thread, frames[0].back - 1)
-
-    def _note_place(self, activation: Activation, frame: Frame, registers: Registers) -> None:
-        place = frame.registers.rip - (frame.registers is not registers)
-        if self._places.function_at(place) != self._places.function_at(activation.place):
-            activation.moved(place)
-        else:
-            activation.place = place
 
     def _returned(self, thread: int, registers: Registers) -> None:
         for at, each in enumerate(self._stacks.get(thread, ())):

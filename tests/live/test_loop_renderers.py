@@ -1,4 +1,4 @@
-"""The loop tracer on a Direct3D 11 renderer that states its loop, and on a display of the tests' own."""
+"""The loop tracer on renderers that state their loop: Direct3D 11 and OpenGL, on a display of our own."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def test_passes_are_told_apart_by_their_render_target() -> None:
         groups = [passes(group["levels"]) for group in loop["groups"]]
         assert groups == [{"shadow_pass": 3}, {"scene_pass": 5, "ui_pass": 2}]
         assert tree(loop["levels"])[0][:3] == ("frame", 1, 10)
+
+
+def test_the_loop_of_an_opengl_program_is_found_and_no_pixel_changes() -> None:
+    env = display.environment()
+    found = search("gdi32!SwapBuffers", "loop_opengl", FRAMES, env=env)
+    assert found.exit_code == 0, found.told
+    assert found.said == plain("loop_opengl", FRAMES, env=env)
+    assert len(found.said.splitlines()) == int(FRAMES) + 1
+    for method in found.methods:
+        loop = assert_loop(method, "draw_loop", "draw_frame", "loop_opengl")
+        assert {name(each["function"]): each["draws"] for each in loop["candidates"]}["draw_frame"] == 3
 
 
 def passes(levels: list[dict[str, Any]]) -> dict[str | None, float]:
