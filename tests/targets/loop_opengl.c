@@ -2,7 +2,8 @@
 /* A renderer by OpenGL: the argument says how many frames it draws.
  *
  * owner draw_loop; frame function draw_frame, which draws 3 shapes (glBegin) and calls SwapBuffers. A sum over each
- * frame's pixels, read back before they are shown, is written to the standard output, and one over the program's code. */
+ * frame's pixels, read back before they are shown, is written to the standard output, and one over the program's code.
+ */
 #include <GL/gl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,8 +60,8 @@ int main(int argc, char **argv)
                                           .iPixelType = PFD_TYPE_RGBA,
                                           .cColorBits = 32};
     RegisterClassA(&class);
-    HWND window = CreateWindowA("loop", "loop", WS_POPUP | WS_VISIBLE, 0, 0, SIDE, SIDE, NULL, NULL, class.hInstance,
-                                NULL);
+    HWND window =
+        CreateWindowA("loop", "loop", WS_POPUP | WS_VISIBLE, 0, 0, SIDE, SIDE, NULL, NULL, class.hInstance, NULL);
     device = GetDC(window);
     if (!SetPixelFormat(device, ChoosePixelFormat(device, &wanted), &wanted) ||
         !wglMakeCurrent(device, wglCreateContext(device)))
