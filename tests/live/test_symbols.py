@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,15 @@ def test_names_of_the_modules_own_table_stay(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert "demo!parse_sum" in tracing.calltrace("tree", trace).stdout.decode()
     assert "EntryPoint" not in tracing.calltrace("tree", trace).stdout.decode()
+
+
+def test_debug_information_in_the_program_names_what_its_table_names_less_well(tmp_path: Path) -> None:
+    """Wine's dbghelp reads DWARF; gcc's symbol table has the same functions by their mangled names."""
+    program = tmp_path / "names.exe"
+    flags = [flag for flag in targets.flags_of("names") if not flag.startswith("-std")]
+    command = ["x86_64-w64-mingw32-g++-posix", "-static", "-gdwarf-4", *flags]
+    subprocess.run([*command, "-o", program, targets.source_of("names")], check=True)
+    lines, _ = run(program, folder=tmp_path)
+    wanted = [name for name in CHAIN if "anonymous" not in name]
+    positions = [lines.index(name) for name in wanted]
+    assert positions == sorted(positions)
