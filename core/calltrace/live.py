@@ -25,7 +25,7 @@ from calltrace.ports import Capability, Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
     from calltrace.loop.tracing import Climb, LoopOptions
-    from calltrace.plan import CopyMap
+    from calltrace.places import Copied
     from calltrace.recorder import TraceFile
     from calltrace.session import Progress, TraceOptions, Tracing
 
@@ -68,18 +68,11 @@ class Host(Protocol):
         """An interrupt by the user waits for the end of the block."""
         ...
 
-    def recorded(self, process_id: int, tracing: Tracing) -> None:
-        """`tracing` has put copies into the process, and may put more there, and take some away, later."""
-        ...
+    def follow_copies(self, port: LivePort | None, copied: Sequence[Copied]) -> None:
+        """From now on these, and no others, are the copies in the stopped target of `port`.
 
-    def forgotten(self) -> None:
-        """No more is done in the process that was recorded."""
-        ...
-
-    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
-        """These copies are in the stopped target of `port` now, and no others: show them as the originals.
-
-        EngineError if the debugger refuses.
+        The debugger is to take their code for what it is the copy of, also while the target's calls do not
+        lead there. None: nothing more is done to that target. EngineError if the debugger refuses.
         """
         ...
 
@@ -134,7 +127,7 @@ class LiveSession:
         """End the recording, and leave the target as it was; where the trace is."""
         with self._while_recording(tell) as tracing, self._host.uninterrupted():
             tracing.stop()
-            self._show_copies(tracing)
+            self._tell_copies(tracing)
             return self._finish(State.STOPPED)
 
     def reference(self, options: TraceOptions, single_step: bool, tell: Progress) -> Path:
@@ -331,6 +324,7 @@ class LiveSession:
         except BaseException:
             try:
                 tracing.stop()
+                self._tell_copies(tracing)
             except TargetLost:
                 pass
             except CalltraceError as error:
@@ -338,15 +332,14 @@ class LiveSession:
             tracing.discard()
             raise
         self._file, self._trace, self.paused = file, options.output, False
-        self._host.recorded(port.process_id, tracing)
-        self._show_copies(tracing)
+        self._tell_copies(tracing)
 
-    def _show_copies(self, tracing: Tracing) -> None:
+    def _tell_copies(self, tracing: Tracing) -> None:
         assert self._port is not None
         try:
-            self._host.show_copies(self._port, tracing.copy_maps())
+            self._host.follow_copies(self._port, tracing.copied)
         except EngineError as error:
-            tracing.progress(f"the debugger does not show what is recorded as what it is: {error}")
+            tracing.progress(f"the debugger does not take what is recorded for what it is: {error}")
 
     def _finish(self, state: State, exit_code: int = 0) -> Path:
         assert self._tracing is not None
@@ -361,7 +354,7 @@ class LiveSession:
 
     def _forget(self) -> None:
         if self._port is not None:
-            self._host.forgotten()
+            self._host.follow_copies(None, ())
             self._port.close()
         self._port = self._tracing = None
 

@@ -8,6 +8,7 @@ import functools
 import json
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
 from calltrace.pe.runtimes import closed_code
 from calltrace.pe.symbols import add_symbols
+from calltrace.places import COPIED, PIECE, Copied
 from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.tracefile import FUNCTION, SITE, Chunk, ChunkKind
 
@@ -117,6 +119,17 @@ class _Region(ctypes.LittleEndianStructure):
     ]
 
 
+class _Copies(ctypes.LittleEndianStructure):
+    """struct ct_copies."""
+
+    _fields_ = [
+        ("pieces", c_void_p),
+        ("copied", c_void_p),
+        ("piece_count", c_uint32),
+        ("copied_count", c_uint32),
+    ]
+
+
 @functools.cache
 def _engine() -> ctypes.CDLL:
     library = native.library()
@@ -131,70 +144,12 @@ def _engine() -> ctypes.CDLL:
         "ct_plan_layout": (c_bool, [c_void_p, POINTER(stubs.Codegen), POINTER(_Layout)]),
         "ct_plan_sites": (c_void_p, [c_void_p, POINTER(c_uint32)]),
         "ct_plan_emit": (c_bool, [c_void_p, c_uint32, POINTER(_Region)]),
-        "ct_plan_map": (c_uint32, [c_void_p, c_uint32]),
-        "ct_plan_places": (c_void_p, [c_void_p, POINTER(c_uint32)]),
-        "ct_plan_entry": (c_uint32, [c_void_p, c_uint32]),
-        "ct_plan_origin": (c_uint32, [c_void_p, c_uint32]),
+        "ct_plan_copies": (c_bool, [c_void_p, POINTER(_Copies)]),
     }
     for name, (result, arguments) in prototypes.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
-
-
-@dataclass(frozen=True)
-class CopyMap:
-    """What the code in a region is the copy of: for whoever shows or finds the one by the other.
-
-    Addresses are VAs. Of a plan that has been laid out anew the map knows nothing any more.
-    """
-
-    _plan: ModulePlan
-    base: int  # of the module
-    region: int
-    size: int  # bytes of the region: code, and data that nothing maps to
-    _layout: int
-
-    @property
-    def module_size(self) -> int:
-        """SizeOfImage of the module, bytes."""
-        return self._plan.image.size
-
-    def __contains__(self, address: object) -> bool:
-        return isinstance(address, int) and self.region <= address < self.region + self.size
-
-    def original(self, address: int) -> int | None:
-        """The original instruction that the code at `address` of the region does the work of.
-
-        Event code belongs to the instruction it stands before: that at a function's entry to the function's
-        start, that at its exits to the instruction that leaves it. The return address of a call is that of
-        the original call. In the middle of an instruction's copy, the instruction's start. None if
-        `address` is in no copy of a function.
-        """
-        if address not in self or not self._is_current():
-            return None
-        rva = self._plan.origin(address - self.region)
-        return None if rva is None else self.base + rva
-
-    def copy(self, address: int) -> int | None:
-        """Where the copy of the original instruction that begins at `address` begins, event code included.
-
-        A jump inside the function to the original address leads there in the copy. None if its function has
-        no copy, or no instruction is known to begin there.
-        """
-        return self._in_region(self._plan.copy_offset, address)
-
-    def entry(self, address: int) -> int | None:
-        """Where the copy of the function at `address` is entered from outside; None if it has none."""
-        return self._in_region(self._plan.entry_offset, address)
-
-    def _in_region(self, find: Callable[[int], int], address: int) -> int | None:
-        rva = address - self.base
-        offset = find(rva) if 0 <= rva < self._plan.image.size and self._is_current() else 0
-        return self.region + offset if offset else None
-
-    def _is_current(self) -> bool:
-        return self._plan.layouts == self._layout
 
 
 @dataclass(frozen=True)
@@ -212,7 +167,7 @@ class Composition:
     function_count: int
     site_count: int
     refused: dict[str, int]  # functions that cannot be instrumented, by reason
-    copies: CopyMap
+    copies: Copied
 
 
 def read_image(read: Callable[[int, int], bytes], module: TargetModule) -> Image:
@@ -249,7 +204,7 @@ class ModulePlan:
         self.image = image
         self._layout = _Layout()
         self._laid_out: tuple[object, ...] = ()
-        self.layouts = 0  # how many there have been: of each the copies lie elsewhere in the region
+        self._copies: weakref.WeakSet[Copied] = weakref.WeakSet()  # that what is laid out is the map of
         self._detail = ""
         self._imports = sorted(image.imports)
         self._described = _describe(image, self._imports)
@@ -338,15 +293,17 @@ class ModulePlan:
         """Decide where every copy will lie, and return the size of the region they need, in bytes.
 
         `events` is a key of DETAILS. Without `breakpoints`, functions whose start has no room for a jump are
-        refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not
-        into a trace.
+        refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not into a trace, and
+        EngineError if memory for the map of earlier copies runs out.
         """
         wanted = (slots.cursor, *slots.scratch, slots.slow_path, slots.coarse_clock)
         wanted += (events, clock, first_function_id, first_site_id)
         if wanted == self._laid_out:
             return int(self._layout.region_size)
         self._laid_out = ()
-        self.layouts += 1
+        for copies in self._copies:
+            copies.settle()
+        self._copies.clear()
         started = time.perf_counter()
         codegen = stubs.assemble(slots, clock)
         codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
@@ -376,6 +333,10 @@ class ModulePlan:
             (rva, original[:size], new[:size])
             for rva, size, original, new in _records(_PATCH, made.patches, made.patch_count)
         ]
+        copies = Copied(
+            self.image.base, self.image.size, region, self._layout.region_size, self._map_of_copies
+        )
+        self._copies.add(copies)
         self._seconds += time.perf_counter() - started
         return Composition(
             code=ctypes.string_at(made.bytes, self._layout.region_size),
@@ -389,7 +350,7 @@ class ModulePlan:
             function_count=len(functions),
             site_count=self._layout.site_count,
             refused=_count_refusals(functions),
-            copies=CopyMap(self, self.image.base, region, self._layout.region_size, self.layouts),
+            copies=copies,
         )
 
     def module(self) -> Module:
@@ -437,30 +398,18 @@ class ModulePlan:
             "data_bytes": self.data_bytes,
         }
 
-    def places(self) -> bytes:
-        """Of every copied instruction where a breakpoint on it has to stand: an array of struct ct_place.
+    def _map_of_copies(self) -> tuple[bytes, bytes]:
+        """Arrays of struct ct_piece and struct ct_copied; after `compose`.
 
-        Ascending by the instructions' RVAs; after `compose`, and until the next `lay_out`. Raises EngineError
-        if memory runs out.
+        Raises EngineError if memory runs out.
         """
-        count = c_uint32()
-        found = _engine().ct_plan_places(self._handle, ctypes.byref(count))
-        if count.value and not found:
-            raise EngineError(f"{self.image.name}: not enough memory for the places of its breakpoints")
-        return ctypes.string_at(found, 8 * count.value) if count.value else b""
-
-    def copy_offset(self, rva: int) -> int:
-        """Where in the region the copy of the instruction at an RVA begins; 0 if there is none."""
-        return int(_engine().ct_plan_map(self._handle, rva))
-
-    def entry_offset(self, rva: int) -> int:
-        """Where in the region the copy of the function at an RVA is entered; 0 if there is none."""
-        return int(_engine().ct_plan_entry(self._handle, rva))
-
-    def origin(self, offset: int) -> int | None:
-        """The RVA of the instruction that code of the region does the work of; None if it is no copy."""
-        rva = int(_engine().ct_plan_origin(self._handle, offset))
-        return None if rva == NONE_ID else rva
+        made = _Copies()
+        if not _engine().ct_plan_copies(self._handle, ctypes.byref(made)):
+            raise EngineError(f"{self.image.name}: not enough memory for the map of its copies")
+        return (
+            ctypes.string_at(made.pieces or 0, PIECE.size * made.piece_count),
+            ctypes.string_at(made.copied or 0, COPIED.size * made.copied_count),
+        )
 
     def _select(self, include: Sequence[str], exclude: Sequence[str]) -> None:
         closed = closed_code(self.image)

@@ -268,21 +268,14 @@ class Tracing:
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
-        self._copies: dict[int, plan.CopyMap] = {}  # by region, those of recordings before too
-
-    def copy_maps(self) -> list[plan.CopyMap]:
-        """The copies in the stopped target: those of the recording, and others that are still in use.
-
-        A debugger shows their code as that of the originals. TargetLost if the process is gone.
-        """
-        regions = {code.region for code in self._recorder.codes()} if self._recorder else set()
-        self._copies = {region: copies for region, copies in self._copies.items() if region in regions}
-        return list(self._copies.values())
 
     @property
     def copied(self) -> Sequence[Copied]:
-        """All copies of ours in the target: being recorded, or left until nobody can return to them."""
-        return self._copied
+        """All copies of ours in the target: being recorded, or left until nobody can return to them.
+
+        Others than before only after `start` and `stop`.
+        """
+        return tuple(self._copied)
 
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
@@ -301,8 +294,6 @@ class Tracing:
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
-        for each in self._copied:
-            each.settle()
         self._slots = self._recorder.start(file, self._loads)
         program, *others = self._port.modules()
         if options.program:
@@ -374,15 +365,12 @@ class Tracing:
         """Let functions of the stopped target lead to their copies again."""
         assert self._recorder is not None
         modules = {module.base: module for module in self._port.modules()}
+        copied = {each.region: each for each in self._copied}
         for code in self._active_codes():
-            module = modules[code.base]
+            module, each = modules[code.base], copied[code.region]
             patches = copies.patches_of(self._port, code)
-            to_copies = _by_rva(self._copies[code.region])
-            patches, moves = around_threads(patches, self._standing(module), to_copies)
-            self._redirect(module, patches, moves)
-        active = {code.region for code in self._active_codes()}
-        for each in self._copied:
-            each.active = each.region in active
+            patches, moves = around_threads(patches, self._standing(module), _by_rva(each))
+            self._redirect(module, each, patches, moves)
 
     def end_undebugged(self, process_id: int) -> None:
         """End the recording of a target that the host has let go: we become its debugger for a moment.
@@ -479,9 +467,12 @@ class Tracing:
         """Where each thread of the stopped target stands, as an RVA in the module if it is in there."""
         return {thread: self._port.registers(thread).rip - module.base for thread in self._port.threads()}
 
-    def _redirect(self, module: TargetModule, patches: Sequence[Patch], moves: Mapping[int, int]) -> None:
+    def _redirect(
+        self, module: TargetModule, copied: Copied, patches: Sequence[Patch], moves: Mapping[int, int]
+    ) -> None:
         """Write the jumps to copies, and let threads that stood on them go on there."""
         write_patches(self._port, module, patches)
+        copied.lead_in(patches)
         for thread, rip in moves.items():
             self._port.set_registers(thread, dataclasses.replace(self._port.registers(thread), rip=rip))
 
@@ -543,9 +534,8 @@ class Tracing:
         self._modules += 1
         self._functions += made.function_count
         self._sites += made.site_count
-        self._copied.append(Copied(module, code, patches, planned.places))
-        self._copies[region] = made.copies
-        self._redirect(module, patches, moves)
+        self._copied.append(made.copies)
+        self._redirect(module, made.copies, patches, moves)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
         self.progress(
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"
@@ -653,9 +643,9 @@ def interrupts_held() -> Iterator[Sequence[int]]:
             signal.signal(number, handler)
 
 
-def _by_rva(copies: plan.CopyMap) -> Callable[[int], int | None]:
+def _by_rva(copied: Copied) -> Callable[[int], int | None]:
     """Where the copy of the instruction at an RVA begins, as a VA."""
-    return lambda rva: copies.copy(copies.base + rva)
+    return lambda rva: copied.copy(copied.base + rva)
 
 
 def _whole_pages(size: int) -> int:

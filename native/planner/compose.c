@@ -36,6 +36,11 @@ bool ct_is_copied(const struct ct_group *group)
     return group->function.status == CT_OK && group->patch_size != 0;
 }
 
+bool ct_starts_with_int3(const struct ct_group *group)
+{
+    return ct_is_copied(group) && group->patch_size == 1;
+}
+
 static struct ct_group *group_of(const struct ct_plan *plan, uint32_t rva)
 {
     const struct ct_part *part = ct_part_at(plan, rva);
@@ -739,11 +744,6 @@ static void put_map(struct ct_plan *plan, const struct ct_group *group)
     }
 }
 
-static bool starts_with_int3(const struct ct_group *group)
-{
-    return ct_is_copied(group) && group->patch_size == 1;
-}
-
 static void put_data(struct ct_plan *plan, uint32_t data, struct ct_table *by_region, struct ct_region *out)
 {
     struct ct_table table;
@@ -762,7 +762,7 @@ static void put_data(struct ct_plan *plan, uint32_t data, struct ct_table *by_re
     out->breakpoint_count = 0;
     for (uint32_t i = 0; i < plan->groups.count && !plan->oom; i++) {
         const struct ct_group *group = &plan->groups.items[i];
-        if (starts_with_int3(group)) {
+        if (ct_starts_with_int3(group)) {
             put_u32(plan, group->function.rva);
             put_u32(plan, plan->region + group->copy_entry);
             out->breakpoint_count++;
@@ -878,42 +878,4 @@ bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out)
     out->patches = plan->patches.items;
     out->patch_count = plan->patches.count;
     return true;
-}
-
-/* May the copy's first instruction run without its function being entered anew? */
-static bool goes_back_to_start(const struct ct_plan *plan, const struct ct_group *group)
-{
-    if (group->unresolved || plan->marks[group->function.rva] & CT_MARK_LAND) {
-        return true;
-    }
-    for (uint32_t p = 0; p < group->parts.count; p++) {
-        const struct ct_part *part = &plan->parts.items[group->parts.items[p]];
-        for (uint32_t i = part->first; i < part->first + part->count; i++) {
-            const struct ct_insn *insn = &plan->insns.items[i];
-            bool jumps = insn->flow == CT_FLOW_JMP || insn->flow == CT_FLOW_JCC || insn->flow == CT_FLOW_LOOP;
-            if (jumps && insn->target == group->function.rva) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-const struct ct_place *ct_plan_places(struct ct_plan *plan, uint32_t *count)
-{
-    plan->places.count = 0;
-    for (uint32_t p = 0; plan->bytes && p < plan->parts.count; p++) {
-        const struct ct_part *part = &plan->parts.items[p];
-        const struct ct_group *group = part->group == CT_NONE ? NULL : &plan->groups.items[part->group];
-        if (!group || !ct_is_copied(group)) {
-            continue;
-        }
-        for (uint32_t i = part->first; i < part->first + part->count; i++) {
-            uint32_t rva = plan->insns.items[i].rva, copy = plan->region + plan->branch_label[i];
-            bool passed = rva == group->function.rva && !starts_with_int3(group) && !goes_back_to_start(plan, group);
-            vec_push(&plan->places, &plan->oom, ((struct ct_place){rva, passed ? rva : copy}));
-        }
-    }
-    *count = plan->places.count;
-    return plan->oom ? NULL : plan->places.items;
 }

@@ -100,7 +100,8 @@ struct ct_plan {
     uint8_t *bytes;
     VEC(struct ct_range) switches; /* offsets in the region: stubs that call SwitchToFiber in a tail call's place */
     VEC(struct ct_patch) patches;
-    VEC(struct ct_place) places;
+    VEC(struct ct_piece) pieces; /* made by ct_plan_copies */
+    VEC(struct ct_copied) copied;
     VEC(uint8_t) data; /* unwind data and address maps */
     uint32_t region;   /* RVA; 0 before ct_plan_emit */
 };
@@ -203,6 +204,7 @@ void ct_put_headers(struct ct_plan *plan, struct ct_table by_region);
 enum ct_status ct_check_unwind(const struct ct_plan *plan, const struct ct_group *group, uint32_t *at);
 /* compose.c: is this function's code copied? */
 bool ct_is_copied(const struct ct_group *group);
+bool ct_starts_with_int3(const struct ct_group *group);
 /* compose.c: where execution goes on after unwinding to rva: in the copy, with a LAND, if there is one. */
 uint32_t ct_landing(const struct ct_plan *plan, uint32_t region, uint32_t rva);
 /* compose.c: where in the region (offset) an original address of `part` is, to the unwinder's eyes. */

@@ -124,7 +124,8 @@ void ct_plan_close(struct ct_plan *plan)
     vec_free(&plan->groups);
     vec_free(&plan->functions);
     vec_free(&plan->extents);
-    vec_free(&plan->places);
+    vec_free(&plan->pieces);
+    vec_free(&plan->copied);
     vec_free(&plan->insns);
     vec_free(&plan->crossings);
     vec_free(&plan->leas);

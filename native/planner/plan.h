@@ -118,11 +118,26 @@ enum ct_detail {
     CT_EVENTS_ALL = 2,       /* and CALL, RETURN at every other call */
 };
 
-/* Where a breakpoint on an instruction has to stand while its function runs as a copy: in the copy, or where it is if
- * that is a function's first instruction and nothing in the copy goes back to it. */
-struct ct_place {
+/* A piece of the copies, up to the next one: an instruction's copy, or code that does part of its work. */
+struct ct_piece {
+    uint32_t begin; /* offset in the region */
+    uint32_t rva;   /* the original instruction; CT_NONE: what is no copy of a function */
+};
+
+/* An instruction that was copied. */
+struct ct_copied {
     uint32_t rva;
-    uint32_t at; /* RVA */
+    uint32_t begin; /* offset in the region: a jump to the original leads there in the copy */
+    uint32_t at;    /* where a breakpoint on it has to stand; 0: where it is, since every call passes there, and
+                     * nothing in the copy goes back to it */
+};
+
+/* The map between original instructions and their copies, both ways. */
+struct ct_copies {
+    const struct ct_piece *pieces;  /* ascending by `begin` */
+    const struct ct_copied *copied; /* ascending by `rva` */
+    uint32_t piece_count;
+    uint32_t copied_count;
 };
 
 /* Machine code, assembled once per session. The parts that differ from one place to the next are filled in at the
@@ -199,15 +214,8 @@ CT_EXPORT bool ct_plan_layout(struct ct_plan *plan, const struct ct_codegen *cod
 CT_EXPORT const struct ct_site *ct_plan_sites(const struct ct_plan *plan, uint32_t *count);
 /* region: RVA, page-aligned, image.size <= region, region + region_size < 2 GB. false: out of memory or range. */
 CT_EXPORT bool ct_plan_emit(struct ct_plan *plan, uint32_t region, struct ct_region *out);
-/* Between the original and the copies, as offsets in the region; after ct_plan_layout. */
-/* Offset of the copy of the instruction that starts at rva, or 0: for threads that stand there. */
-CT_EXPORT uint32_t ct_plan_map(const struct ct_plan *plan, uint32_t rva);
-/* Of every instruction that was copied, ascending by `rva`. After ct_plan_emit. NULL: out of memory. */
-CT_EXPORT const struct ct_place *ct_plan_places(struct ct_plan *plan, uint32_t *count);
-/* Offset of what the patched entry of the function at rva leads to, or 0. */
-CT_EXPORT uint32_t ct_plan_entry(const struct ct_plan *plan, uint32_t rva);
-/* RVA of the instruction that the code at `offset` does the work of: its copy, or a stub before it; or CT_NONE. A
- * call's return address, and the stub that is there, are the next instruction's. */
-CT_EXPORT uint32_t ct_plan_origin(const struct ct_plan *plan, uint32_t offset);
+/* After ct_plan_emit, valid until the next layout. false: out of memory. Event code belongs to the instruction it
+ * stands before, that at the exits to the one that leaves the function, and a call's return address to the next one. */
+CT_EXPORT bool ct_plan_copies(struct ct_plan *plan, struct ct_copies *out);
 
 #endif

@@ -99,6 +99,34 @@ static void check_region(const struct ct_image *image, uint32_t region, const st
     CHECK(made->breakpoints - region + 8ull * breakpoints <= layout->region_size);
 }
 
+/* Every copied instruction is found from its copy. */
+static void check_copies(struct ct_plan *plan, const struct ct_image *image, const struct ct_layout *layout)
+{
+    struct ct_copies copies;
+    CHECK(ct_plan_copies(plan, &copies));
+    for (uint32_t i = 0; i < copies.piece_count; i++) {
+        const struct ct_piece *piece = &copies.pieces[i];
+        CHECK(piece->begin <= layout->code_size && (piece->rva == CT_NONE || piece->rva <= image->size));
+        CHECK(!i || piece[-1].begin < piece->begin);
+    }
+    CHECK(!copies.piece_count || copies.pieces[copies.piece_count - 1].rva == CT_NONE);
+    for (uint32_t i = 0; i < copies.copied_count; i++) {
+        const struct ct_copied *copied = &copies.copied[i];
+        uint32_t low = 0, high = copies.piece_count;
+        CHECK(!i || copied[-1].rva < copied->rva);
+        while (low < high) { /* the first piece that begins behind the copy's first byte */
+            uint32_t middle = low + (high - low) / 2;
+            if (copies.pieces[middle].begin <= copied->begin) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        CHECK(low && copies.pieces[low - 1].rva == copied->rva);
+        CHECK(copied->at == copied->begin || !copied->at);
+    }
+}
+
 static void plan_image(const struct ct_image *image, const struct head *head)
 {
     struct ct_plan *plan = ct_plan_open(image);
@@ -114,14 +142,7 @@ static void plan_image(const struct ct_image *image, const struct head *head)
         for (unsigned i = 0; i < 2; i++) {
             CHECK(ct_plan_emit(plan, regions[i], &made));
             check_region(image, regions[i], &layout, &made);
-            for (uint32_t rva = 0; rva < image->size; rva += 61) {
-                uint32_t copy = ct_plan_map(plan, rva);
-                CHECK(!copy || (copy < layout.code_size && ct_plan_origin(plan, copy) == rva));
-            }
-            for (uint32_t offset = 0; offset < layout.region_size; offset += 7) {
-                uint32_t rva = ct_plan_origin(plan, offset);
-                CHECK(rva == CT_NONE || rva <= image->size);
-            }
+            check_copies(plan, image, &layout);
         }
     }
     ct_plan_close(plan);

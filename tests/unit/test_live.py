@@ -87,14 +87,8 @@ class Debugger:
     def uninterrupted(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def recorded(self, process_id: int, tracing: Any) -> None:
-        self.calls.append(f"recorded {process_id}")
-
-    def forgotten(self) -> None:
-        self.calls.append("forgotten")
-
-    def show_copies(self, port: Any, maps: Any) -> None:
-        self.calls.append("copies shown")
+    def follow_copies(self, port: Any, copied: Any) -> None:
+        self.calls.append(f"copies of {port.process_id}: {copied}" if port else "nothing more")
 
 
 class Tracing:
@@ -107,6 +101,7 @@ class Tracing:
     def __init__(self, port: Any, progress: Any) -> None:
         self.port, self.progress = port, progress
         self.calls: list[str] = []
+        self.copied: list[str] = []
         self.options = TraceOptions()
         self.made.append(self)
 
@@ -116,12 +111,14 @@ class Tracing:
 
     def start(self, options: TraceOptions, file: Any) -> None:
         self.calls.append("start")
+        self.copied = ["copy"]
         self.file = file
         if self.failure:
             raise self.failure
 
     def stop(self) -> None:
         self.calls.append("stop")
+        self.copied = []
 
     def pause(self) -> None:
         self.calls.append("pause")
@@ -133,9 +130,6 @@ class Tracing:
         self.calls.append(f"end {process_id}")
         if self.failure:
             raise self.failure
-
-    def copy_maps(self) -> list[Any]:
-        return []
 
     def discard(self) -> None:
         self.calls.append("discard")
@@ -216,8 +210,9 @@ def test_a_recording_that_cannot_begin_leaves_nothing_behind(
     monkeypatch.setattr(Tracing, "failure", None)
     begin(live, tmp_path, told)
     assert live.recording
-    assert debugger.calls == ["recorded 100", "copies shown"]
+    assert debugger.calls == ["copies of 100: []", "copies of 100: ['copy']"]
     live.stop(told.append)
+    assert debugger.calls[2:] == ["copies of 100: []"]
 
 
 def test_patterns_that_mean_nothing_touch_nothing(
@@ -258,7 +253,7 @@ def test_a_target_that_has_ended_is_noticed_by_whatever_comes_next(
     assert told == [f"the recorded program has ended; its trace is {file}"]
     assert Tracing.made[0].calls[-1] == "finish KILLED 3"
     assert debugger.targets[0].closed
-    assert debugger.calls[-1] == "forgotten"
+    assert debugger.calls[-1] == "nothing more"
     assert not live.paused
     with pytest.raises(UsageError, match="no recording is under way"):
         live.stop(told.append)

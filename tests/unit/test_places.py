@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-
 import capstone
 
-from calltrace.patches import Patch
 from calltrace.pe.image import from_file
 from calltrace.pe.symbols import add_symbols
 from calltrace.places import Copied, places
 from calltrace.plan import Composition, ModulePlan
-from calltrace.ports import TargetModule
-from calltrace.recorder import Code
 from calltrace.survey import _SLOTS
 from rig import targets
 
@@ -31,10 +26,10 @@ class Planned:
         self.made: Composition = self.plan.compose(self.region, 0)
         self.names = {name: self.image.base + rva for rva, name in self.image.names.items()}
 
-    def copied(self, patches: list[Patch] | None = None) -> Copied:
-        module = TargetModule(self.image.base, self.image.size, "breakpoints.exe")
-        code = Code(base=self.image.base, region=self.region)
-        return Copied(module, code, self.made.patches if patches is None else patches, self.plan.places)
+    def copied(self) -> Copied:
+        made = self.plan.compose(self.region, 0)
+        made.copies.lead_in(made.patches)
+        return made.copies
 
     def instruction(self, address: int) -> str:
         """What stands at a VA of the module or of the copies."""
@@ -96,22 +91,3 @@ def test_after_a_recording_it_stands_in_the_original_and_in_copies_that_are_left
     assert places([left], STRAIGHT) == [STRAIGHT]
     again.active = True
     assert places([left, again], STRAIGHT + 6) == [copy, STRAIGHT + 6, copy]
-
-
-def test_a_settled_map_does_not_ask_again() -> None:
-    asked = []
-
-    def give() -> bytes:
-        asked.append(1)
-        return struct.pack("<IIII", 0x10, 0x2000, 0x14, 0x2010)
-
-    copied = Copied(TargetModule(0x400000, 0x1000, "m.exe"), Code(region=0x402000), [], give)
-    assert not asked
-    copied.settle()
-    assert (copied.place(0x400010), copied.place(0x400014), copied.place(0x400012)) == (
-        0x402000,
-        0x402010,
-        None,
-    )
-    assert copied.place(0x500000) is None
-    assert len(asked) == 1

@@ -44,8 +44,18 @@ def composed(plan: ModulePlan, slots: Slots, events: str, clock: str) -> Composi
     image = plan.image
     plan.lay_out(slots, events, clock, 100, 200)
     made = plan.compose(image.base + -(-image.size // 0x10000) * 0x10000, 0)
-    # The module's chunk says how long planning took, and what follows is bound to the plan.
-    return dataclasses.replace(made, module_chunk=b"", map_address=lambda rva: None)
+    # The module's chunk says how long planning took.
+    return dataclasses.replace(made, module_chunk=b"")
+
+
+def mapped(made: Composition, plan: ModulePlan) -> tuple[list[int | None], list[int | None]]:
+    """What the code of the copies is of, here and there, and where the copies of functions and sites are."""
+    copies = made.copies
+    rvas = [function.rva for function in plan.functions] + [site.rva for site in plan.sites]
+    return (
+        [copies.original(copies.region + offset) for offset in range(0, copies.size, 7)],
+        [copies.copy(copies.base + rva) for rva in rvas],
+    )
 
 
 def program(name: str) -> Image:
@@ -64,10 +74,23 @@ def test_laid_out_again_it_is_what_a_new_plan_would_be(name: str, clock: str) ->
     found, expected = composed(again, OTHER, "all", clock), composed(new, OTHER, "all", clock)
     assert found.code != before.code
     for each in dataclasses.fields(Composition):
-        if each.name != "map_address":
+        if each.name != "copies":
             assert getattr(found, each.name) == getattr(expected, each.name), each.name
+    assert mapped(found, again) == mapped(expected, new)
     assert again.functions == new.functions
     assert again.sites == new.sites
+
+
+def test_the_map_of_copies_stays_that_of_its_layout() -> None:
+    image = program("frames")
+    again, new = ModulePlan(image), ModulePlan(image)
+    before = composed(again, FIRST, "functions", "coarse")
+    after = composed(again, OTHER, "all", "none")
+    found = mapped(before, again)
+    assert found != mapped(after, again)
+    expected = composed(new, FIRST, "functions", "coarse")
+    assert found[0] == mapped(expected, new)[0]
+    assert any(found[0])
 
 
 def test_laid_out_again_and_again_it_takes_no_more_memory() -> None:

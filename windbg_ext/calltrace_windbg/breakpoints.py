@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from ctypes import POINTER, c_int, c_int32, c_uint32, c_uint64
 from typing import Any
 
@@ -27,17 +27,17 @@ class UserBreakpoints:
         self._function.argtypes, self._function.restype = [c_uint32, _FIND, _LOOK], c_int32
         self._callbacks: tuple[Any, Any] = (_FIND(), _LOOK())  # they must live as long as the DLL knows them
 
-    def follow(self, process_id: int, memory: Memory, copied: Callable[[], Iterable[Copied]]) -> None:
-        """From the next run of the process on they stand where `copied` says. Within a command only.
+    def follow(self, process_id: int, memory: Memory, copied: Sequence[Copied]) -> None:
+        """From the next run of the process on they stand where the instructions run: in `copied`, too.
 
-        `memory` is the process's as it is, with the engine's breakpoints in it. EngineError if the debugger's
-        engine refuses to tell when the process runs.
+        Within a command only. `memory` is the process's as it is, with the engine's breakpoints in it.
+        EngineError if the debugger's engine refuses to tell when the process runs.
         """
         hidden = _Hidden(memory, copied)
 
         def find(address: int, found: Any) -> int:
             hidden.known.add(address)
-            stand = places(copied(), address)[:_MOST]
+            stand = places(copied, address)[:_MOST]
             for index, place in enumerate(stand):
                 found[index] = place
             return len(stand)
@@ -60,7 +60,7 @@ class UserBreakpoints:
 class _Hidden:
     """Finds breakpoints that the engine shows nobody, as that of `g ADDRESS`, by what they do to the code."""
 
-    def __init__(self, memory: Memory, copied: Callable[[], Iterable[Copied]]) -> None:
+    def __init__(self, memory: Memory, copied: Sequence[Copied]) -> None:
         self.known: set[int] = set()  # where the others were set
         self._found: set[int] = set()
         self._memory, self._copied = memory, copied
@@ -83,7 +83,7 @@ class _Hidden:
             return 0
 
     def _read(self) -> Iterator[tuple[Copied, int, bytes]]:
-        for each in self._copied():
+        for each in self._copied:
             start, size = each.code
             if size:
                 yield each, start, self._memory.read(start, size)
@@ -97,7 +97,7 @@ class _Hidden:
                 strange = new[offset] == _INT3 and address not in self.known - self._found
                 jump = each.jump_offset(address) if each.active else None
                 # On the jump itself it is hit when the function is called.
-                if not strange or jump == 0 or places(self._copied(), address) == [address]:
+                if not strange or jump == 0 or places(self._copied, address) == [address]:
                     continue
                 found = address
                 self._found.add(address)

@@ -14,7 +14,7 @@ from ctypes import POINTER, c_int32, c_uint32, c_uint64, c_wchar_p
 from typing import Any
 
 from calltrace.errors import AccessRefused, EngineError
-from calltrace.plan import CopyMap
+from calltrace.places import Copied
 from calltrace.win32 import api
 from calltrace.win32.memory import ProcessMemory
 from calltrace_windbg import notifications
@@ -43,7 +43,7 @@ class CopyNames(Listener):
         self._library = library
         self._engine = ExportEngine(library)
         self._memory = memory
-        self._shown: dict[int, CopyMap] = {}  # by region
+        self._shown: dict[int, Copied] = {}  # by region
         self._modules: dict[int, str] = {}  # by base: what the engine called the copied ones at first
         self._names: dict[int, str] = {}  # by address in a copy
         self._functions: dict[str, Any] = {}
@@ -56,12 +56,12 @@ class CopyNames(Listener):
         """Whether this is the target."""
         return self._memory is memory
 
-    def show(self, maps: Iterable[CopyMap]) -> None:
+    def show(self, copied: Iterable[Copied]) -> None:
         """Show these copies of the stopped target, and no others; as long as there are any, keep it so.
 
         EngineError if the engine refuses.
         """
-        wanted = {copies.region: copies for copies in maps}
+        wanted = {copies.region: copies for copies in copied}
         for region in self._shown.keys() - wanted.keys():
             self._hide(region)
         for region in wanted.keys() - self._shown.keys():
@@ -128,7 +128,7 @@ class CopyNames(Listener):
             self._do("reset the scope", "ct_reset_scope")
             self.scope_changed()
 
-    def _show(self, copies: CopyMap) -> None:
+    def _show(self, copies: Copied) -> None:
         self._load_symbols(copies.base)
         name = self._module(copies.base)
         self._modules.setdefault(copies.base, name)

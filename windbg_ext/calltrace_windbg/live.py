@@ -15,8 +15,7 @@ from calltrace.live import LivePort
 from calltrace_windbg.listener import Listener
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
-    from calltrace.plan import CopyMap
-    from calltrace.session import Tracing
+    from calltrace.places import Copied
     from calltrace_windbg.breakpoints import UserBreakpoints
     from calltrace_windbg.copy_names import CopyNames
     from calltrace_windbg.dbgeng import Dbgeng
@@ -32,7 +31,6 @@ class EngineHost(Listener):
         self.at_end: Callable[[], None] = lambda: None  # what is done when the debugger's target is gone
         self._library = library
         self._names: CopyNames | None = None
-        self._port: LivePort | None = None  # of the last command that needed one
 
     @functools.cached_property
     def _engine(self) -> Dbgeng:
@@ -57,7 +55,6 @@ class EngineHost(Listener):
             port = open_port(self._engine, known)
         finally:
             self._engine.end()
-        self._port = port
         with port:
             yield port
 
@@ -78,31 +75,27 @@ class EngineHost(Listener):
         """Ctrl+Break waits."""
         return hosted.interrupts_held()
 
-    def recorded(self, process_id: int, tracing: Tracing) -> None:
-        """The user's breakpoints follow their instructions into the copies."""
+    def follow_copies(self, port: LivePort | None, copied: Sequence[Copied]) -> None:
+        """The user's breakpoints follow their instructions there, and the engine's stack walk knows them.
+
+        Of a target that is gone the engine forgets them itself.
+        """
         from calltrace_windbg import notifications
 
-        notifications.add(self._library, self)
-        assert self._port
-        self._breakpoints.follow(process_id, self._port, lambda: tracing.copied)
-
-    def forgotten(self) -> None:
-        """They stay where they are."""
-        from calltrace_windbg import notifications
-
-        notifications.remove(self._library, self)
-        self._breakpoints.release()
-
-    def inactive(self) -> None:
-        """The target has ended, or was let go."""
-        self.at_end()
-
-    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
-        """Let the engine's stack walk know them; it is told at each stop as long as there are any."""
+        if port is None:
+            notifications.remove(self._library, self)
+            self._breakpoints.release()
+            return
         from calltrace_windbg.copy_names import CopyNames
         from calltrace_windbg.target import WindbgPort
 
         assert isinstance(port, WindbgPort)
+        notifications.add(self._library, self)
+        self._breakpoints.follow(port.process_id, port, copied)
         if self._names is None or not self._names.is_of(port):
             self._names = CopyNames(self._library, port)
-        self._names.show(maps)
+        self._names.show(copied)
+
+    def inactive(self) -> None:
+        """The target has ended, or was let go."""
+        self.at_end()

@@ -13,8 +13,7 @@ from calltrace.errors import UsageError
 from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
-    from calltrace.plan import CopyMap
-    from calltrace.session import Tracing
+    from calltrace.places import Copied
     from calltrace_x64dbg.engine import X64dbgEngine
 
 
@@ -60,11 +59,8 @@ class X64dbgHost:
         """The user's wish to cancel waits."""
         return hosted.interrupts_held()
 
-    def recorded(self, process_id: int, tracing: Tracing) -> None:
-        """Nothing: a breakpoint at a function's start hits, since that is where its copy is entered from."""
+    def follow_copies(self, port: LivePort | None, copied: Sequence[Copied]) -> None:
+        """Nothing: the debugger has no place for code of a module that is outside it.
 
-    def forgotten(self) -> None:
-        """Nothing, either."""
-
-    def show_copies(self, port: LivePort, maps: Sequence[CopyMap]) -> None:
-        """Nothing: the debugger has no place for code of a module that is outside it."""
+        A breakpoint at a function's start hits, since that is where its copy is entered from.
+        """
