@@ -37,7 +37,7 @@ fuzz: native ## 20,000 mutated traces, images and program files, and 10,000 rand
 	$(MAKE) -C native -s -j2 asan
 	$(python) tests/fuzz/run.py
 
-bench: native ## measure the reader, the cost of recording, and how well functions are found
+bench: native ## measure the reader, recording, starting it in WinDbg, and how well functions are found
 	for script in tests/bench/*.py; do $(python) $$script || exit; done
 
 wheel: native ## a wheel with the built libraries, in dist/

@@ -62,22 +62,21 @@ static void fail(const wchar_t *text)
     ct_print(DEBUG_OUTPUT_ERROR, text, FALSE);
 }
 
-/* Begin a command; commands may be nested, since one may let the engine execute another. */
-static HRESULT enter(IDebugClient *new_client, IDebugClient **outer_client, IDebugControl3 **outer_control)
+HRESULT ct_enter(IDebugClient *new_client, struct ct_outer *outer)
 {
     IDebugControl3 *new_control;
     HRESULT result = new_client->lpVtbl->QueryInterface(new_client, &IID_IDebugControl4, (void **)&new_control);
     if (FAILED(result))
         return result;
-    *outer_client = client, *outer_control = control;
+    *outer = (struct ct_outer){client, control};
     client = new_client, control = new_control;
     return S_OK;
 }
 
-static void leave(IDebugClient *outer_client, IDebugControl3 *outer_control)
+void ct_leave(const struct ct_outer *outer)
 {
     control->lpVtbl->Release(control);
-    client = outer_client, control = outer_control;
+    client = outer->client, control = outer->control;
 }
 
 CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags)
@@ -90,26 +89,12 @@ CT_EXPORT HRESULT CALLBACK DebugExtensionInitialize(PULONG version, PULONG flags
 CT_EXPORT HRESULT CALLBACK help(PDEBUG_CLIENT of_command, PCSTR arguments)
 {
     (void)arguments;
-    IDebugClient *outer_client;
-    IDebugControl3 *outer_control;
-    HRESULT result = enter(of_command, &outer_client, &outer_control);
+    struct ct_outer outer;
+    HRESULT result = ct_enter(of_command, &outer);
     if (FAILED(result))
         return result;
     control->lpVtbl->ControlledOutput(control, OUTPUT_AS_TEXT, DEBUG_OUTPUT_NORMAL, "%s", usage);
-    leave(outer_client, outer_control);
-    return S_OK;
-}
-
-HRESULT ct_run_python(IDebugClient *for_client, const char *module, const WCHAR *line)
-{
-    IDebugClient *outer_client;
-    IDebugControl3 *outer_control;
-    HRESULT result = enter(for_client, &outer_client, &outer_control);
-    if (FAILED(result))
-        return result;
-    ct_plugin plugin = {library, CALLTRACE_VERSION, module, "windbg_ext", fail};
-    ct_host_line(&plugin, line);
-    leave(outer_client, outer_control);
+    ct_leave(&outer);
     return S_OK;
 }
 
@@ -120,7 +105,13 @@ CT_EXPORT HRESULT CALLBACK calltrace(PDEBUG_CLIENT of_command, PCSTR arguments)
     if (!line)
         return E_OUTOFMEMORY;
     MultiByteToWideChar(CP_ACP, 0, arguments, -1, line, size);
-    HRESULT result = ct_run_python(of_command, "calltrace_windbg.host", line);
+    struct ct_outer outer;
+    HRESULT result = ct_enter(of_command, &outer);
+    if (SUCCEEDED(result)) {
+        ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_windbg.host", "windbg_ext", fail};
+        ct_host_line(&plugin, line);
+        ct_leave(&outer);
+    }
     HeapFree(GetProcessHeap(), 0, line);
     return result;
 }

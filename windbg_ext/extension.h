@@ -14,12 +14,21 @@
 /* The client of the running command, on the engine's thread; NULL between commands. No reference is added. */
 IDebugClient *ct_client(void);
 
-/* Run a line in a Python module, which prints and sees the target as `for_client` does. */
-HRESULT ct_run_python(IDebugClient *for_client, const char *module, const WCHAR *line);
+/* Let our functions work for `new_client` until ct_leave, as in a command; may be nested, since a command may let the
+ * engine execute another. */
+struct ct_outer {
+    IDebugClient *client;
+    IDebugControl3 *control;
+};
+HRESULT ct_enter(IDebugClient *new_client, struct ct_outer *outer);
+void ct_leave(const struct ct_outer *outer);
 
-/* From now on Python's calltrace_windbg.notifications is told of what the engine notifies us of; or no longer. Until
- * the extension is unloaded. */
-CT_EXPORT HRESULT ct_listen(BOOL wanted);
+/* Is told what the engine notifies us of, as in a command, but never during one: DEBUG_NOTIFY_SESSION_..., or what
+ * notifications.c adds to those, and an address. */
+typedef void ct_hear(ULONG number, ULONG64 address);
+
+/* From now on, until the extension is unloaded, `hear` is told; NULL: nobody. */
+CT_EXPORT HRESULT ct_listen(ct_hear *hear);
 
 /* Print, as plain text or as DML. `mask` is one of DEBUG_OUTPUT_... */
 CT_EXPORT HRESULT ct_print(ULONG mask, const WCHAR *text, BOOL dml);

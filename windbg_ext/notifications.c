@@ -1,12 +1,11 @@
 /* What the engine notifies us of goes to Python, as long as that listens: see ct_listen in extension.h. */
 #include "extension.h"
 
-#include <stdio.h>
-
-/* Lines to calltrace_windbg.notifications are a number, DEBUG_NOTIFY_SESSION_... or one of these, and an address. */
+/* Beside DEBUG_NOTIFY_SESSION_...: what calltrace_windbg.notifications is told. */
 enum { SCOPE_CHANGED = 8, SYMBOLS_LOADED = 9 };
 
 static IDebugClient *listener; /* of our own; NULL while nobody listens */
+static ct_hear *hears;
 
 static void tell(ULONG number, ULONG64 address)
 {
@@ -14,17 +13,20 @@ static void tell(ULONG number, ULONG64 address)
     /* What a command of ours does is no news. */
     if (!client || ct_client())
         return;
-    WCHAR line[32];
-    _snwprintf(line, sizeof line / sizeof *line, L"%lu %llu", number, address);
-    client->lpVtbl->AddRef(client); /* Python may end the listening */
-    ct_run_python(client, "calltrace_windbg.notifications", line);
+    struct ct_outer outer;
+    client->lpVtbl->AddRef(client); /* who hears may end the listening */
+    if (SUCCEEDED(ct_enter(client, &outer))) {
+        hears(number, address);
+        ct_leave(&outer);
+    }
     client->lpVtbl->Release(client);
 }
 
 CT_EXPORT void CALLBACK DebugExtensionNotify(ULONG notification, ULONG64 argument)
 {
     (void)argument;
-    tell(notification, 0);
+    if (notification != DEBUG_NOTIFY_SESSION_INACCESSIBLE)
+        tell(notification, 0);
 }
 
 /* The engine unloads extensions with the last target, before it would notify them that there is none. */
@@ -38,7 +40,7 @@ CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
     }
     if (status == DEBUG_STATUS_NO_DEBUGGEE)
         tell(DEBUG_NOTIFY_SESSION_INACTIVE, 0);
-    ct_listen(FALSE); /* Python, once it was loaded, and this DLL stay (ct_host_line) */
+    ct_listen(NULL); /* Python, once it was loaded, and this DLL stay (ct_host_line) */
 }
 
 static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
@@ -88,11 +90,12 @@ static IDebugEventCallbacksVtbl callbacks_table = {
 };
 static IDebugEventCallbacks callbacks = {&callbacks_table};
 
-HRESULT ct_listen(BOOL wanted)
+HRESULT ct_listen(ct_hear *hear)
 {
-    if (!wanted == !listener)
+    hears = hear;
+    if (!hear == !listener)
         return S_OK;
-    if (!wanted) {
+    if (!hear) {
         listener->lpVtbl->SetEventCallbacks(listener, NULL);
         listener->lpVtbl->Release(listener);
         listener = NULL;

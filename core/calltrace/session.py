@@ -21,12 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calltrace import copies, difference, plan, preflight, tracefile
+from calltrace import copies, plan, preflight, tracefile
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
@@ -44,7 +43,6 @@ from calltrace.recorder import (
     StartRequest,
     TraceFile,
 )
-from calltrace.reference import ReferenceTracing
 from calltrace.win32 import launch
 from calltrace.win32.dbghelp import SymbolFiles
 from calltrace.win32.debugging import DebuggingPort
@@ -113,6 +111,8 @@ def run(options: RunOptions, progress: Progress) -> int:
 
 def run_reference(options: RunOptions, single_step: bool, progress: Progress) -> int:
     """As `run`, but by the slow, exact tracer; of `options.trace` it heeds neither clock, policy nor size."""
+    from calltrace.reference import ReferenceTracing  # with a disassembler, which others need not wait for
+
     trace = options.trace
     with _started(options, progress) as (port, output, about):
         file = create_file(TraceOptions(output, trace.events), output, about)
@@ -145,6 +145,8 @@ def compare_with_reference(
 
     The traces are kept in the folder `keep`, if one is named. Returns 0 if they are equal, else 1.
     """
+    from calltrace import difference
+
     heard = progress if keep else lambda line: None
     with contextlib.ExitStack() as opened:
         folder = keep or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="calltrace-")))
@@ -377,6 +379,8 @@ class Tracing:
 
         TargetLost, AccessRefused or EngineError if it cannot be stopped.
         """
+        from concurrent import futures
+
         # The system knows debuggers by their threads, and the host's own must not be mistaken for us.
         with futures.ThreadPoolExecutor(1) as thread:
             thread.submit(self._end_undebugged, process_id).result()

@@ -8,8 +8,9 @@ thread stands at or may return to, one whose name is all that the original addre
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ctypes import POINTER, c_int32, c_uint32, c_uint64, c_wchar_p
 from typing import Any
 
@@ -46,6 +47,7 @@ class CopyNames(Listener):
         self._shown: dict[int, Copied] = {}  # by region
         self._modules: dict[int, str] = {}  # by base: what the engine called the copied ones at first
         self._names: dict[int, str] = {}  # by address in a copy
+        self._stacks: dict[int, tuple[int, int]] = {}  # by thread: from an address in use to its end
         self._functions: dict[str, Any] = {}
         for name, arguments in _FUNCTIONS.items():
             function = library[name]
@@ -77,11 +79,12 @@ class CopyNames(Listener):
         stop = self._engine.stop_event()
         if not self._shown or stop is None or stop.process != self._memory.process_id:
             return
-        for address in set(self._addresses()) - self._names.keys():
+        stands = dict(self._standing())
+        for address in set(self._addresses(stands)) - self._names.keys():
             name = self._name_of(address)
             self._names[address] = name
             self._add(address, name)
-        self._set_scope()
+        self._set_scope(stands.get(self._engine.current_thread(), (0, 0))[0])
 
     def inactive(self) -> None:
         """The engine forgets all of it with the target."""
@@ -122,9 +125,9 @@ class CopyNames(Listener):
                 self._engine.execute(f".reload {image.value}={copies.base:#x},{copies.module_size:#x}")
         self.show(maps)
 
-    def _set_scope(self) -> None:
+    def _set_scope(self, rip: int) -> None:
         """If the thread that the user sees stands in a copy, settle the innermost frame's variables, too."""
-        if self._original(self._engine.registers(self._engine.current_thread())["rip"]) is not None:
+        if self._original(rip) is not None:
             self._do("reset the scope", "ct_reset_scope")
             self.scope_changed()
 
@@ -168,24 +171,31 @@ class CopyNames(Listener):
                 return original
         return None
 
-    def _addresses(self) -> Iterator[int]:
+    def _standing(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Each thread with its instruction pointer and its stack pointer."""
+        for thread in self._engine.threads():
+            with contextlib.suppress(AccessRefused):  # it is ending
+                context = self._engine.context(thread)
+                yield thread, (context.Rip, context.Rsp)
+
+    def _addresses(self, stands: Mapping[int, tuple[int, int]]) -> Iterator[int]:
+        """Where threads stand in copies, and what on their stacks may be return addresses there."""
         lowest = min(self._shown)
         highest = max(copies.region + copies.size for copies in self._shown.values())
-        for thread in self._engine.threads():
-            try:
-                registers = self._engine.registers(thread)
-            except AccessRefused:  # it is ending
-                continue
-            words = (registers["rip"], *self._stack(registers["rsp"]))
+        self._stacks = {thread: stack for thread, stack in self._stacks.items() if thread in stands}
+        for thread, (rip, rsp) in stands.items():
+            words = (rip, *self._stack(thread, rsp & ~7))
             yield from (word for word in words if lowest <= word < highest)
 
-    def _stack(self, pointer: int) -> Sequence[int]:
-        """The words of a stack from a thread's stack pointer up."""
-        found = self._memory.query(pointer)
-        if found is None or found.State != api.MEM_COMMIT:
-            return ()
-        start = pointer & ~7
-        return memoryview(self._memory.read(start, found.BaseAddress + found.RegionSize - start)).cast("Q")
+    def _stack(self, thread: int, start: int) -> Sequence[int]:
+        """The words of a stack from an address up."""
+        begin, end = self._stacks.get(thread, (0, 0))
+        if not begin <= start < end:
+            found = self._memory.query(start)
+            if found is None or found.State != api.MEM_COMMIT:
+                return ()
+            begin, end = self._stacks[thread] = found.BaseAddress, found.BaseAddress + found.RegionSize
+        return memoryview(self._memory.read(start, end - start)).cast("Q")
 
     def _module(self, base: int) -> str:
         return self._called(base)[0].partition("!")[0]

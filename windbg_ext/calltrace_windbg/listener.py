@@ -12,9 +12,6 @@ class Listener:
     def accessible(self) -> None:
         """The target has stopped, and its user is about to be asked for a command."""
 
-    def inaccessible(self) -> None:
-        """The target is about to run."""
-
     def inactive(self) -> None:
         """The session has no target any more, or will have none in a moment."""
 

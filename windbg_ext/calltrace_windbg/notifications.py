@@ -1,4 +1,4 @@
-"""What the engine tells of the target while somebody here listens: it has stopped, it runs, it is gone.
+"""What the engine tells of the target while somebody here listens: it has stopped, it is gone.
 
 The extension calls Python only as long as there is a listener, and never while a command of ours runs.
 """
@@ -6,13 +6,15 @@ The extension calls Python only as long as there is a listener, and never while 
 from __future__ import annotations
 
 import ctypes
+import functools
+from typing import Any
 
 from calltrace import hosted
 from calltrace_windbg.listener import Listener
 
-_INACTIVE, _ACCESSIBLE, _INACCESSIBLE = 1, 2, 3  # DEBUG_NOTIFY_SESSION_...
+_INACTIVE, _ACCESSIBLE = 1, 2  # DEBUG_NOTIFY_SESSION_...
 _SCOPE_CHANGED, _SYMBOLS_LOADED = 8, 9  # windbg_ext/notifications.c
-
+_HEAR = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint64)
 
 _listeners: list[Listener] = []
 
@@ -33,27 +35,33 @@ def remove(library: ctypes.CDLL, listener: Listener) -> None:
 
 def listen(library: ctypes.CDLL) -> None:
     """Let the extension tell us what there is a listener for; it forgets that when it is unloaded."""
-    library.ct_listen(bool(_listeners))
+    library.ct_listen(_hear(library._handle) if _listeners else None)
 
 
-def run(library: int, line: str) -> None:
-    """Tell the listeners: what the extension calls. `line` is the notification's number, and an address."""
-    from calltrace_windbg import host  # which imports us
+@functools.cache
+def _hear(library: int) -> Any:
+    """What the extension calls, from now on as long as this process lives."""
 
-    debugger = host.WinDbg(library)
-    number, address = (int(word) for word in line.split())
-    for listener in list(_listeners):
-        try:
-            if number == _ACCESSIBLE:
-                listener.accessible()
-            elif number == _INACCESSIBLE:
-                listener.inaccessible()
-            elif number == _INACTIVE:
-                listener.inactive()
-            elif number == _SCOPE_CHANGED:
-                listener.scope_changed()
-            elif number == _SYMBOLS_LOADED:
-                listener.symbols_loaded(address)
-        except BaseException as error:  # nothing may reach the engine
-            remove(debugger.library, listener)
-            debugger.show_error(f"calltrace: {hosted.describe(error)}")
+    def hear(number: int, address: int) -> None:
+        for listener in list(_listeners):
+            try:
+                _tell(listener, number, address)
+            except BaseException as error:  # nothing may reach the engine
+                from calltrace_windbg import host  # which imports us
+
+                debugger = host.WinDbg(library)
+                remove(debugger.library, listener)
+                debugger.show_error(f"calltrace: {hosted.describe(error)}")
+
+    return _HEAR(hear)
+
+
+def _tell(listener: Listener, number: int, address: int) -> None:
+    if number == _ACCESSIBLE:
+        listener.accessible()
+    elif number == _INACTIVE:
+        listener.inactive()
+    elif number == _SCOPE_CHANGED:
+        listener.scope_changed()
+    elif number == _SYMBOLS_LOADED:
+        listener.symbols_loaded(address)
