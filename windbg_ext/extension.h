@@ -17,6 +17,10 @@ IDebugClient *ct_client(void);
 /* Run a line in a Python module, which prints and sees the target as `for_client` does. */
 HRESULT ct_run_python(IDebugClient *for_client, const char *module, const WCHAR *line);
 
+/* IUnknown's methods for event callbacks that live as long as the extension. */
+HRESULT STDMETHODCALLTYPE ct_callbacks_query(IDebugEventCallbacks *self, REFIID id, void **out);
+ULONG STDMETHODCALLTYPE ct_callbacks_reference(IDebugEventCallbacks *self);
+
 /* From now on Python's calltrace_windbg.notifications is told of what the engine notifies us of; or no longer. Until
  * the extension is unloaded. */
 CT_EXPORT HRESULT ct_listen(BOOL wanted);
