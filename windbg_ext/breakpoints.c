@@ -292,22 +292,6 @@ static void move_changed(ULONG id)
         follow(users);
 }
 
-static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
-{
-    if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {
-        *out = NULL;
-        return E_NOINTERFACE;
-    }
-    *out = self;
-    return S_OK;
-}
-
-static ULONG STDMETHODCALLTYPE reference(IDebugEventCallbacks *self)
-{
-    (void)self;
-    return 1;
-}
-
 static HRESULT STDMETHODCALLTYPE interests(IDebugEventCallbacks *self, PULONG mask)
 {
     (void)self;
@@ -389,9 +373,9 @@ static HRESULT STDMETHODCALLTYPE changed(IDebugEventCallbacks *self, ULONG what,
 }
 
 static IDebugEventCallbacksVtbl table = {
-    .QueryInterface = query,
-    .AddRef = reference,
-    .Release = reference,
+    .QueryInterface = ct_callbacks_query,
+    .AddRef = ct_callbacks_reference,
+    .Release = ct_callbacks_reference,
     .GetInterestMask = interests,
     .Breakpoint = hit,
     .ChangeEngineState = changed,

@@ -39,6 +39,22 @@ IDebugClient *ct_client(void)
     return client;
 }
 
+HRESULT STDMETHODCALLTYPE ct_callbacks_query(IDebugEventCallbacks *self, REFIID id, void **out)
+{
+    if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {
+        *out = NULL;
+        return E_NOINTERFACE;
+    }
+    *out = self;
+    return S_OK;
+}
+
+ULONG STDMETHODCALLTYPE ct_callbacks_reference(IDebugEventCallbacks *self)
+{
+    (void)self;
+    return 1;
+}
+
 HRESULT ct_print(ULONG mask, const WCHAR *text, BOOL dml)
 {
     const IDebugControl4Vtbl *methods = (const IDebugControl4Vtbl *)control->lpVtbl;

@@ -23,6 +23,10 @@ struct ct_outer {
 HRESULT ct_enter(IDebugClient *new_client, struct ct_outer *outer);
 void ct_leave(const struct ct_outer *outer);
 
+/* IUnknown's methods for event callbacks that live as long as the extension. */
+HRESULT STDMETHODCALLTYPE ct_callbacks_query(IDebugEventCallbacks *self, REFIID id, void **out);
+ULONG STDMETHODCALLTYPE ct_callbacks_reference(IDebugEventCallbacks *self);
+
 /* Is told what the engine notifies us of, as in a command, but never during one: DEBUG_NOTIFY_SESSION_..., or what
  * notifications.c adds to those, and an address. */
 typedef void ct_hear(ULONG number, ULONG64 address);

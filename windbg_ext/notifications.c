@@ -43,22 +43,6 @@ CT_EXPORT void CALLBACK DebugExtensionUninitialize(void)
     ct_listen(NULL); /* Python, once it was loaded, and this DLL stay (ct_host_line) */
 }
 
-static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
-{
-    if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {
-        *out = NULL;
-        return E_NOINTERFACE;
-    }
-    *out = self;
-    return S_OK;
-}
-
-static ULONG STDMETHODCALLTYPE reference(IDebugEventCallbacks *self)
-{
-    (void)self;
-    return 1;
-}
-
 static HRESULT STDMETHODCALLTYPE interest(IDebugEventCallbacks *self, PULONG mask)
 {
     (void)self;
@@ -82,9 +66,9 @@ static HRESULT STDMETHODCALLTYPE symbols_changed(IDebugEventCallbacks *self, ULO
 
 /* The engine calls what `interest` names. */
 static IDebugEventCallbacksVtbl callbacks_table = {
-    .QueryInterface = query,
-    .AddRef = reference,
-    .Release = reference,
+    .QueryInterface = ct_callbacks_query,
+    .AddRef = ct_callbacks_reference,
+    .Release = ct_callbacks_reference,
     .GetInterestMask = interest,
     .ChangeSymbolState = symbols_changed,
 };

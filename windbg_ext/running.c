@@ -8,22 +8,6 @@ static ULONG process;        /* whose events end the run; 0: no run of ours */
 static struct ct_event *told;
 static ULONG shown; /* the output mask of the command's client */
 
-static HRESULT STDMETHODCALLTYPE query(IDebugEventCallbacks *self, REFIID id, void **out)
-{
-    if (!IsEqualGUID(id, &IID_IUnknown) && !IsEqualGUID(id, &IID_IDebugEventCallbacks)) {
-        *out = NULL;
-        return E_NOINTERFACE;
-    }
-    *out = self;
-    return S_OK;
-}
-
-static ULONG STDMETHODCALLTYPE reference(IDebugEventCallbacks *self)
-{
-    (void)self;
-    return 1;
-}
-
 static HRESULT STDMETHODCALLTYPE interests(IDebugEventCallbacks *self, PULONG mask)
 {
     (void)self;
@@ -107,9 +91,9 @@ static HRESULT STDMETHODCALLTYPE engine_state(IDebugEventCallbacks *self, ULONG 
 }
 
 static IDebugEventCallbacksVtbl table = {
-    .QueryInterface = query,
-    .AddRef = reference,
-    .Release = reference,
+    .QueryInterface = ct_callbacks_query,
+    .AddRef = ct_callbacks_reference,
+    .Release = ct_callbacks_reference,
     .GetInterestMask = interests,
     .Breakpoint = users_breakpoint,
     .Exception = exception,

@@ -299,10 +299,10 @@ def _loop(request: Request, console: Console) -> int:
         write = write_loop_json if options.json else write_loop
         if options.output is not None:
             with _created(options.output, None) as file:
-                write(climb, file, _unlinked)
+                write(climb, file, plain)
         elif request.program:  # the standard output is the program's
             text = io.StringIO()
-            write(climb, text, _unlinked)
+            write(climb, text, plain)
             for line in text.getvalue().splitlines():
                 console.progress(line)
         else:
@@ -340,10 +340,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileMissing(f"{path} cannot be read: {error}") from error
-
-
-def _unlinked(text: str, address: int) -> str:
-    return text
 
 
 def _install_x64dbg(request: Request, console: Console) -> int:

@@ -11,10 +11,9 @@ import ctypes
 import re
 from collections.abc import Iterator
 
-from calltrace import preflight
 from calltrace.errors import EngineError, NotTraceable
 from calltrace.ports import ModuleSymbols, TargetModule
-from calltrace.win32 import api, process
+from calltrace.win32 import process
 from calltrace.win32.call_page import CallPage
 from calltrace_windbg.dbgeng import Dbgeng
 from calltrace_windbg.export_engine import ExportEngine
@@ -64,12 +63,7 @@ def open_port(engine: Dbgeng, known: WindbgPort | None = None) -> WindbgPort:
         raise NotTraceable(f"only a live program of this machine can be traced, but this is: {what}")
     if known is not None and known.process_id == stop.process:
         return known
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, stop.process)
-    if not handle:
-        raise process.open_failure(stop.process)
-    name = f"process {stop.process}"
-    preflight.refuse_blocked(name, preflight.of_process(process.facts_before_start(handle)))
-    return WindbgPort(engine, handle, stop.process)
+    return WindbgPort(engine, process.open_stopped(stop.process), stop.process)
 
 
 def make_engine(library: ctypes.CDLL) -> Dbgeng:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 
-from calltrace import preflight
 from calltrace.errors import EngineError
-from calltrace.win32 import api, process
+from calltrace.win32 import process
 from calltrace.win32.call_page import CallPage
 from calltrace.win32.engine_port import EnginePort
 from calltrace_x64dbg.engine import X64dbgEngine
@@ -43,9 +42,4 @@ def open_port(engine: X64dbgEngine) -> X64dbgPort:
     stop = engine.stop_event()
     if stop is None:
         raise EngineError("there is no stopped target: open a program or attach to one, and pause it")
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, stop.process)
-    if not handle:
-        raise process.open_failure(stop.process)
-    name = f"process {stop.process}"
-    preflight.refuse_blocked(name, preflight.of_process(process.facts_before_start(handle)))
-    return X64dbgPort(engine, handle, stop.process)
+    return X64dbgPort(engine, process.open_stopped(stop.process), stop.process)

@@ -137,10 +137,7 @@ def attach(process_id: int, tell: Callable[[str], None] = _silent) -> DebuggingP
 
 def reopen(process_id: int) -> DebuggingPort:
     """Stop a running process that is known to be traceable. Errors as of `attach`."""
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
-    if not handle:
-        raise process.open_failure(process_id)
-    port = DebuggingPort(handle, process_id)
+    port = DebuggingPort(process.open_whole(process_id), process_id)
     try:
         port.stop()
     except BaseException:

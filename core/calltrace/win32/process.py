@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import c_uint32, c_uint64
 
+from calltrace import preflight
 from calltrace.errors import AccessRefused, CalltraceError, TargetLost
 from calltrace.ports import TargetModule
 from calltrace.preflight import ProcessFacts
@@ -89,7 +90,7 @@ def observe(process_id: int) -> Iterator[Observed]:
     """
     handle = api.kernel32().OpenProcess(api.OBSERVER_RIGHTS, 0, process_id)
     if not handle:
-        raise open_failure(process_id)
+        raise _open_failure(process_id)
     port = Win32Port(handle, process_id)
     try:
         if port.wait(0) == 0:
@@ -97,6 +98,29 @@ def observe(process_id: int) -> Iterator[Observed]:
         yield Observed(port, handle)
     finally:
         port.close()
+
+
+def open_whole(process_id: int) -> int:
+    """A handle with PROCESS_RIGHTS.
+
+    TargetLost if there is no such process, AccessRefused if it may not be opened so.
+    """
+    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
+    if not handle:
+        raise _open_failure(process_id)
+    return int(handle)
+
+
+def open_stopped(process_id: int) -> int:
+    """`open_whole` what a debugger has stopped. NotTraceable if it cannot be traced (calltrace.preflight)."""
+    handle = open_whole(process_id)
+    try:
+        facts = facts_before_start(handle)
+        preflight.refuse_blocked(f"process {process_id}", preflight.of_process(facts))
+    except BaseException:
+        api.kernel32().CloseHandle(handle)
+        raise
+    return handle
 
 
 def facts_before_start(process: int) -> ProcessFacts:
@@ -112,7 +136,7 @@ def facts_before_start(process: int) -> ProcessFacts:
     )
 
 
-def open_failure(process_id: int) -> CalltraceError:
+def _open_failure(process_id: int) -> CalltraceError:
     """Why a process could not be opened, by the last error."""
     kernel32, error = api.kernel32(), api.last_error()
     if error == api.ERROR_INVALID_PARAMETER:
