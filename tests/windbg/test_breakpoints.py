@@ -165,8 +165,9 @@ def test_kinds_of_breakpoints_hit_as_often_as_untraced(tmp_path: Path) -> None:
 
 
 def test_hardware_breakpoints_hit_as_often_as_untraced(tmp_path: Path) -> None:
-    # They are gone before the recorder's threads end: under Wine the engine may wait for ever for the debug
-    # registers of a thread that ends.
+    # They are gone before the recorder's thread ends. While any is set, Wine asks for the debug registers of
+    # a thread that traps; if another thread's debug event has just stopped the process, it waits for itself,
+    # and for ever. So it does without a trace.
     commands = [line for place, kind in HARDWARE.items() for line in counting(kind, [place])]
     clear = "bc 1; bc 2; bc 3; bc 4"
     plain = phases(commands, ["bl"], [clear])
