@@ -644,11 +644,15 @@ static bool advance(struct ct_machine *machine)
         return true;
     }
     machine->told_position = machine->position;
+    if (machine->has_sp) { /* ends in the middle of an event, behind which a mark may be */
+        machine->has_sp = false;
+        return true;
+    }
     if (machine->depth) {
         close_all(machine, end_cause(machine));
         return true;
     }
-    machine->has_sp = machine->after_tail = machine->inside = false;
+    machine->after_tail = machine->inside = false;
     forget_suspended(machine);
     machine->thread++;
     return true;

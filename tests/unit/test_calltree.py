@@ -868,6 +868,13 @@ def test_a_mark_behind_lost_events_comes_behind_the_gap(read: Read) -> None:
         assert what_happened(trace) == ["a", "/a", "gap", "-- lost", "b", "-- behind", "/b"]
 
 
+def test_a_mark_behind_half_an_event_comes_before_its_thread_ends(read: Read) -> None:
+    units = calls(Units(), "a")
+    units.frame(0x1000)  # and what it belongs to was cut off
+    with read(marked(trace_of(units), ("end", [[0, len(units)]]))) as trace:
+        assert what_happened(trace) == ["a", "-- end", "/a"]
+
+
 def test_marks_that_are_none_are_left_out(read: Read) -> None:
     for told in (5, [5], [{"name": 3, "positions": [["x"], 7, [0, -1], [1 << 80, "y"]]}], {"name": "x"}):
         writer = trace_of(calls(Units(), "aA"))
