@@ -14,6 +14,7 @@ from calltrace.win32 import api
 from calltrace.win32.engine import REGISTERS, Stop
 from calltrace_windbg.export_engine import ExportEngine
 
+_THREAD_GONE = "WaitForEvent failed HRESULT 0x8007001f"  # ERROR_GEN_FAILURE
 _EVENT_THREAD = re.compile(r"Id: ([0-9a-f]+)\.([0-9a-f]+)")  # in what `~#` prints, hexadecimal
 
 
@@ -99,8 +100,15 @@ class PykdEngine:
         self._muted = muted
 
     def go(self, handled: bool) -> None:
-        """Let the target run to its next event."""
-        self.execute("gh" if handled else "gn")
+        """Let the target run to its next event.
+
+        pykd asks for the context of a thread that ends, which Wine may refuse: that has stopped the target.
+        """
+        try:
+            self.execute("gh" if handled else "gn")
+        except EngineError as error:
+            if _THREAD_GONE not in str(error) or self.stop_event() is None:
+                raise
 
     def symbols(self, module: TargetModule) -> ModuleSymbols | None:
         """The engine's, by the extension DLL."""
