@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from calltrace import wine
 from calltrace.errors import FileMissing
 
-pytest.register_assert_rewrite("rig")
+pytest.register_assert_rewrite("rig")  # before it is imported
+
+from rig import targets, tracewriter, tracing  # noqa: E402
+from rig.tracewriter import TraceWriter, Units  # noqa: E402
 
 
 def pytest_sessionstart() -> None:
@@ -15,3 +20,26 @@ def pytest_sessionstart() -> None:
         wine.windows_python()
     except FileMissing as missing:
         pytest.exit(str(missing), returncode=2)
+
+
+@pytest.fixture(scope="session")
+def demo_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded run of the demo, whose text has characters of several alphabets."""
+    trace = tmp_path_factory.mktemp("demo") / "demo.calltrace"
+    done = tracing.calltrace(
+        "run", "--quiet", "-o", trace, "--clock", "tsc", "--", targets.build("demo"), "2 * (3 + 4)"
+    )
+    assert done.returncode == 0, done.stderr
+    return trace
+
+
+@pytest.fixture(scope="session")
+def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace whose tree takes many seconds to print: no two neighbours are equal, so none are joined."""
+    units = Units()
+    for number in range(400_000):
+        units.event(tracewriter.ENTER, number % 50)
+        units.event(tracewriter.LEAVE, number % 50)
+    writer = TraceWriter()
+    writer.thread(units)
+    return writer.write(tmp_path_factory.mktemp("long") / "long.calltrace")

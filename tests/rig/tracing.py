@@ -29,6 +29,13 @@ def calltrace(
     return windows.execute(words, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
 
 
+def shell(*words: str | Path) -> str:
+    """What the command line in a shell prints."""
+    done = calltrace(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
 def info(trace: Path) -> Any:
     """What ``calltrace info --json`` says of a trace file."""
     done = calltrace("info", trace, "--json")

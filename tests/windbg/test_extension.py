@@ -17,29 +17,6 @@ CORE = targets.TREE / "core"
 HELP_OF_TREE = "Show the call tree, thread by thread."
 
 
-@pytest.fixture(scope="module")
-def demo_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recorded run of the demo, whose text has characters of several alphabets."""
-    trace = tmp_path_factory.mktemp("demo") / "demo.calltrace"
-    done = tracing.calltrace(
-        "run", "--quiet", "-o", trace, "--clock", "tsc", "--", targets.build("demo"), "2 * (3 + 4)"
-    )
-    assert done.returncode == 0, done.stderr
-    return trace
-
-
-@pytest.fixture(scope="module")
-def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trace whose tree takes many seconds to print: no two neighbours are equal, so none are joined."""
-    units = Units()
-    for number in range(400_000):
-        units.event(tracewriter.ENTER, number % 50)
-        units.event(tracewriter.LEAVE, number % 50)
-    writer = TraceWriter()
-    writer.thread(units)
-    return writer.write(tmp_path_factory.mktemp("long") / "long.calltrace")
-
-
 def answering(folder: Path, code: str) -> dict[str, str]:
     """An environment in which `code` answers `!calltrace` in place of our module: run(library, line)."""
     package = folder / "calltrace_windbg"
@@ -64,13 +41,6 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
     for name in ("live.py", "listener.py", "notifications.py"):
         shutil.copy(package / name, folder / "calltrace_windbg")
     return env
-
-
-def shell(*words: str | Path) -> str:
-    """What the command line in a shell prints."""
-    done = tracing.calltrace(*words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode()
 
 
 def test_it_loads_and_tells_of_itself_without_python() -> None:
@@ -137,21 +107,21 @@ def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
         ]
     )
     tree, top, info, export = (text for _, text in shown.commands[1:])
-    assert tree == shell("tree", demo_trace)
+    assert tree == tracing.shell("tree", demo_trace)
     assert " µs" in tree
     assert "→" in tree
-    assert top == shell("top", demo_trace, "--limit", "7")
-    assert info == shell("info", demo_trace, "--json").replace(
+    assert top == tracing.shell("top", demo_trace, "--limit", "7")
+    assert info == tracing.shell("info", demo_trace, "--json").replace(
         f'"{demo_trace}"', f'"{file}"'.replace("\\", "\\\\")
     )
     assert export == ""
-    assert csv.read_text(encoding="utf-8") == shell("export", "csv", demo_trace)
+    assert csv.read_text(encoding="utf-8") == tracing.shell("export", "csv", demo_trace)
 
 
 def test_long_output_is_printed_whole(long_trace: Path) -> None:
     command = f"!calltrace tree {windows.path(long_trace)} --limit 3000"
     shown = windbg.run([windbg.LOAD, command, ".prefer_dml 1", command])
-    expected = shell("tree", long_trace, "--limit", "3000")
+    expected = tracing.shell("tree", long_trace, "--limit", "3000")
     assert len(expected) > 2 * 16_384  # the engine prints no more than that at once
     assert [shown.commands[1][1], shown.commands[3][1]] == [expected, expected]
 
@@ -161,7 +131,9 @@ def test_commands_work_when_the_target_has_ended(demo_trace: Path) -> None:
     # The engine unloads all extensions with the last target.
     shown = windbg.run([windbg.LOAD, "!calltrace help tree", "g", windbg.LOAD, top])
     assert not shown.has_target
-    assert shown.said(top).endswith("\n" + shell("top", demo_trace))  # behind the engine's own warnings
+    assert shown.said(top).endswith(
+        "\n" + tracing.shell("top", demo_trace)
+    )  # behind the engine's own warnings
 
 
 def test_links_come_where_the_user_prefers_dml(demo_trace: Path) -> None:
@@ -176,7 +148,7 @@ def test_links_come_where_the_user_prefers_dml(demo_trace: Path) -> None:
     assert plain.said("!calltrace") == plain.said("!calltrace help") == dml.said("!calltrace help")
     assert dml.said("!calltrace <b>") == "calltrace: no command &lt;b&gt;: `!calltrace help` lists them\n"
     assert plain.said("!calltrace <b>") == "calltrace: no command <b>: `!calltrace help` lists them\n"
-    assert plain.said(tree) == shell("tree", demo_trace)
+    assert plain.said(tree) == tracing.shell("tree", demo_trace)
 
 
 def test_names_of_any_alphabet_reach_the_window(tmp_path: Path) -> None:
@@ -373,7 +345,7 @@ def test_a_package_without_what_it_depends_on_says_which(tmp_path: Path, demo_tr
         f"({windows.path(wine.windows_python().parent)}) lacks a package that calltrace needs; "
         "`pip install capstone keystone-engine pefile` in it\n"
     )
-    assert shown.said(top) == shell("top", demo_trace)  # needs none of them
+    assert shown.said(top) == tracing.shell("top", demo_trace)  # needs none of them
 
 
 def test_a_virtual_environments_packages_are_found(tmp_path: Path) -> None:

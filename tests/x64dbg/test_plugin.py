@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
-
 from calltrace import wine
 from calltrace.commands import COMMANDS
 from rig import targets, tracewriter, tracing, windows, x64dbg
@@ -16,36 +14,6 @@ pytestmark = x64dbg.both
 
 HELP_OF_TREE = "Show the call tree, thread by thread."
 OVERVIEW = "calltrace COMMAND ...\n"
-
-
-@pytest.fixture(scope="module")
-def demo_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recorded run of the demo, whose text has characters of several alphabets."""
-    trace = tmp_path_factory.mktemp("demo") / "demo.calltrace"
-    done = tracing.calltrace(
-        "run", "--quiet", "-o", trace, "--clock", "tsc", "--", targets.build("demo"), "2 * (3 + 4)"
-    )
-    assert done.returncode == 0, done.stderr
-    return trace
-
-
-@pytest.fixture(scope="module")
-def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trace whose tree takes many seconds to print: no two neighbours are equal, so none are joined."""
-    units = Units()
-    for number in range(400_000):
-        units.event(tracewriter.ENTER, number % 50)
-        units.event(tracewriter.LEAVE, number % 50)
-    writer = TraceWriter()
-    writer.thread(units)
-    return writer.write(tmp_path_factory.mktemp("long") / "long.calltrace")
-
-
-def shell(*words: str | Path) -> str:
-    """What the command line in a shell prints."""
-    done = tracing.calltrace(*words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode()
 
 
 def test_it_loads_and_lists_its_commands(debugger: str) -> None:
@@ -95,17 +63,17 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
         debugger,
     )
     tree, top, export = (text for _, text in shown.commands)
-    assert tree == shell("tree", demo_trace)
+    assert tree == tracing.shell("tree", demo_trace)
     assert " µs" in tree
     assert "→" in tree
-    assert top == shell("top", demo_trace, "--limit", "7")
+    assert top == tracing.shell("top", demo_trace, "--limit", "7")
     assert export == ""
-    assert csv.read_text(encoding="utf-8") == shell("export", "csv", demo_trace)
+    assert csv.read_text(encoding="utf-8") == tracing.shell("export", "csv", demo_trace)
 
 
 def test_long_output_is_logged_whole(debugger: str, long_trace: Path) -> None:
     command = f"calltrace tree {windows.path(long_trace)} --limit 3000"
-    expected = shell("tree", long_trace, "--limit", "3000")
+    expected = tracing.shell("tree", long_trace, "--limit", "3000")
     assert len(expected) > 2 * 16_384  # the debugger logs no more than that at once
     assert x64dbg.run([command], debugger).said(command) == expected
 
