@@ -19,7 +19,7 @@ from calltrace.patterns import Pattern
 from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_library
 
 LEVELS = 64  # CT_EDGE_LEVELS
-_ALL, _BY_STACK = 1, 2  # enum ct_edge_flags
+ALL, BY_STACK = 1, 2  # enum ct_edge_flags
 _NOBODY_NAME = "code not traced"
 
 
@@ -67,7 +67,7 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     Raises EngineError if memory runs out.
     """
     first, count = thread_range(trace, None)
-    flags = _ALL | (_BY_STACK if by_stack else 0)
+    flags = ALL | (BY_STACK if by_stack else 0)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=flags)
     return _read(trace, options, (), ())
 
