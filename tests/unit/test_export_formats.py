@@ -305,3 +305,33 @@ def test_drcov_without_a_name_goes_beside_the_trace(tmp_path: Path) -> None:
 def test_offsets_name_module_and_rva(tmp_path: Path) -> None:
     text = exported(known_trace(tmp_path / "t"), "offsets")
     assert text.splitlines() == ["Demo.exe+1000", "Demo.exe+2000", "Demo.exe+20000"]
+
+
+def test_functions_of_several_modules_are_told_apart(tmp_path: Path) -> None:
+    units = Units()
+    for function in (0, 7, 5):  # 7 is in the second module; 5 in none
+        units.event(tracewriter.ENTER, function)
+        units.event(tracewriter.LEAVE, function)
+    writer = TraceWriter()
+    writer.module({"path": "C:\\a.exe"}, [(0x1000, 16, 1, 0, 0, NONE)])
+    library = [(0x1000, 8, 1, 0, 0, NONE), (0x2000, 8, 1, 0, 0, NONE)]
+    writer.module({"path": "C:\\b.dll"}, library, base=0x180000000, index=1, first_function=6)
+    writer.thread(units)
+    path = writer.write(tmp_path / "t")
+    assert exported(path, "offsets").splitlines() == ["a.exe+1000", "b.dll+2000"]
+    out = io.BytesIO()
+    with TraceFile(path) as trace:
+        FORMATS["drcov"].write(trace, out)
+    head, _, blocks = out.getvalue().partition(b"BB Table: 2 bbs\n")
+    assert [line.rsplit("\\")[-1] for line in head.decode().splitlines()[4:]] == ["a.exe", "b.dll"]
+    assert list(struct.iter_unpack("<IHH", blocks)) == [(0x1000, 16, 0), (0x2000, 8, 1)]
+    for form in ("ida", "binja"):
+        script, _, _ = exported(path, form).partition("import")
+        names: dict[str, dict[str, list[list[int]]]] = {}
+        exec(script, names)
+        rvas = {module: [row[0] for row in rows] for module, rows in names["MODULES"].items()}
+        assert rvas == {"a.exe": [0x1000], "b.dll": [0x2000]}
+    rows = [line for line in exported(path, "ghidra").splitlines() if line.startswith(("#module", "#row"))]
+    assert [row.partition(",")[0] for row in rows] == [
+        '#module "a.exe"', "#row [4096", '#module "b.dll"', "#row [8192",
+    ]  # fmt: skip
