@@ -7,7 +7,6 @@ out. Frames more than 1,000 deep count for the one at that depth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TextIO
 
 from calltrace.calltree import steps
@@ -16,6 +15,7 @@ from calltrace.tracefile import TraceFile
 
 _DEEPEST = 1000
 _KEPT = 1 << 18  # stacks
+_TEXTS = 1 << 10  # kept while stacks are written, which mostly begin like one shortly before
 
 _Key = tuple[int, int]  # kind and id of a frame
 
@@ -74,15 +74,23 @@ class _Stacks:
 
     def write(self, trace: TraceFile, out: TextIO) -> None:
         """Write what has any weight."""
+        texts = {self.ROOT: self._thread}
         for stack, weight in enumerate(self.weights):
             if weight:
-                names = [_plain(trace.node_name(*key)) for key in self._to_root(stack)]
-                out.write(";".join([self._thread, *reversed(names)]) + f" {weight}\n")
+                if len(texts) > _TEXTS:
+                    texts = {self.ROOT: self._thread}
+                out.write(f"{self._text(trace, stack, texts)} {weight}\n")
 
-    def _to_root(self, stack: int) -> Iterator[_Key]:
-        while stack != self.ROOT:
-            yield self._keys[stack]
+    def _text(self, trace: TraceFile, stack: int, texts: dict[int, str]) -> str:
+        """The names of the stack; `texts`: those of the stacks below it that are known, which become more."""
+        missing: list[int] = []
+        while stack not in texts:
+            missing.append(stack)
             stack = self._parents[stack]
+        text = texts[stack]
+        for number in reversed(missing):
+            text = texts[number] = f"{text};{_plain(trace.node_name(*self._keys[number]))}"
+        return text
 
 
 def _plain(name: str) -> str:
