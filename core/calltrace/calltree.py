@@ -6,13 +6,14 @@ All of it is pulled from the native reader in batches, so memory stays small and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import c_char, c_uint32
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from calltrace.errors import EngineError, UsageError
-from calltrace.model import Cause, Clock, Event, Ext, Line, NodeKind, Step
+from calltrace.model import Cause, Clock, Event, Ext, FunctionRecord, Line, Module, NodeKind, Step
 from calltrace.patterns import Pattern, matches_any
 from calltrace.tracefile import LINE, STEP, Stat, Totals, TraceFile, TreeOptions, bits_of, reader_library
 
@@ -32,6 +33,16 @@ class CallStat(NamedTuple):
     self_time: int  # ticks; 0 without a clock
     total_time: int  # ticks, recursion counted once; 0 without a clock
     address: int | None  # VA of the function, or of one of the calls
+
+
+class FunctionStat(NamedTuple):
+    """Calls and times of one function. Times are ticks; positions in a trace without a clock."""
+
+    module: Module
+    record: FunctionRecord
+    calls: int
+    self_time: int
+    total_time: int  # recursion counted once
 
 
 @dataclass(frozen=True)
@@ -74,21 +85,10 @@ def summarize(trace: TraceFile, thread: int | None = None) -> Summary:
     Can be interrupted between slices of some milliseconds. Raises UsageError for an unknown thread,
     EngineError if memory runs out.
     """
-    library = reader_library()
-    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
-    if not summary:
-        raise no_memory(trace)
-    try:
-        pull = MORE
-        while pull == MORE:
-            pull = library.ct_reader_summary_run(summary)
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
+    with _read_whole(trace, thread) as summary:
         totals = Totals()
-        library.ct_reader_summary_totals(summary, ctypes.byref(totals))
-        stats = [stat for kind in NodeKind for stat in _stats(trace, library, summary, kind)]
-    finally:
-        library.ct_reader_summary_close(summary)
+        reader_library().ct_reader_summary_totals(summary, ctypes.byref(totals))
+        stats = [stat for kind in NodeKind for stat in _stats(trace, summary, kind)]
     return Summary(
         units=totals.units,
         events={event: totals.events[event] for event in Event},
@@ -106,15 +106,48 @@ def summarize(trace: TraceFile, thread: int | None = None) -> Summary:
     )
 
 
-def _stats(trace: TraceFile, library: ctypes.CDLL, summary: int, kind: NodeKind) -> Iterator[CallStat]:
+def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
+    """Each function that was called, by id: module after module, in the order of its records.
+
+    Reads the whole trace first. Raises EngineError if memory runs out.
+    """
+    with _read_whole(trace, None) as summary:
+        for number, stat in enumerate(_counted(summary, NodeKind.FUNCTION)):
+            found = trace.function(number) if stat.calls else None
+            if found:
+                yield FunctionStat(*found, stat.calls, stat.self, stat.total)
+
+
+@contextmanager
+def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[int]:
+    """The native summary of what has been read."""
+    library = reader_library()
+    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
+    if not summary:
+        raise no_memory(trace)
+    try:
+        pull = MORE
+        while pull == MORE:
+            pull = library.ct_reader_summary_run(summary)
+        if pull == NO_MEMORY:
+            raise no_memory(trace)
+        yield summary
+    finally:
+        library.ct_reader_summary_close(summary)
+
+
+def _counted(summary: int, kind: NodeKind) -> Iterable[Stat]:
+    """By id; valid while the summary is open."""
     count = c_uint32()
-    address = library.ct_reader_summary_stats(summary, kind, ctypes.byref(count))
-    if not address:
-        return
+    address = reader_library().ct_reader_summary_stats(summary, kind, ctypes.byref(count))
+    return (Stat * count.value).from_address(address) if address else ()
+
+
+def _stats(trace: TraceFile, summary: int, kind: NodeKind) -> Iterator[CallStat]:
     # Sites that call the same thing are one line to the user.
     merged: dict[str, list[int]] = {}
     timed = trace.clock is not Clock.NONE
-    for number, stat in enumerate((Stat * count.value).from_address(address)):
+    for number, stat in enumerate(_counted(summary, kind)):
         if stat.calls:
             sums = merged.setdefault(trace.node_name(kind, number), [0, 0, 0, number])
             sums[0] += stat.calls

@@ -594,10 +594,11 @@ def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
         form, path = FORMATS[options.format], options.output
-        if path is None and not console.shell:  # no user can read it all on the screen
+        if path is None and (form.binary or not console.shell):  # no user can read it on the screen
             path = trace.path.with_suffix(form.suffix)
             console.progress(f"writing {path}")
-        form.write(trace, opened.enter_context(_created(path, trace.path)) if path else console.out)
+        made = opened.enter_context(_created(path, trace.path)) if path else console.out
+        form.write(trace, made.buffer if form.binary else made)
     return 0
 
 
@@ -1117,7 +1118,7 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "export",
-        "Write the whole trace as text (call tree), CSV (events) or Chrome's trace events.",
+        "Write the whole trace for other tools: events, stacks, call graphs, coverage, names and comments.",
         "calltrace export chrome demo.calltrace -o demo.json",
         (
             Option(
@@ -1126,7 +1127,7 @@ COMMANDS: Sequence[Command] = (
             _FILE,
             Option(
                 ("-o",),
-                "default: the standard output; in a debugger a file beside the trace",
+                "default: the standard output; for drcov, and in a debugger, a file beside the trace",
                 metavar="FILE",
                 dest="output",
                 convert=Path,

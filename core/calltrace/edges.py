@@ -19,6 +19,7 @@ from calltrace.patterns import Pattern
 from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_library
 
 LEVELS = 64  # CT_EDGE_LEVELS
+ALL, BY_STACK = 1, 2  # enum ct_edge_flags
 _NOBODY_NAME = "code not traced"
 
 
@@ -54,6 +55,26 @@ def contexts(
     first, count = thread_range(trace, thread)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
     functions, sites = matching(trace, patterns)
+    return _read(trace, options, functions, sites)
+
+
+def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
+    """Every function and call of the trace, with what it calls one level down.
+
+    `by_stack`: a function that was entered by a jump counts as called by the caller of the one that jumped,
+    and the way to a callee as its caller's own time. So times add up: without recursion a function's total is
+    its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
+    Raises EngineError if memory runs out.
+    """
+    first, count = thread_range(trace, None)
+    flags = ALL | (BY_STACK if by_stack else 0)
+    options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=flags)
+    return _read(trace, options, (), ())
+
+
+def _read(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
+) -> list[Context]:
     bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))

@@ -42,7 +42,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 3
+READER_ABI = 4
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -198,7 +198,7 @@ class EdgeOptions(ctypes.LittleEndianStructure):
         ("function_bits", c_uint32),
         ("site_bits", c_uint32),
         ("through_bits", c_uint32),
-        ("reserved", c_uint32),
+        ("flags", c_uint32),
     )
 
 

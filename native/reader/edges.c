@@ -225,6 +225,8 @@ static uint32_t caller_of(const struct ct_edges *edges, uint32_t at)
 
 static bool chosen(const struct ct_edges *edges, const struct place *place)
 {
+    if (edges->options.flags & CT_EDGES_ALL)
+        return true;
     if (place->kind == CT_NODE_FUNCTION)
         return bit(edges->functions, edges->options.function_bits, place->id);
     return place->kind == CT_NODE_CALL && bit(edges->sites, edges->options.site_bits, place->id);
@@ -327,8 +329,8 @@ static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
     struct place place = {.id = step->id, .depth = step->depth, .kind = step->kind};
     if (place.kind == CT_NODE_CALL && place.id < edges->machine.reader->id_count)
         place.id = edges->same[place.id];
-    place.tail = step->flags & CT_STEP_TAIL_CALLEE && edges->path_count &&
-                 edges->path[edges->path_count - 1].depth == step->depth;
+    place.tail = step->flags & CT_STEP_TAIL_CALLEE && !(edges->options.flags & CT_EDGES_BY_STACK) &&
+                 edges->path_count && edges->path[edges->path_count - 1].depth == step->depth;
     if (place.tail)
         forget_oldest_replaced(edges);
     while (!place.tail && edges->path_count && edges->path[edges->path_count - 1].depth == step->depth)
@@ -349,6 +351,18 @@ static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
     return callee_of(edges, &place) != CT_NONE || tell(edges, at);
 }
 
+/* The time between a call and the function that stands for it is its caller's. */
+static void give_to_caller(struct ct_edges *edges, uint32_t at, uint64_t time)
+{
+    uint32_t caller = caller_of(edges, at);
+    if (caller == at || !edges->path[caller].counts)
+        return;
+    const uint32_t *nodes = nodes_at(edges, caller);
+    for (uint32_t level = 0; level <= edges->options.depth; level++)
+        if (nodes[level] != NO_NODE)
+            edges->edges[nodes[level]].self += time;
+}
+
 /* False: no memory. */
 static bool close_frame(struct ct_edges *edges, const struct ct_step *step)
 {
@@ -357,6 +371,8 @@ static bool close_frame(struct ct_edges *edges, const struct ct_step *step)
     uint32_t at = edges->path_count - 1;
     if (!edges->path[at].told && !edges->path[at].through && !tell(edges, at))
         return false;
+    if (edges->path[at].through && edges->options.flags & CT_EDGES_BY_STACK)
+        give_to_caller(edges, at, step->self);
     const uint32_t *nodes = nodes_at(edges, at);
     for (uint32_t level = 0; level <= edges->options.depth && edges->path[at].counts; level++) {
         if (nodes[level] == NO_NODE)

@@ -26,7 +26,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 3u
+#define CT_READER_ABI 4u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -231,13 +231,19 @@ struct ct_stack_frame {
 
 #define CT_EDGE_LEVELS 64u
 
+enum ct_edge_flags {
+    CT_EDGES_ALL = 1,      /* every frame is a chosen one, of whatever kind, whatever the bits say */
+    CT_EDGES_BY_STACK = 2, /* what a jump enters is called by the caller of the one that jumped: the frame below it */
+};
+
 struct ct_edge_options {
     uint32_t first_thread, thread_count; /* positions among the reader's threads */
     uint32_t depth;                      /* levels of callers or callees; CT_EDGE_LEVELS at most */
     uint32_t callees;                    /* 0: callers */
     /* Bits by id: whose callers or callees; and the sites of imports that traced functions stand for. */
     const uint8_t *functions, *sites, *through;
-    uint32_t function_bits, site_bits, through_bits, reserved;
+    uint32_t function_bits, site_bits, through_bits;
+    uint32_t flags; /* enum ct_edge_flags */
 };
 
 /* A function or call in its context: below `parent`, which it calls, or is called by. */

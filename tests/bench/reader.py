@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "core"), str(ROOT / "tests")]
 
+from calltrace.export import FORMATS  # noqa: E402
 from rig import tracewriter  # noqa: E402
 
 FUNCTIONS = 20_000
@@ -88,7 +89,8 @@ def measure(*words: str) -> None:
     assert process.returncode == 0
     seconds = time.perf_counter() - start
     megabytes = used.ru_maxrss / 1024
-    print(f"  {words[0]:<8}{seconds:7.2f} s{megabytes:8.0f} MiB{len(shown.splitlines()):8} lines", flush=True)
+    what = " ".join(words[:2]) if words[0] == "export" else words[0]
+    print(f"  {what:<18}{seconds:7.2f} s{megabytes:8.0f} MiB{len(shown.splitlines()):8} lines", flush=True)
 
 
 def main() -> None:
@@ -104,6 +106,8 @@ def main() -> None:
             measure("stacks", str(path))
             measure("callers", str(path), "function1", "--depth", "3")
             measure("callees", str(path), "function1", "--depth", "3")
+            for form in FORMATS:
+                measure("export", form, str(path), "-o", os.devnull)
 
 
 if __name__ == "__main__":

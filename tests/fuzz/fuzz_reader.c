@@ -204,6 +204,7 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
         .function_bits = 8 * sizeof bits,
         .site_bits = 8 * sizeof bits,
         .through_bits = options[0] >> 4,
+        .flags = options[1] & (CT_EDGES_ALL | CT_EDGES_BY_STACK),
     };
     struct ct_edges *edges = ct_reader_edges_open(reader, &chosen);
     CHECK(edges);

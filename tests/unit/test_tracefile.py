@@ -122,6 +122,8 @@ def test_numbers_of_enumerations_are_those_of_the_headers(tmp_path: Path) -> Non
     statements += ["CT_VERSION", "CT_BLOCK", "CT_NONE", "CT_READER_ABI", "CT_NODE_NOBODY", "CT_EDGE_LEVELS"]
     expected += [tracefile.VERSION, tracefile.BLOCK, model.NONE_ID, tracefile.READER_ABI]
     expected += [model.NOBODY, edges.LEVELS]
+    statements += ["CT_EDGES_ALL", "CT_EDGES_BY_STACK"]
+    expected += [edges.ALL, edges.BY_STACK]
     found = compiled_output(
         tmp_path, "".join(f'    printf("%u ", (unsigned){text});\n' for text in statements)
     )
