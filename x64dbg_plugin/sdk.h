@@ -40,7 +40,15 @@ typedef struct {
     int hMenuSymmod;
 } PLUG_SETUPSTRUCT;
 
-typedef enum { CB_STOPDEBUG = 1, CB_PAUSEDEBUG = 12, CB_DEBUGEVENT = 17, CB_MENUENTRY = 18 } CBTYPE;
+typedef enum {
+    CB_STOPDEBUG = 1,
+    CB_BREAKPOINT = 11, /* one of its user's, before its commands */
+    CB_PAUSEDEBUG = 12,
+    CB_RESUMEDEBUG = 13,
+    CB_DETACH = 16,
+    CB_DEBUGEVENT = 17,
+    CB_MENUENTRY = 18
+} CBTYPE;
 typedef void (*CBPLUGIN)(CBTYPE type, void *info);
 typedef bool (*CBPLUGINCOMMAND)(int argc, char **argv);
 
@@ -58,7 +66,9 @@ typedef struct {
     uint64_t start, end; /* VA of the first and last byte */
 } SELECTIONDATA;
 
-typedef enum { bp_normal = 1 } BPXTYPE;
+typedef enum { bp_normal = 1, bp_hardware = 2 } BPXTYPE;
+enum { hw_execute = 2 }; /* BRIDGEBP.typeEx */
+enum { UE_CH_AFTEREXCEPTIONPROCESSING = 21 };
 
 typedef struct {
     BPXTYPE type;
@@ -145,7 +155,8 @@ SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *select
 #define TITAN_FUNCTIONS(X)                                                                                             \
     X(DEBUG_EVENT *, GetDebugData, (void)) /* the last event */                                                        \
     X(void, SetNextDbgContinueStatus, (DWORD status))                                                                  \
-    X(bool, IsBPXEnabled, (uint64_t address)) /* is its int3 in the code? */                                           \
+    X(void, SetCustomHandler, (DWORD event, void (*handler)(void *))) /* called on the debug loop's thread */          \
+    X(bool, IsBPXEnabled, (uint64_t address))                         /* is its int3 in the code? */                   \
     X(bool, EnableBPX, (uint64_t address))                                                                             \
     X(bool, DisableBPX, (uint64_t address))                                                                            \
     X(bool, MemoryReadSafe, (HANDLE process, uint64_t address, void *data, size_t size, size_t *done))                 \

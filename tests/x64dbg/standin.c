@@ -63,8 +63,8 @@ static int thread_count;
 static struct {
     uint64_t address;
     unsigned char original;
-    bool active;
-    char name[LINE];
+    bool active, never_stops; /* since its condition is 0 */
+    char name[LINE], log[LINE];
 } points[MOST];
 static int point_count;
 
@@ -188,6 +188,14 @@ EXPORT void SetNextDbgContinueStatus(DWORD status)
     continue_status = status;
 }
 
+static void (*after_exception)(void *record);
+
+EXPORT void SetCustomHandler(DWORD which, void (*handler)(void *record))
+{
+    check(which == UE_CH_AFTEREXCEPTIONPROCESSING, "SetCustomHandler: one that the debugger does not use itself");
+    after_exception = handler;
+}
+
 static bool poke(uint64_t address, unsigned char byte)
 {
     DWORD old;
@@ -290,15 +298,21 @@ static void on_exception(void)
     uint64_t address = (uint64_t)(uintptr_t)record->ExceptionAddress;
     continue_status = DBG_EXCEPTION_NOT_HANDLED;
     char text[2 * LINE];
+    void *nothing = NULL;
     int at = find_point(address);
     if (record->ExceptionCode == EXCEPTION_BREAKPOINT && at >= 0 && points[at].active) {
         continue_status = DBG_CONTINUE;
         poke(address, points[at].original);
         move_thread(-1, true);
-        snprintf(text, sizeof text, "INT3 breakpoint at <%s> (%016llX)!\n", points[at].name,
-                 (unsigned long long)address);
+        tell(CB_BREAKPOINT, &nothing);
+        if (*points[at].log)
+            snprintf(text, sizeof text, "%s\n", points[at].log);
+        else
+            snprintf(text, sizeof text, "INT3 breakpoint at <%s> (%016llX)!\n", points[at].name,
+                     (unsigned long long)address);
         log_text(text);
-        pause_here();
+        if (!points[at].never_stops)
+            pause_here();
         DisableBPX(address);
         to_reset = address;
     } else if (record->ExceptionCode == EXCEPTION_BREAKPOINT && (at_start || asked_to_stop)) {
@@ -359,6 +373,8 @@ static DWORD WINAPI debug_loop(void *line)
             break;
         case EXCEPTION_DEBUG_EVENT:
             on_exception();
+            if (after_exception)
+                after_exception(&event.u.Exception.ExceptionRecord);
             break;
         case EXIT_PROCESS_DEBUG_EVENT:
             snprintf(text, sizeof text, "Process stopped with exit code 0x%lX (%ld)\n", event.u.ExitProcess.dwExitCode,
@@ -416,6 +432,8 @@ static bool go_on(bool skip)
         return false;
     skip_exceptions = skip;
     SetEvent(may_run);
+    void *reserved = NULL;
+    tell(CB_RESUMEDEBUG, &reserved);
     return true;
 }
 
@@ -423,9 +441,9 @@ static void set_point(const char *expression)
 {
     check(point_count < MOST, "too many breakpoints");
     points[point_count].address = DbgValFromString(expression);
-    points[point_count].active = false;
+    points[point_count].active = points[point_count].never_stops = *points[point_count].log = false;
     snprintf(points[point_count].name, LINE, "%s", expression);
-    *strchr(points[point_count].name, ':') = '.';
+    points[point_count].name[strcspn(expression, ":")] = strchr(expression, ':') ? '.' : 0;
     EnableBPX(points[point_count++].address);
 }
 
@@ -435,6 +453,28 @@ static void delete_point(const char *expression)
     check(at >= 0, "bc: no such breakpoint");
     DisableBPX(points[at].address);
     points[at] = points[--point_count];
+}
+
+/* ADDRESS, TEXT */
+static void set_point_log(char *rest)
+{
+    char *text = strstr(rest, ", ");
+    check(text, "SetBreakpointLog ADDRESS, TEXT");
+    *text = 0;
+    int at = find_point(DbgValFromString(rest));
+    check(at >= 0, "SetBreakpointLog: no such breakpoint");
+    snprintf(points[at].log, LINE, "%s", text + 2);
+}
+
+/* ADDRESS, 0 */
+static void set_point_condition(char *rest)
+{
+    char *condition = strstr(rest, ", 0");
+    check(condition, "SetBreakpointCondition ADDRESS, 0");
+    *condition = 0;
+    int at = find_point(DbgValFromString(rest));
+    check(at >= 0, "SetBreakpointCondition: no such breakpoint");
+    points[at].never_stops = true;
 }
 
 static void stop_target(void)
@@ -470,6 +510,10 @@ static bool execute(char *line)
         set_point(rest);
     else if (IS("bc"))
         delete_point(rest);
+    else if (IS("SetBreakpointLog"))
+        set_point_log(rest);
+    else if (IS("SetBreakpointCondition"))
+        set_point_condition(rest);
     else if (IS("switchthread"))
         chosen_thread = strtoul(rest, NULL, 16);
     else if (IS("StopDebug")) {
@@ -564,13 +608,13 @@ EXPORT void DbgGetThreadList(THREADLIST *list)
 
 EXPORT int DbgGetBpList(BPXTYPE type, BPMAP *list)
 {
-    check(type == bp_normal && list, "DbgGetBpList: software breakpoints");
-    list->count = point_count;
-    if (point_count)
+    check((type == bp_normal || type == bp_hardware) && list, "DbgGetBpList: one kind of breakpoints");
+    list->count = type == bp_normal ? point_count : 0;
+    if (list->count)
         list->bp = allocate(sizeof *list->bp * MOST);
-    for (int i = 0; i < point_count; i++)
+    for (int i = 0; i < list->count; i++)
         list->bp[i] = (BRIDGEBP){.type = bp_normal, .addr = points[i].address, .enabled = true};
-    return point_count;
+    return list->count;
 }
 
 EXPORT bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection)

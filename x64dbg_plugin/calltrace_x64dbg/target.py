@@ -22,6 +22,11 @@ class X64dbgPort(EnginePort):
         super().__init__(engine, handle, process_id)
         self._x64dbg = engine
 
+    @property
+    def handle(self) -> int:
+        """The process's, as long as the port is open."""
+        return self._process
+
     def _read_plain(self, address: int, size: int) -> bytes:
         super()._read_plain(address, size)  # what cannot be read is refused by the system, and in its words
         return self._x64dbg.read(self._process, address, size)
