@@ -80,6 +80,25 @@ bool ct_interrupted(void)
     return InterlockedExchange(&interrupted, 0) != 0;
 }
 
+static ct_answer *answer; /* NULL: no command was given yet, and nothing recorded */
+
+void ct_answer_with(ct_answer *answers)
+{
+    answer = answers;
+}
+
+static uint64_t ask_hits(int count, const uint64_t *values, void *unused)
+{
+    (void)count, (void)unused;
+    return answer ? answer(CT_HITS, values[0]) : 0;
+}
+
+static uint64_t ask_traced(int count, const uint64_t *values, void *unused)
+{
+    (void)count, (void)unused;
+    return answer ? answer(CT_TRACED, values[0]) : 0;
+}
+
 static void fail(const wchar_t *text)
 {
     char bytes[3 * CT_TEXT];
@@ -166,6 +185,8 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
     handle = init->pluginHandle;
     _plugin_registercallback(handle, CB_MENUENTRY, on_menu_entry);
     engine_register(handle);
+    _plugin_registerexprfunction(handle, "calltrace.hits", 1, ask_hits, NULL);
+    _plugin_registerexprfunction(handle, "calltrace.traced", 1, ask_traced, NULL);
     return _plugin_registercommand(handle, command_name, command, false);
 }
 

@@ -51,6 +51,7 @@ typedef enum {
 } CBTYPE;
 typedef void (*CBPLUGIN)(CBTYPE type, void *info);
 typedef bool (*CBPLUGINCOMMAND)(int argc, char **argv);
+typedef uint64_t (*CBPLUGINEXPRFUNCTION)(int count, const uint64_t *values, void *userdata);
 
 typedef struct {
     DEBUG_EVENT *DebugEvent;
@@ -117,6 +118,8 @@ typedef struct {
 SDK_FUNCTION void _plugin_registercallback(int plugin, CBTYPE type, CBPLUGIN callback);
 SDK_FUNCTION bool _plugin_registercommand(int plugin, const char *name, CBPLUGINCOMMAND command,
                                           bool only_when_debugging);
+SDK_FUNCTION bool _plugin_registerexprfunction(int plugin, const char *name, int count, CBPLUGINEXPRFUNCTION function,
+                                               void *userdata);
 SDK_FUNCTION void _plugin_logprint(const char *text);
 SDK_FUNCTION bool _plugin_menuaddentry(int menu, int entry, const char *title);
 SDK_FUNCTION bool _plugin_menuaddseparator(int menu);

@@ -113,6 +113,24 @@ bool _plugin_registercommand(int handle, const char *name, CBPLUGINCOMMAND funct
     return true;
 }
 
+static struct {
+    char name[LINE];
+    CBPLUGINEXPRFUNCTION function;
+} functions[MOST];
+static int function_count;
+
+bool _plugin_registerexprfunction(int handle, const char *name, int count, CBPLUGINEXPRFUNCTION function,
+                                  void *userdata)
+{
+    (void)userdata;
+    check(handle == PLUGIN && setting_up, "_plugin_registerexprfunction: the plugin's own handle, while it is loaded");
+    check_text(name, "_plugin_registerexprfunction: a name in UTF-8");
+    check(function && count == 1 && function_count < MOST, "_plugin_registerexprfunction: of one value");
+    snprintf(functions[function_count].name, LINE, "%s", name);
+    functions[function_count++].function = function;
+    return true;
+}
+
 void _plugin_logprint(const char *text)
 {
     check(text && MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, text, -1, NULL, 0), "_plugin_logprint: UTF-8");
@@ -395,10 +413,18 @@ static DWORD WINAPI debug_loop(void *line)
 
 /* Commands */
 
-/* MODULE:FUNCTION of the program or of a system library, or a hexadecimal number. */
+/* FUNCTION(EXPRESSION) of the plugin's, MODULE:FUNCTION of the program or of a system library, or a hexadecimal number.
+ */
 EXPORT uint64_t DbgValFromString(const char *expression)
 {
-    const char *function = strchr(expression, ':');
+    const char *inner = strchr(expression, '('), *function = strchr(expression, ':');
+    for (int i = 0; inner && i < function_count; i++)
+        if (strncmp(expression, functions[i].name, strlen(functions[i].name)) == 0) {
+            char text[LINE];
+            snprintf(text, sizeof text, "%.*s", (int)strcspn(inner + 1, ")"), inner + 1);
+            uint64_t value = DbgValFromString(text);
+            return functions[i].function(1, &value, NULL);
+        }
     if (!function)
         return strtoull(expression, NULL, 16);
     char module[LINE];
@@ -441,7 +467,7 @@ static void set_point(const char *expression)
 {
     check(point_count < MOST, "too many breakpoints");
     points[point_count].address = DbgValFromString(expression);
-    points[point_count].active = points[point_count].never_stops = *points[point_count].log = false;
+    memset(&points[point_count], 0, sizeof *points);
     snprintf(points[point_count].name, LINE, "%s", expression);
     points[point_count].name[strcspn(expression, ":")] = strchr(expression, ':') ? '.' : 0;
     EnableBPX(points[point_count++].address);
@@ -781,7 +807,7 @@ static void unload_plugin(void)
     check(stop && stop(), "plugstop");
     memset(callbacks, 0, sizeof callbacks);
     command = NULL;
-    entry_count = 0;
+    entry_count = function_count = 0;
     FreeLibrary(plugin);
 }
 

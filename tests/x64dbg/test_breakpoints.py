@@ -1,4 +1,4 @@
-"""The user's breakpoints beside the trace, held to how often tests/targets/breakpoints.c says each place runs."""
+"""The user's breakpoints beside the trace, as often as tests/targets/breakpoints.c says each place runs."""
 
 from __future__ import annotations
 

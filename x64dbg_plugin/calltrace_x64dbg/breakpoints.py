@@ -24,7 +24,7 @@ class UserBreakpoints:
         self._find: Any = _FIND()  # it must live as long as the plugin knows it
 
     def follow(self, process: int, copied: Sequence[Copied]) -> None:
-        """From the next run of the process (a handle) on they hit where the instructions run: in `copied`, too.
+        """From the next run of the process (a handle) on they hit in `copied`, too.
 
         EngineError if the debugger's engine cannot be reached.
         """
