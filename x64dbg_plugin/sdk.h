@@ -114,6 +114,20 @@ typedef struct {
     int CurrentThread;   /* the index of the one that its user has chosen */
 } THREADLIST;
 
+/* Script::Label::LabelInfo, ListInfo and Script::Label::GetList */
+struct label_info {
+    char mod[MAX_MODULE_SIZE]; /* with its extension */
+    uint64_t rva;
+    char text[MAX_LABEL_SIZE];
+    bool manual; /* its user's */
+};
+struct list_info {
+    int count;
+    size_t size; /* bytes */
+    void *data;  /* for BridgeFree */
+};
+#define LIST_LABELS "?GetList@Label@Script@@YA_NPEAUListInfo@@@Z"
+
 /* x64dbg.dll */
 SDK_FUNCTION void _plugin_registercallback(int plugin, CBTYPE type, CBPLUGIN callback);
 SDK_FUNCTION bool _plugin_registercommand(int plugin, const char *name, CBPLUGINCOMMAND command,

@@ -337,6 +337,30 @@ def test_an_address_in_the_middle_of_a_function_means_it(debugger: str, tmp_path
     assert "session_calls!work" in shown.said("!click Callers of this")
 
 
+@x64dbg.only_real
+def test_the_user_s_labels_name_functions(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"{name}.calltrace" for name in ("first", "second"))
+    shown = session(
+        x64dbg.REAL,
+        [
+            "labelset session_calls:leaf, my_leaf",
+            f"calltrace start -o {windows.path(first)} session_calls!my_leaf",
+            "calltrace stop",
+            f"labelset {symbol('work'):x}, my_work",
+            f"calltrace start -o {windows.path(second)}",
+            "erun",
+        ],
+        "session_calls",
+        "5",
+    )
+    assert "session_calls.exe: 1 of " in shown.commands[2][1]
+    with TraceFile(second) as trace:
+        calls = {stat.name: stat.calls for stat in summarize(trace).stats}
+    assert calls["session_calls!my_leaf"] == 5
+    assert calls["session_calls!my_work"] == 1
+    assert "session_calls!leaf" not in calls
+
+
 def symbol(name: str) -> int:
     """The VA of a function in session_calls, which is loaded where it wants to be."""
     listed = subprocess.run(
