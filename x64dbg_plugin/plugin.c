@@ -20,20 +20,22 @@ typedef enum {
     ADDRESS, /* selected in the disassembly */
     MODULE,  /* that this address is in */
     TYPED,   /* what its user types when he is asked */
+    OPTIONS, /* of each start by the menu: to be typed now, and kept */
 } completion;
 
 /* A menu entry and the line it stands for. */
 typedef struct {
     bool in_disassembly; /* in the disassembly's context menu, too? */
     const char *title;   /* NULL: a line between entries */
-    const char *line;    /* NULL: end of the running command */
+    const char *line;    /* NULL: none, it is done here */
     completion rest;
 } menu_entry;
 
+static const char start_line[] = "calltrace start ";
 static const menu_entry menu[] = {
-    {true, "Start on this module", "calltrace start -m ", MODULE},
-    {true, "Trace this function", "calltrace start ", ADDRESS},
-    {false, "Start with options...", "calltrace start ", TYPED},
+    {true, "Start on this module", start_line, MODULE},
+    {true, "Trace this function", start_line, ADDRESS},
+    {false, "Start with options...", start_line, TYPED},
     {false, "Stop", "calltrace stop", NOTHING},
     {false, NULL, NULL, NOTHING},
     {false, "Stacks", "calltrace stacks", NOTHING},
@@ -43,6 +45,7 @@ static const menu_entry menu[] = {
     {true, "Callees of this", "calltrace callees ", ADDRESS},
     {false, "Export...", "calltrace export ", TYPED},
     {false, NULL, NULL, NOTHING},
+    {false, "Settings...", NULL, OPTIONS},
     {false, "Cancel the running command", NULL, NOTHING},
     {false, "Help", "calltrace help", NOTHING},
 };
@@ -136,6 +139,27 @@ static bool command(int argc, char **argv)
     return done;
 }
 
+/* What each start by the menu has, in the debugger's settings. */
+static const char options_key[] = "StartOptions";
+
+static void ask_options(void)
+{
+    static char text[GUI_MAX_LINE_SIZE], title[GUI_MAX_LINE_SIZE + 64];
+    text[0] = 0;
+    BridgeSettingGet(command_name, options_key, text);
+    snprintf(title, sizeof title, "Options of each start by the menu, now: %s", text[0] ? text : "none");
+    if (GuiGetLineWindow(title, text))
+        BridgeSettingSet(command_name, options_key, text);
+}
+
+static void add_options(char *line)
+{
+    static char text[GUI_MAX_LINE_SIZE];
+    size_t size = strlen(line);
+    if (BridgeSettingGet(command_name, options_key, text) && text[0])
+        snprintf(line + size, LINE_SIZE - size, "%s ", text);
+}
+
 /* Append what completes a line; false if there is nothing to be had. */
 static bool complete(char *line, const menu_entry *entry)
 {
@@ -155,7 +179,7 @@ static bool complete(char *line, const menu_entry *entry)
             return false;
         }
         if (entry->rest == MODULE)
-            snprintf(line + size, LINE_SIZE - size, "\"%s\"", name);
+            snprintf(line + size, LINE_SIZE - size, "-m \"%s\"", name);
         else
             snprintf(line + size, LINE_SIZE - size, "0x%llx", (unsigned long long)selection.start);
     }
@@ -169,10 +193,15 @@ static void on_menu_entry(CBTYPE type, void *info)
     const menu_entry *entry = &menu[((PLUG_CB_MENUENTRY *)info)->hEntry % MENU_SIZE];
     char line[LINE_SIZE];
     if (!entry->line) {
-        InterlockedExchange(&interrupted, 1);
+        if (entry->rest == OPTIONS)
+            ask_options();
+        else
+            InterlockedExchange(&interrupted, 1);
         return;
     }
     snprintf(line, sizeof line, "%s", entry->line);
+    if (strcmp(line, start_line) == 0 && entry->rest != TYPED)
+        add_options(line);
     if (complete(line, entry))
         DbgCmdExec(line);
 }
@@ -199,7 +228,7 @@ CT_EXPORT void plugsetup(PLUG_SETUPSTRUCT *setup)
             _plugin_menuaddentry(setup->hMenu, i, menu[i].title);
         if (menu[i].in_disassembly) /* entries have numbers of their own in each menu */
             _plugin_menuaddentry(setup->hMenuDisasm, i + MENU_SIZE, menu[i].title);
-        if (menu[i].title && !menu[i].line)
+        if (menu[i].title && !menu[i].line && menu[i].rest == NOTHING)
             _plugin_menuentrysethotkey(handle, i, cancel_keys);
     }
 }

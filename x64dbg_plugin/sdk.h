@@ -144,6 +144,8 @@ SDK_FUNCTION void _plugin_debugpause(void);
 
 /* x64bridge.dll */
 SDK_FUNCTION void BridgeFree(void *memory);
+SDK_FUNCTION bool BridgeSettingGet(const char *section, const char *key, char *value); /* into GUI_MAX_LINE_SIZE */
+SDK_FUNCTION bool BridgeSettingSet(const char *section, const char *key, const char *value);
 SDK_FUNCTION bool DbgIsDebugging(void);
 SDK_FUNCTION bool DbgIsRunning(void);
 SDK_FUNCTION DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */

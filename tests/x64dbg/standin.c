@@ -649,6 +649,32 @@ EXPORT bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection)
     return gui_sendmessage(GUI_SELECTION_GET, (void *)(INT_PTR)window, selection) != NULL;
 }
 
+/* Settings */
+
+static char setting[GUI_MAX_LINE_SIZE]; /* the only one */
+
+static void check_setting(const char *section, const char *key)
+{
+    check_text(section, "BridgeSetting: a section");
+    check_text(key, "BridgeSetting: a key");
+}
+
+EXPORT bool BridgeSettingGet(const char *section, const char *key, char *value)
+{
+    check_setting(section, key);
+    check(value, "BridgeSettingGet: room");
+    strcpy(value, setting);
+    return *setting != 0;
+}
+
+EXPORT bool BridgeSettingSet(const char *section, const char *key, const char *value)
+{
+    check_setting(section, key);
+    check(value && strlen(value) < sizeof setting, "BridgeSettingSet: a value");
+    strcpy(setting, value);
+    return true;
+}
+
 /* Comments and labels */
 
 typedef struct {

@@ -259,6 +259,27 @@ def test_the_menus_record_what_is_selected(debugger: str, tmp_path: Path) -> Non
 
 
 @x64dbg.both
+def test_settings_are_options_of_each_start_by_the_menu(debugger: str, tmp_path: Path) -> None:
+    file = tmp_path / "chosen.calltrace"
+    script = [
+        "!select session_calls:leaf",
+        f"!answer --clock none -o {windows.path(file)}",
+        "!click Settings...",
+        "!click Trace this function",
+        "bp session_calls:depth",
+        "run",
+        "calltrace stop",
+        "!click Settings...",  # cancelled: what was set stays
+        "!click Start on this module",
+        "calltrace status",
+    ]
+    shown = session(debugger, script, "session_calls", "3")
+    assert "session_calls.exe: 1 of " in shown.said("!click Trace this function")
+    assert f"replacing {windows.path(file)}" in shown.said("!click Start on this module")
+    assert str(windows.path(file)) in shown.said("calltrace status")
+
+
+@x64dbg.both
 def test_what_was_called_is_in_the_references_view(debugger: str, tmp_path: Path) -> None:
     script = [
         f"calltrace start -o {windows.path(tmp_path / 'view.calltrace')}",
