@@ -219,8 +219,20 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
     return _plugin_registercommand(handle, command_name, command, false);
 }
 
+static void set_icon(int of)
+{
+    HRSRC found = FindResourceW(library, L"MENU_ICON", (const WCHAR *)RT_RCDATA);
+    HGLOBAL loaded = found ? LoadResource(library, found) : NULL;
+    if (!loaded)
+        return;
+    ICONDATA icon = {LockResource(loaded), SizeofResource(library, found)};
+    _plugin_menuseticon(of, &icon);
+}
+
 CT_EXPORT void plugsetup(PLUG_SETUPSTRUCT *setup)
 {
+    set_icon(setup->hMenu);
+    set_icon(setup->hMenuDisasm);
     for (int i = 0; i < MENU_SIZE; i++) {
         if (!menu[i].title)
             _plugin_menuaddseparator(setup->hMenu);

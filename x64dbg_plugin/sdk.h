@@ -61,6 +61,11 @@ typedef struct {
     int hEntry;
 } PLUG_CB_MENUENTRY;
 
+typedef struct {
+    const void *data; /* of a PNG file */
+    uint64_t size;
+} ICONDATA;
+
 typedef enum { GUI_DISASSEMBLY = 0 } GUISELECTIONTYPE;
 
 typedef struct {
@@ -137,6 +142,7 @@ SDK_FUNCTION bool _plugin_registerexprfunction(int plugin, const char *name, int
 SDK_FUNCTION void _plugin_logprint(const char *text);
 SDK_FUNCTION bool _plugin_menuaddentry(int menu, int entry, const char *title);
 SDK_FUNCTION bool _plugin_menuaddseparator(int menu);
+SDK_FUNCTION void _plugin_menuseticon(int menu, const ICONDATA *icon);
 SDK_FUNCTION void _plugin_menuentrysethotkey(int plugin, int entry, const char *keys);
 
 /* Stop at the debug event of which a callback is told; it comes back when the target is to go on. */

@@ -165,6 +165,12 @@ bool _plugin_menuaddseparator(int menu)
     return true;
 }
 
+void _plugin_menuseticon(int menu, const ICONDATA *icon)
+{
+    check(setting_up && is_menu(menu), "_plugin_menuseticon: a menu of the plugin, in plugsetup");
+    check(icon && icon->size > 8 && memcmp(icon->data, "\x89PNG\r\n\x1a\n", 8) == 0, "_plugin_menuseticon: a PNG");
+}
+
 void _plugin_menuentrysethotkey(int handle, int entry, const char *keys)
 {
     check(handle == PLUGIN, "_plugin_menuentrysethotkey: the plugin's own handle");
