@@ -472,8 +472,8 @@ static bool go_on(bool skip)
 static void set_point(const char *expression)
 {
     check(point_count < MOST, "too many breakpoints");
-    points[point_count].address = DbgValFromString(expression);
     memset(&points[point_count], 0, sizeof *points);
+    points[point_count].address = DbgValFromString(expression);
     snprintf(points[point_count].name, LINE, "%s", expression);
     points[point_count].name[strcspn(expression, ":")] = strchr(expression, ':') ? '.' : 0;
     EnableBPX(points[point_count++].address);

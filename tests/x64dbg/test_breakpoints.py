@@ -57,7 +57,7 @@ def counting() -> list[str]:
         for place in RUNS
         for command in (
             f"bp {at(place)}",
-            f"SetBreakpointLog {at(place)}, hit {place}.",
+            f"SetBreakpointLog {at(place)}, hit:{place}.",
             f"SetBreakpointCondition {at(place)}, 0",
         )
     ]
@@ -81,7 +81,7 @@ def phases(debugger: str, *commands: Sequence[str]) -> x64dbg.Transcript:
 def hits(shown: x64dbg.Transcript) -> list[dict[str, int]]:
     """What was logged in each phase."""
     said = [output for command, output in shown.commands if command == "run"][1:4]
-    return [dict(Counter(re.findall(r"hit (\w+)\.", output))) for output in said]
+    return [dict(Counter(re.findall(r"hit:(\w+)\.", output))) for output in said]
 
 
 def expected() -> list[dict[str, int]]:
