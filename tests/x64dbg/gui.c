@@ -268,6 +268,10 @@ static void run(char *line)
     settle();
     if (starts && WaitForSingleObject(target_paused, SECONDS_TO_START * 1000))
         fail("no target");
+    /* At a breakpoint whose condition does not hold the debugger says for a moment that the target stands still. */
+    bool runs = begins(line, "run") || begins(line, "erun");
+    while (runs && is_debugging() && WaitForSingleObject(target_paused, 5))
+        ;
     /* Not every system breaks into a process for the one that attaches to it. */
     while (is_debugging() && is_running() && !begins(line, "attach "))
         Sleep(5);
