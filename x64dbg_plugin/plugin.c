@@ -31,11 +31,11 @@ typedef struct {
     completion rest;
 } menu_entry;
 
-static const char start_line[] = "calltrace start ";
+static const char start_line[] = "calltrace start "; /* to which the settings belong */
 static const menu_entry menu[] = {
-    {true, "Start on this module", start_line, MODULE},
-    {true, "Trace this function", start_line, ADDRESS},
-    {false, "Start with options...", start_line, TYPED},
+    {true, "Start on this module", "calltrace start ", MODULE},
+    {true, "Trace this function", "calltrace start ", ADDRESS},
+    {false, "Start with options...", "calltrace start ", TYPED},
     {false, "Stop", "calltrace stop", NOTHING},
     {false, NULL, NULL, NOTHING},
     {false, "Stacks", "calltrace stacks", NOTHING},
