@@ -13,8 +13,6 @@ import pytest
 
 from rig import targets, tracing, windows, x64dbg
 
-pytestmark = x64dbg.both
-
 # Place -> how often it runs in each phase.
 RUNS = {
     "straight": (3, 3, 3),
@@ -97,10 +95,12 @@ def calls(trace: Path) -> dict[str, int]:
     return {name: int(count.replace(",", "")) for count, name in rows}
 
 
+@x64dbg.both
 def test_the_target_runs_its_places_as_it_states(debugger: str) -> None:
     assert hits(phases(debugger, counting(), (), ())) == expected()
 
 
+@x64dbg.both
 def test_breakpoints_set_before_start_hit_as_often_with_the_trace_and_after_stop(
     debugger: str, tmp_path: Path
 ) -> None:
@@ -112,6 +112,7 @@ def test_breakpoints_set_before_start_hit_as_often_with_the_trace_and_after_stop
         assert recorded[function] == RUNS[function][1]
 
 
+@x64dbg.both
 def test_breakpoints_set_beside_the_trace_hit_as_often_with_it_and_after_stop(
     debugger: str, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_breakpoints_set_beside_the_trace_hit_as_often_with_it_and_after_stop(
     assert hits(shown) == [{}, *expected()[1:]]
 
 
+@x64dbg.both
 @pytest.mark.parametrize("place", ["straight_fifth", "straight_turn", "straight_back", "straight_ret"])
 def test_a_stop_tells_where_its_user_has_set_the_breakpoint_and_the_recording_can_be_stopped_there(
     debugger: str, tmp_path: Path, place: str
@@ -132,3 +134,15 @@ def test_a_stop_tells_where_its_user_has_set_the_breakpoint_and_the_recording_ca
     assert len(stopped) == 1
     assert re.search(r"^  \d\d  breakpoints!straight", shown.said("calltrace stacks"), re.MULTILINE)
     assert calls(trace)["straight"] == 1
+
+
+@x64dbg.only_real
+@pytest.mark.parametrize("place", ["straight_fifth", "straight_back"])
+def test_run_to_an_address_stops_there_beside_the_trace(tmp_path: Path, place: str) -> None:
+    trace = tmp_path / "t.calltrace"
+    there = f"run {at(place)}"
+    shown = phases(x64dbg.REAL, [start(trace), there, "calltrace stacks", "sti"], ["calltrace stop"], ())
+    assert "INT3 breakpoint at " in shown.said(there)
+    assert at(place).upper() in shown.said(there)
+    assert re.search(r"^  00  breakpoints!straight\b", shown.said("calltrace stacks"), re.MULTILINE)
+    assert calls(trace)["straight"] == RUNS["straight"][0]
