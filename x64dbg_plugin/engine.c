@@ -7,6 +7,9 @@
 
 #include <stdio.h>
 
+#include "breakpoints.h"
+#include "titan.h"
+
 enum { PAGE = 0x1000, MOST_BREAKPOINTS = 4096, LOOK_MS = 50 };
 
 static HANDLE paused; /* set whenever the target has stopped or is gone */
@@ -17,14 +20,9 @@ static volatile LONG goes_handled;  /* what becomes of the exception that the ta
 static uint64_t disabled[MOST_BREAKPOINTS];
 static int disabled_count;
 
-static struct {
-#define MEMBER(result, name, parameters) result(*name) parameters;
-    TITAN_FUNCTIONS(MEMBER)
-#undef MEMBER
-} titan;
-
-static bool find_titan(void)
+const struct titan *find_titan(void)
 {
+    static struct titan titan;
     HMODULE library = GetModuleHandleW(L"TitanEngine.dll");
     bool found = library != NULL;
 #define RESOLVE(result, name, parameters)                                                                              \
@@ -32,7 +30,7 @@ static bool find_titan(void)
         found = (titan.name = (void *)(uintptr_t)GetProcAddress(library, #name)) != NULL;
     TITAN_FUNCTIONS(RESOLVE)
 #undef RESOLVE
-    return found;
+    return found ? &titan : NULL;
 }
 
 void ct_engine_state(struct ct_engine_state *state)
@@ -40,7 +38,7 @@ void ct_engine_state(struct ct_engine_state *state)
     *state = (struct ct_engine_state){0};
     if (!DbgIsDebugging() || DbgIsRunning() || !find_titan())
         return;
-    const DEBUG_EVENT *event = titan.GetDebugData();
+    const DEBUG_EVENT *event = find_titan()->GetDebugData();
     state->stopped = 1;
     state->process = event->dwProcessId;
     state->thread = event->dwThreadId;
@@ -78,7 +76,7 @@ bool ct_engine_select(uint32_t thread)
 bool ct_engine_read(HANDLE process, uint64_t address, void *data, size_t size)
 {
     size_t done = 0;
-    return find_titan() && titan.MemoryReadSafe(process, address, data, size, &done) && done == size;
+    return find_titan() && find_titan()->MemoryReadSafe(process, address, data, size, &done) && done == size;
 }
 
 /* The user's breakpoints in a range, by address: those whose int3 is in the code, or the others. Of what there are more
@@ -90,7 +88,7 @@ static int breakpoints(uint64_t start, uint64_t end, bool in_code, uint64_t *add
     DbgGetBpList(bp_normal, &found);
     for (int i = 0; i < found.count && count < MOST_BREAKPOINTS; i++) {
         uint64_t address = found.bp[i].addr;
-        if (address >= start && address < end && titan.IsBPXEnabled(address) == in_code)
+        if (address >= start && address < end && find_titan()->IsBPXEnabled(address) == in_code)
             addresses[count++] = address;
     }
     if (found.count)
@@ -106,9 +104,9 @@ bool ct_engine_write(HANDLE process, uint64_t address, const void *data, size_t 
     /* The breakpoint that a thread has just stopped at is out of the code, and would be put in again. */
     int out_count = breakpoints(address, address + size, false, out);
     size_t done = 0;
-    bool written = titan.MemoryWriteSafe(process, address, data, size, &done) && done == size;
+    bool written = find_titan()->MemoryWriteSafe(process, address, data, size, &done) && done == size;
     for (int i = 0; i < out_count; i++)
-        titan.DisableBPX(out[i]);
+        find_titan()->DisableBPX(out[i]);
     return written;
 }
 
@@ -117,15 +115,17 @@ void ct_engine_begin_call(uint64_t page)
     /* Those of the debugger's own stay: they belong to a step of its user. */
     disabled_count = find_titan() ? breakpoints(0, UINT64_MAX, true, disabled) : 0;
     for (int i = 0; i < disabled_count; i++)
-        titan.DisableBPX(disabled[i]);
+        find_titan()->DisableBPX(disabled[i]);
+    breakpoints_rest(true);
     call_page = page;
 }
 
 void ct_engine_end_call(void)
 {
     call_page = 0;
+    breakpoints_rest(false);
     while (disabled_count)
-        titan.EnableBPX(disabled[--disabled_count]);
+        find_titan()->EnableBPX(disabled[--disabled_count]);
 }
 
 bool ct_engine_go(bool handled)
@@ -150,8 +150,12 @@ static void on_event(CBTYPE type, void *info)
 {
     (void)type;
     DEBUG_EVENT *event = ((PLUG_CB_DEBUGEVENT *)info)->DebugEvent;
-    if (!call_page || event->dwDebugEventCode != EXCEPTION_DEBUG_EVENT)
+    if (event->dwDebugEventCode != EXCEPTION_DEBUG_EVENT)
         return;
+    if (!call_page) {
+        breakpoints_translate(event);
+        return;
+    }
     const EXCEPTION_RECORD *record = &event->u.Exception.ExceptionRecord;
     bool ours = (uint64_t)(uintptr_t)record->ExceptionAddress - call_page < PAGE;
     /* Breakpoints and steps elsewhere are the debugger's to tell from the program's. */
@@ -163,21 +167,39 @@ static void on_event(CBTYPE type, void *info)
         /* The debugger goes on as after an event that is none of its business; what it has to do about the breakpoint
          * that the thread stood at before the call is still to come. */
         event->dwDebugEventCode = 0;
-        titan.SetNextDbgContinueStatus(DBG_CONTINUE);
+        find_titan()->SetNextDbgContinueStatus(DBG_CONTINUE);
     }
+    breakpoints_in(); /* if its user has let the target go */
 }
 
 static void on_stop(CBTYPE type, void *info)
 {
+    (void)info;
+    if (type == CB_STOPDEBUG)
+        breakpoints_forget();
+    else
+        breakpoints_out();
+    if (type == CB_STOPDEBUG || type == CB_PAUSEDEBUG)
+        SetEvent(paused);
+}
+
+/* After the debug loop was told: the target may have stopped again. */
+static void on_run(CBTYPE type, void *info)
+{
     (void)type, (void)info;
-    SetEvent(paused);
+    if (DbgIsRunning())
+        breakpoints_in();
 }
 
 void engine_register(int plugin)
 {
     if (!paused)
         paused = CreateEventW(NULL, TRUE, FALSE, NULL);
+    breakpoints_begin();
     _plugin_registercallback(plugin, CB_DEBUGEVENT, on_event);
+    _plugin_registercallback(plugin, CB_BREAKPOINT, on_stop); /* its conditions hold, its commands are still to run */
     _plugin_registercallback(plugin, CB_PAUSEDEBUG, on_stop);
+    _plugin_registercallback(plugin, CB_DETACH, on_stop);
     _plugin_registercallback(plugin, CB_STOPDEBUG, on_stop);
+    _plugin_registercallback(plugin, CB_RESUMEDEBUG, on_run);
 }

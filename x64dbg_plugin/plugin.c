@@ -20,18 +20,20 @@ typedef enum {
     ADDRESS, /* selected in the disassembly */
     MODULE,  /* that this address is in */
     TYPED,   /* what its user types when he is asked */
+    OPTIONS, /* of each start by the menu: to be typed now, and kept */
 } completion;
 
 /* A menu entry and the line it stands for. */
 typedef struct {
     bool in_disassembly; /* in the disassembly's context menu, too? */
     const char *title;   /* NULL: a line between entries */
-    const char *line;    /* NULL: end of the running command */
+    const char *line;    /* NULL: none, it is done here */
     completion rest;
 } menu_entry;
 
+static const char start_line[] = "calltrace start "; /* to which the settings belong */
 static const menu_entry menu[] = {
-    {true, "Start on this module", "calltrace start -m ", MODULE},
+    {true, "Start on this module", "calltrace start ", MODULE},
     {true, "Trace this function", "calltrace start ", ADDRESS},
     {false, "Start with options...", "calltrace start ", TYPED},
     {false, "Stop", "calltrace stop", NOTHING},
@@ -43,6 +45,7 @@ static const menu_entry menu[] = {
     {true, "Callees of this", "calltrace callees ", ADDRESS},
     {false, "Export...", "calltrace export ", TYPED},
     {false, NULL, NULL, NOTHING},
+    {false, "Settings...", NULL, OPTIONS},
     {false, "Cancel the running command", NULL, NOTHING},
     {false, "Help", "calltrace help", NOTHING},
 };
@@ -78,6 +81,25 @@ bool ct_is_debugging(void)
 bool ct_interrupted(void)
 {
     return InterlockedExchange(&interrupted, 0) != 0;
+}
+
+static ct_answer *answer; /* NULL: no command was given yet, and nothing recorded */
+
+void ct_answer_with(ct_answer *answers)
+{
+    answer = answers;
+}
+
+static uint64_t ask_hits(int count, const uint64_t *values, void *unused)
+{
+    (void)count, (void)unused;
+    return answer ? answer(CT_HITS, values[0]) : 0;
+}
+
+static uint64_t ask_traced(int count, const uint64_t *values, void *unused)
+{
+    (void)count, (void)unused;
+    return answer ? answer(CT_TRACED, values[0]) : 0;
 }
 
 static void fail(const wchar_t *text)
@@ -117,6 +139,27 @@ static bool command(int argc, char **argv)
     return done;
 }
 
+/* What each start by the menu has, in the debugger's settings. */
+static const char options_key[] = "StartOptions";
+
+static void ask_options(void)
+{
+    static char text[GUI_MAX_LINE_SIZE], title[GUI_MAX_LINE_SIZE + 64];
+    text[0] = 0;
+    BridgeSettingGet(command_name, options_key, text);
+    snprintf(title, sizeof title, "Options of each start by the menu, now: %s", text[0] ? text : "none");
+    if (GuiGetLineWindow(title, text))
+        BridgeSettingSet(command_name, options_key, text);
+}
+
+static void add_options(char *line)
+{
+    static char text[GUI_MAX_LINE_SIZE];
+    size_t size = strlen(line);
+    if (BridgeSettingGet(command_name, options_key, text) && text[0])
+        snprintf(line + size, LINE_SIZE - size, "%s ", text);
+}
+
 /* Append what completes a line; false if there is nothing to be had. */
 static bool complete(char *line, const menu_entry *entry)
 {
@@ -136,7 +179,7 @@ static bool complete(char *line, const menu_entry *entry)
             return false;
         }
         if (entry->rest == MODULE)
-            snprintf(line + size, LINE_SIZE - size, "\"%s\"", name);
+            snprintf(line + size, LINE_SIZE - size, "-m \"%s\"", name);
         else
             snprintf(line + size, LINE_SIZE - size, "0x%llx", (unsigned long long)selection.start);
     }
@@ -150,10 +193,15 @@ static void on_menu_entry(CBTYPE type, void *info)
     const menu_entry *entry = &menu[((PLUG_CB_MENUENTRY *)info)->hEntry % MENU_SIZE];
     char line[LINE_SIZE];
     if (!entry->line) {
-        InterlockedExchange(&interrupted, 1);
+        if (entry->rest == OPTIONS)
+            ask_options();
+        else
+            InterlockedExchange(&interrupted, 1);
         return;
     }
     snprintf(line, sizeof line, "%s", entry->line);
+    if (strcmp(line, start_line) == 0 && entry->rest != TYPED)
+        add_options(line);
     if (complete(line, entry))
         DbgCmdExec(line);
 }
@@ -166,11 +214,25 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
     handle = init->pluginHandle;
     _plugin_registercallback(handle, CB_MENUENTRY, on_menu_entry);
     engine_register(handle);
+    _plugin_registerexprfunction(handle, "calltrace.hits", 1, ask_hits, NULL);
+    _plugin_registerexprfunction(handle, "calltrace.traced", 1, ask_traced, NULL);
     return _plugin_registercommand(handle, command_name, command, false);
+}
+
+static void set_icon(int of)
+{
+    HRSRC found = FindResourceW(library, L"MENU_ICON", (const WCHAR *)RT_RCDATA);
+    HGLOBAL loaded = found ? LoadResource(library, found) : NULL;
+    if (!loaded)
+        return;
+    ICONDATA icon = {LockResource(loaded), SizeofResource(library, found)};
+    _plugin_menuseticon(of, &icon);
 }
 
 CT_EXPORT void plugsetup(PLUG_SETUPSTRUCT *setup)
 {
+    set_icon(setup->hMenu);
+    set_icon(setup->hMenuDisasm);
     for (int i = 0; i < MENU_SIZE; i++) {
         if (!menu[i].title)
             _plugin_menuaddseparator(setup->hMenu);
@@ -178,7 +240,7 @@ CT_EXPORT void plugsetup(PLUG_SETUPSTRUCT *setup)
             _plugin_menuaddentry(setup->hMenu, i, menu[i].title);
         if (menu[i].in_disassembly) /* entries have numbers of their own in each menu */
             _plugin_menuaddentry(setup->hMenuDisasm, i + MENU_SIZE, menu[i].title);
-        if (menu[i].title && !menu[i].line)
+        if (menu[i].title && !menu[i].line && menu[i].rest == NOTHING)
             _plugin_menuentrysethotkey(handle, i, cancel_keys);
     }
 }

@@ -15,4 +15,10 @@ CT_EXPORT bool ct_is_debugging(void);
 /* Whether the user has asked for the running command's end since this was last asked. On any thread. */
 CT_EXPORT bool ct_interrupted(void);
 
+enum { CT_HITS, CT_TRACED }; /* how often a function was called; whether it is, or was, recorded */
+
+/* Answers what an expression asks of the code at an address. On any thread. */
+typedef uint64_t ct_answer(uint32_t what, uint64_t address);
+CT_EXPORT void ct_answer_with(ct_answer *answers);
+
 #endif

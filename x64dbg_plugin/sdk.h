@@ -40,9 +40,18 @@ typedef struct {
     int hMenuSymmod;
 } PLUG_SETUPSTRUCT;
 
-typedef enum { CB_STOPDEBUG = 1, CB_PAUSEDEBUG = 12, CB_DEBUGEVENT = 17, CB_MENUENTRY = 18 } CBTYPE;
+typedef enum {
+    CB_STOPDEBUG = 1,
+    CB_BREAKPOINT = 11, /* one of its user's, before its commands */
+    CB_PAUSEDEBUG = 12,
+    CB_RESUMEDEBUG = 13,
+    CB_DETACH = 16,
+    CB_DEBUGEVENT = 17,
+    CB_MENUENTRY = 18
+} CBTYPE;
 typedef void (*CBPLUGIN)(CBTYPE type, void *info);
 typedef bool (*CBPLUGINCOMMAND)(int argc, char **argv);
+typedef uint64_t (*CBPLUGINEXPRFUNCTION)(int count, const uint64_t *values, void *userdata);
 
 typedef struct {
     DEBUG_EVENT *DebugEvent;
@@ -52,13 +61,20 @@ typedef struct {
     int hEntry;
 } PLUG_CB_MENUENTRY;
 
+typedef struct {
+    const void *data; /* of a PNG file */
+    uint64_t size;
+} ICONDATA;
+
 typedef enum { GUI_DISASSEMBLY = 0 } GUISELECTIONTYPE;
 
 typedef struct {
     uint64_t start, end; /* VA of the first and last byte */
 } SELECTIONDATA;
 
-typedef enum { bp_normal = 1 } BPXTYPE;
+typedef enum { bp_normal = 1, bp_hardware = 2 } BPXTYPE;
+enum { hw_execute = 2 }; /* BRIDGEBP.typeEx */
+enum { UE_CH_AFTEREXCEPTIONPROCESSING = 21 };
 
 typedef struct {
     BPXTYPE type;
@@ -103,13 +119,30 @@ typedef struct {
     int CurrentThread;   /* the index of the one that its user has chosen */
 } THREADLIST;
 
+/* Script::Label::LabelInfo, ListInfo and Script::Label::GetList */
+struct label_info {
+    char mod[MAX_MODULE_SIZE]; /* with its extension */
+    uint64_t rva;
+    char text[MAX_LABEL_SIZE];
+    bool manual; /* its user's */
+};
+struct list_info {
+    int count;
+    size_t size; /* bytes */
+    void *data;  /* for BridgeFree */
+};
+#define LIST_LABELS "?GetList@Label@Script@@YA_NPEAUListInfo@@@Z"
+
 /* x64dbg.dll */
 SDK_FUNCTION void _plugin_registercallback(int plugin, CBTYPE type, CBPLUGIN callback);
 SDK_FUNCTION bool _plugin_registercommand(int plugin, const char *name, CBPLUGINCOMMAND command,
                                           bool only_when_debugging);
+SDK_FUNCTION bool _plugin_registerexprfunction(int plugin, const char *name, int count, CBPLUGINEXPRFUNCTION function,
+                                               void *userdata);
 SDK_FUNCTION void _plugin_logprint(const char *text);
 SDK_FUNCTION bool _plugin_menuaddentry(int menu, int entry, const char *title);
 SDK_FUNCTION bool _plugin_menuaddseparator(int menu);
+SDK_FUNCTION void _plugin_menuseticon(int menu, const ICONDATA *icon);
 SDK_FUNCTION void _plugin_menuentrysethotkey(int plugin, int entry, const char *keys);
 
 /* Stop at the debug event of which a callback is told; it comes back when the target is to go on. */
@@ -117,6 +150,8 @@ SDK_FUNCTION void _plugin_debugpause(void);
 
 /* x64bridge.dll */
 SDK_FUNCTION void BridgeFree(void *memory);
+SDK_FUNCTION bool BridgeSettingGet(const char *section, const char *key, char *value); /* into GUI_MAX_LINE_SIZE */
+SDK_FUNCTION bool BridgeSettingSet(const char *section, const char *key, const char *value);
 SDK_FUNCTION bool DbgIsDebugging(void);
 SDK_FUNCTION bool DbgIsRunning(void);
 SDK_FUNCTION DWORD DbgGetThreadId(void); /* of the thread that its user has chosen */
@@ -145,7 +180,8 @@ SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *select
 #define TITAN_FUNCTIONS(X)                                                                                             \
     X(DEBUG_EVENT *, GetDebugData, (void)) /* the last event */                                                        \
     X(void, SetNextDbgContinueStatus, (DWORD status))                                                                  \
-    X(bool, IsBPXEnabled, (uint64_t address)) /* is its int3 in the code? */                                           \
+    X(void, SetCustomHandler, (DWORD event, void (*handler)(void *))) /* called on the debug loop's thread */          \
+    X(bool, IsBPXEnabled, (uint64_t address))                         /* is its int3 in the code? */                   \
     X(bool, EnableBPX, (uint64_t address))                                                                             \
     X(bool, DisableBPX, (uint64_t address))                                                                            \
     X(bool, MemoryReadSafe, (HANDLE process, uint64_t address, void *data, size_t size, size_t *done))                 \

@@ -23,6 +23,28 @@ void ct_views_annotate(uint64_t address, const char *comment, const char *label)
         DbgSetAutoLabelAt(address, label);
 }
 
+uint32_t ct_views_labels(struct label_info *labels, uint32_t room)
+{
+    /* Of a C++ name, of which there is none in x64dbg.def. */
+    bool (*list_labels)(struct list_info *) =
+        (void *)(uintptr_t)GetProcAddress(GetModuleHandleW(L"x64dbg.dll"), LIST_LABELS);
+    struct list_info found = {0};
+    if (!list_labels || !list_labels(&found))
+        return 0;
+    const struct label_info *all = found.data;
+    uint32_t count = 0;
+    for (int i = 0; i < found.count; i++) {
+        if (!all[i].manual)
+            continue;
+        if (count < room)
+            labels[count] = all[i];
+        count++;
+    }
+    if (found.data)
+        BridgeFree(found.data);
+    return count;
+}
+
 void ct_views_begin_table(const char *title, const char *second_column, const char *third_column, int rows)
 {
     GuiReferenceInitialize(title);

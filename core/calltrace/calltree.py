@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from calltrace.errors import EngineError, UsageError
 from calltrace.model import Cause, Clock, Event, Ext, FunctionRecord, Line, Module, NodeKind, Step
-from calltrace.patterns import Pattern, matches_any
+from calltrace.patterns import Pattern, matches_any, reaches
 from calltrace.tracefile import LINE, STEP, Stat, Totals, TraceFile, TreeOptions, bits_of, reader_library
 
 _BATCH = 4096
@@ -231,9 +231,11 @@ def matching(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], 
     sites: list[int] = []
     for module in trace.modules:
         if any(pattern.va is not None or pattern.matches_module(module.name) for pattern in patterns):
-            for number, record in enumerate(trace.functions(module), module.first_function):
+            records = list(trace.functions(module))
+            sizes = reaches([(record.rva, record.size) for record in records])
+            for number, (record, size) in enumerate(zip(records, sizes), module.first_function):
                 name = module.names.get(record.rva)
-                if matches_any(patterns, module.name, name, record.rva, module.base):
+                if matches_any(patterns, module.name, name, record.rva, module.base, size):
                     functions.append(number)
         imports = {at for at, imported in enumerate(module.imports) if _matches_import(patterns, imported)}
         if imports:

@@ -95,6 +95,11 @@ class LiveSession:
         """Whether a recording is under way, paused or not."""
         return self._file is not None
 
+    @property
+    def last_trace(self) -> Path | None:
+        """Where the trace of the recording under way is, or the last one's; None if there is none."""
+        return self._trace
+
     def target(self) -> AbstractContextManager[LivePort]:
         """The port of the process that the debugger stands at. Errors as of `Host.port`."""
         return self._host.port(self._port)

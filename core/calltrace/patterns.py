@@ -8,7 +8,7 @@ module's name, unless it belongs to that of a C++ function: ``Cage<Lion>::operat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from calltrace.errors import UsageError
@@ -54,11 +54,16 @@ class Pattern:
             raise UsageError(f"pattern {text}: write module!function, with * for any module or function")
         return cls(text, _wildcards(module, re.IGNORECASE), None if function == "*" else _wildcards(function))
 
-    def matches(self, module_name: str, function_name: str | None, rva: int, base: int) -> bool:
-        """Is the function at `rva` of the module at VA `base` meant? One without a name only by ``*``."""
+    def matches(
+        self, module_name: str, function_name: str | None, rva: int, base: int, size: int = 1
+    ) -> bool:
+        """Is the function at `rva`, `size` bytes there, of the module at VA `base` meant?
+
+        One without a name only by ``*``; by an address also if that is in its middle.
+        """
         if self.va is not None:
-            return base + rva == self.va
-        if self.rva is not None and rva != self.rva:
+            return 0 <= self.va - base - rva < max(size, 1)
+        if self.rva is not None and not 0 <= self.rva - rva < max(size, 1):
             return False
         if self.module is not None and not self.matches_module(module_name):
             return False
@@ -74,10 +79,24 @@ class Pattern:
 
 
 def matches_any(
-    patterns: Iterable[Pattern], module_name: str, function_name: str | None, rva: int, base: int
+    patterns: Iterable[Pattern],
+    module_name: str,
+    function_name: str | None,
+    rva: int,
+    base: int,
+    size: int = 1,
 ) -> bool:
     """Does one of the patterns mean this function?"""
-    return any(pattern.matches(module_name, function_name, rva, base) for pattern in patterns)
+    return any(pattern.matches(module_name, function_name, rva, base, size) for pattern in patterns)
+
+
+def reaches(functions: Sequence[tuple[int, int]]) -> list[int]:
+    """Bytes from the start of each function, of which `functions` has RVA and size, that are surely its own.
+
+    The size is that of all its parts, some of which may lie elsewhere; RVAs ascend.
+    """
+    starts = [rva for rva, _ in functions]
+    return [min(size, after - rva) for (rva, size), after in zip(functions, [*starts[1:], 1 << 32])]
 
 
 def module_matches(text: str, module_name: str) -> bool:

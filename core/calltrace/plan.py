@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from calltrace import native, preflight, stubs
 from calltrace.errors import EngineError, OutOfSpace
 from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, SiteRecord, Source
-from calltrace.patterns import Pattern, matches_any
+from calltrace.patterns import Pattern, matches_any, reaches
 from calltrace.pe.debug import pdb_of
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
@@ -420,8 +420,11 @@ class ModulePlan:
         excluded = [Pattern.parse(text) for text in exclude]
         image = self.image
         choices = bytearray()
-        for function in self.functions:
-            about = (image.name, image.names.get(function.rva), function.rva, image.base)
+        functions = self.functions
+        sizes = reaches([(function.rva, function.size) for function in functions])
+        for function, size in zip(functions, sizes):
+            name = image.names.get(function.rva)
+            about = (image.name, name, function.rva, image.base, size)
             wanted = not included or matches_any(included, *about)
             if not wanted or matches_any(excluded, *about):
                 choices.append(_LEAVE)

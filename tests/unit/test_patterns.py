@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from calltrace.errors import UsageError
-from calltrace.patterns import Pattern, matches_any, module_matches
+from calltrace.patterns import Pattern, matches_any, module_matches, reaches
 
 BASE = 0x7FF612340000
 
@@ -88,3 +88,30 @@ def test_one_of_several_is_enough() -> None:
 )
 def test_module_patterns(text: str, meant: bool) -> None:
     assert module_matches(text, "zlib1.dll") is meant
+
+
+def test_an_address_means_the_function_that_it_is_in() -> None:
+    # The first has 0x20 bytes of its 0x50 elsewhere; between the other two lie 0x10 of nobody.
+    functions = [(0x1000, 0x50), (0x1030, 0x20), (0x1060, 0x10)]
+    sizes = reaches(functions)
+
+    def meant(text: str) -> list[int]:
+        pattern = [Pattern.parse(text)]
+        return [
+            rva
+            for (rva, _), size in zip(functions, sizes)
+            if matches_any(pattern, "demo.exe", None, rva, BASE, size)
+        ]
+
+    for rva, expected in [
+        (0xFFF, []),
+        (0x1000, [0x1000]),
+        (0x102F, [0x1000]),
+        (0x1030, [0x1030]),
+        (0x104F, [0x1030]),
+        (0x1050, []),
+        (0x106F, [0x1060]),
+        (0x1070, []),
+    ]:
+        assert meant(f"{BASE + rva:#x}") == expected
+        assert meant(f"demo+{rva:#x}") == expected

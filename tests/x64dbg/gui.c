@@ -10,6 +10,7 @@
  *     !click-on TEXT|TITLE click it as soon as such a text is in the log
  *     !select EXPRESSION   select an address in the disassembly
  *     !notes EXPRESSION    log the comment and the label at an address
+ *     !value EXPRESSION    log what an expression is
  *     !references          log what is in the references view
  *     !answer TEXT         what is typed when the window asks next
  */
@@ -214,6 +215,14 @@ static void show_notes(const char *expression)
     LeaveCriticalSection(&lock);
 }
 
+static void show_value(const char *expression)
+{
+    uint64_t value = value_of(expression);
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%llu\n", (unsigned long long)value);
+    LeaveCriticalSection(&lock);
+}
+
 static void show_references(void)
 {
     EnterCriticalSection(&lock);
@@ -246,6 +255,8 @@ static void run(char *line)
         click(line + strlen("!click "));
     else if (begins(line, "!notes "))
         show_notes(line + strlen("!notes "));
+    else if (begins(line, "!value "))
+        show_value(line + strlen("!value "));
     else if (begins(line, "!references"))
         show_references();
     else if (begins(line, "!answer "))
@@ -257,6 +268,10 @@ static void run(char *line)
     settle();
     if (starts && WaitForSingleObject(target_paused, SECONDS_TO_START * 1000))
         fail("no target");
+    /* At a breakpoint whose condition does not hold the debugger says for a moment that the target stands still. */
+    bool runs = begins(line, "run") || begins(line, "erun");
+    while (runs && is_debugging() && WaitForSingleObject(target_paused, 5))
+        ;
     /* Not every system breaks into a process for the one that attaches to it. */
     while (is_debugging() && is_running() && !begins(line, "attach "))
         Sleep(5);

@@ -63,8 +63,8 @@ static int thread_count;
 static struct {
     uint64_t address;
     unsigned char original;
-    bool active;
-    char name[LINE];
+    bool active, never_stops; /* since its condition is 0 */
+    char name[LINE], log[LINE];
 } points[MOST];
 static int point_count;
 
@@ -113,6 +113,24 @@ bool _plugin_registercommand(int handle, const char *name, CBPLUGINCOMMAND funct
     return true;
 }
 
+static struct {
+    char name[LINE];
+    CBPLUGINEXPRFUNCTION function;
+} functions[MOST];
+static int function_count;
+
+bool _plugin_registerexprfunction(int handle, const char *name, int count, CBPLUGINEXPRFUNCTION function,
+                                  void *userdata)
+{
+    (void)userdata;
+    check(handle == PLUGIN && setting_up, "_plugin_registerexprfunction: the plugin's own handle, while it is loaded");
+    check_text(name, "_plugin_registerexprfunction: a name in UTF-8");
+    check(function && count == 1 && function_count < MOST, "_plugin_registerexprfunction: of one value");
+    snprintf(functions[function_count].name, LINE, "%s", name);
+    functions[function_count++].function = function;
+    return true;
+}
+
 void _plugin_logprint(const char *text)
 {
     check(text && MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, text, -1, NULL, 0), "_plugin_logprint: UTF-8");
@@ -145,6 +163,12 @@ bool _plugin_menuaddseparator(int menu)
 {
     check(setting_up && is_menu(menu), "_plugin_menuaddseparator: a menu of the plugin, in plugsetup");
     return true;
+}
+
+void _plugin_menuseticon(int menu, const ICONDATA *icon)
+{
+    check(setting_up && is_menu(menu), "_plugin_menuseticon: a menu of the plugin, in plugsetup");
+    check(icon && icon->size > 8 && memcmp(icon->data, "\x89PNG\r\n\x1a\n", 8) == 0, "_plugin_menuseticon: a PNG");
 }
 
 void _plugin_menuentrysethotkey(int handle, int entry, const char *keys)
@@ -186,6 +210,14 @@ EXPORT void SetNextDbgContinueStatus(DWORD status)
 {
     check(status == (DWORD)DBG_CONTINUE || status == (DWORD)DBG_EXCEPTION_NOT_HANDLED, "SetNextDbgContinueStatus");
     continue_status = status;
+}
+
+static void (*after_exception)(void *record);
+
+EXPORT void SetCustomHandler(DWORD which, void (*handler)(void *record))
+{
+    check(which == UE_CH_AFTEREXCEPTIONPROCESSING, "SetCustomHandler: one that the debugger does not use itself");
+    after_exception = handler;
 }
 
 static bool poke(uint64_t address, unsigned char byte)
@@ -290,15 +322,21 @@ static void on_exception(void)
     uint64_t address = (uint64_t)(uintptr_t)record->ExceptionAddress;
     continue_status = DBG_EXCEPTION_NOT_HANDLED;
     char text[2 * LINE];
+    void *nothing = NULL;
     int at = find_point(address);
     if (record->ExceptionCode == EXCEPTION_BREAKPOINT && at >= 0 && points[at].active) {
         continue_status = DBG_CONTINUE;
         poke(address, points[at].original);
         move_thread(-1, true);
-        snprintf(text, sizeof text, "INT3 breakpoint at <%s> (%016llX)!\n", points[at].name,
-                 (unsigned long long)address);
+        tell(CB_BREAKPOINT, &nothing);
+        if (*points[at].log)
+            snprintf(text, sizeof text, "%s\n", points[at].log);
+        else
+            snprintf(text, sizeof text, "INT3 breakpoint at <%s> (%016llX)!\n", points[at].name,
+                     (unsigned long long)address);
         log_text(text);
-        pause_here();
+        if (!points[at].never_stops)
+            pause_here();
         DisableBPX(address);
         to_reset = address;
     } else if (record->ExceptionCode == EXCEPTION_BREAKPOINT && (at_start || asked_to_stop)) {
@@ -359,6 +397,8 @@ static DWORD WINAPI debug_loop(void *line)
             break;
         case EXCEPTION_DEBUG_EVENT:
             on_exception();
+            if (after_exception)
+                after_exception(&event.u.Exception.ExceptionRecord);
             break;
         case EXIT_PROCESS_DEBUG_EVENT:
             snprintf(text, sizeof text, "Process stopped with exit code 0x%lX (%ld)\n", event.u.ExitProcess.dwExitCode,
@@ -379,10 +419,18 @@ static DWORD WINAPI debug_loop(void *line)
 
 /* Commands */
 
-/* MODULE:FUNCTION of the program or of a system library, or a hexadecimal number. */
+/* FUNCTION(EXPRESSION) of the plugin's, MODULE:FUNCTION of the program or of a system library, or a hexadecimal number.
+ */
 EXPORT uint64_t DbgValFromString(const char *expression)
 {
-    const char *function = strchr(expression, ':');
+    const char *inner = strchr(expression, '('), *function = strchr(expression, ':');
+    for (int i = 0; inner && i < function_count; i++)
+        if (strncmp(expression, functions[i].name, strlen(functions[i].name)) == 0) {
+            char text[LINE];
+            snprintf(text, sizeof text, "%.*s", (int)strcspn(inner + 1, ")"), inner + 1);
+            uint64_t value = DbgValFromString(text);
+            return functions[i].function(1, &value, NULL);
+        }
     if (!function)
         return strtoull(expression, NULL, 16);
     char module[LINE];
@@ -416,16 +464,18 @@ static bool go_on(bool skip)
         return false;
     skip_exceptions = skip;
     SetEvent(may_run);
+    void *reserved = NULL;
+    tell(CB_RESUMEDEBUG, &reserved);
     return true;
 }
 
 static void set_point(const char *expression)
 {
     check(point_count < MOST, "too many breakpoints");
+    memset(&points[point_count], 0, sizeof *points);
     points[point_count].address = DbgValFromString(expression);
-    points[point_count].active = false;
     snprintf(points[point_count].name, LINE, "%s", expression);
-    *strchr(points[point_count].name, ':') = '.';
+    points[point_count].name[strcspn(expression, ":")] = strchr(expression, ':') ? '.' : 0;
     EnableBPX(points[point_count++].address);
 }
 
@@ -435,6 +485,28 @@ static void delete_point(const char *expression)
     check(at >= 0, "bc: no such breakpoint");
     DisableBPX(points[at].address);
     points[at] = points[--point_count];
+}
+
+/* ADDRESS, TEXT */
+static void set_point_log(char *rest)
+{
+    char *text = strstr(rest, ", ");
+    check(text, "SetBreakpointLog ADDRESS, TEXT");
+    *text = 0;
+    int at = find_point(DbgValFromString(rest));
+    check(at >= 0, "SetBreakpointLog: no such breakpoint");
+    snprintf(points[at].log, LINE, "%s", text + 2);
+}
+
+/* ADDRESS, 0 */
+static void set_point_condition(char *rest)
+{
+    char *condition = strstr(rest, ", 0");
+    check(condition, "SetBreakpointCondition ADDRESS, 0");
+    *condition = 0;
+    int at = find_point(DbgValFromString(rest));
+    check(at >= 0, "SetBreakpointCondition: no such breakpoint");
+    points[at].never_stops = true;
 }
 
 static void stop_target(void)
@@ -470,6 +542,10 @@ static bool execute(char *line)
         set_point(rest);
     else if (IS("bc"))
         delete_point(rest);
+    else if (IS("SetBreakpointLog"))
+        set_point_log(rest);
+    else if (IS("SetBreakpointCondition"))
+        set_point_condition(rest);
     else if (IS("switchthread"))
         chosen_thread = strtoul(rest, NULL, 16);
     else if (IS("StopDebug")) {
@@ -564,19 +640,45 @@ EXPORT void DbgGetThreadList(THREADLIST *list)
 
 EXPORT int DbgGetBpList(BPXTYPE type, BPMAP *list)
 {
-    check(type == bp_normal && list, "DbgGetBpList: software breakpoints");
-    list->count = point_count;
-    if (point_count)
+    check((type == bp_normal || type == bp_hardware) && list, "DbgGetBpList: one kind of breakpoints");
+    list->count = type == bp_normal ? point_count : 0;
+    if (list->count)
         list->bp = allocate(sizeof *list->bp * MOST);
-    for (int i = 0; i < point_count; i++)
+    for (int i = 0; i < list->count; i++)
         list->bp[i] = (BRIDGEBP){.type = bp_normal, .addr = points[i].address, .enabled = true};
-    return point_count;
+    return list->count;
 }
 
 EXPORT bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection)
 {
     check(window == GUI_DISASSEMBLY && selection, "GuiSelectionGet: of the disassembly");
     return gui_sendmessage(GUI_SELECTION_GET, (void *)(INT_PTR)window, selection) != NULL;
+}
+
+/* Settings */
+
+static char setting[GUI_MAX_LINE_SIZE]; /* the only one */
+
+static void check_setting(const char *section, const char *key)
+{
+    check_text(section, "BridgeSetting: a section");
+    check_text(key, "BridgeSetting: a key");
+}
+
+EXPORT bool BridgeSettingGet(const char *section, const char *key, char *value)
+{
+    check_setting(section, key);
+    check(value, "BridgeSettingGet: room");
+    strcpy(value, setting);
+    return *setting != 0;
+}
+
+EXPORT bool BridgeSettingSet(const char *section, const char *key, const char *value)
+{
+    check_setting(section, key);
+    check(value && strlen(value) < sizeof setting, "BridgeSettingSet: a value");
+    strcpy(setting, value);
+    return true;
 }
 
 /* Comments and labels */
@@ -737,7 +839,7 @@ static void unload_plugin(void)
     check(stop && stop(), "plugstop");
     memset(callbacks, 0, sizeof callbacks);
     command = NULL;
-    entry_count = 0;
+    entry_count = function_count = 0;
     FreeLibrary(plugin);
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -258,6 +259,27 @@ def test_the_menus_record_what_is_selected(debugger: str, tmp_path: Path) -> Non
 
 
 @x64dbg.both
+def test_settings_are_options_of_each_start_by_the_menu(debugger: str, tmp_path: Path) -> None:
+    file = tmp_path / "chosen.calltrace"
+    script = [
+        "!select session_calls:leaf",
+        f"!answer --clock none -o {windows.path(file)}",
+        "!click Settings...",
+        "!click Trace this function",
+        "bp session_calls:depth",
+        "run",
+        "calltrace stop",
+        "!click Settings...",  # cancelled: what was set stays
+        "!click Start on this module",
+        "calltrace status",
+    ]
+    shown = session(debugger, script, "session_calls", "3")
+    assert "session_calls.exe: 1 of " in shown.said("!click Trace this function")
+    assert f"replacing {windows.path(file)}" in shown.said("!click Start on this module")
+    assert str(windows.path(file)) in shown.said("calltrace status")
+
+
+@x64dbg.both
 def test_what_was_called_is_in_the_references_view(debugger: str, tmp_path: Path) -> None:
     script = [
         f"calltrace start -o {windows.path(tmp_path / 'view.calltrace')}",
@@ -299,6 +321,74 @@ def test_comments_and_labels_tell_of_functions_and_the_user_s_own_stay(debugger:
     assert leaf.startswith("calltrace: 1,234 calls|")
     assert work.startswith("mine|" if debugger == x64dbg.REAL else "calltrace: 1 call|")
     assert other.endswith(f"|sub_{nameless.address:x}\n")
+
+
+@x64dbg.both
+def test_expressions_tell_how_often_a_function_was_called(debugger: str, tmp_path: Path) -> None:
+    places = ["session_calls:leaf", "session_calls:work", "session_calls:depth"]
+    asked = [f"!value calltrace.{what}({place})" for what in ("hits", "traced") for place in places]
+    script = [
+        *asked,
+        f"calltrace start -o {windows.path(tmp_path / 'hits.calltrace')} --exclude *!work",
+        "bp session_calls:depth",
+        "run",
+        *asked,
+        "calltrace stop",
+        *asked,
+    ]
+    shown = session(debugger, script, "session_calls", "1234")
+    values = [int(said) for given, said in shown.commands if given in asked]
+    recorded = [1234, 0, 0, 1, 0, 1]  # `depth` is about to be called
+    assert values == [0] * 6 + recorded + recorded
+
+
+@x64dbg.both
+def test_an_address_in_the_middle_of_a_function_means_it(debugger: str, tmp_path: Path) -> None:
+    inside = hex(symbol("work") + 9)
+    script = [
+        f"!select {inside[2:]}",
+        "!click Trace this function",
+        "bp session_calls:depth",
+        "run",
+        "!click Callers of this",
+        "calltrace stop",
+    ]
+    shown = session(debugger, script, "session_calls", "3")
+    assert "session_calls.exe: 1 of " in shown.said("!click Trace this function")
+    assert "session_calls!work" in shown.said("!click Callers of this")
+
+
+@x64dbg.only_real
+def test_the_user_s_labels_name_functions(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"{name}.calltrace" for name in ("first", "second"))
+    shown = session(
+        x64dbg.REAL,
+        [
+            "labelset session_calls:leaf, my_leaf",
+            f"calltrace start -o {windows.path(first)} session_calls!my_leaf",
+            "calltrace stop",
+            f"labelset {symbol('work'):x}, my_work",
+            f"calltrace start -o {windows.path(second)}",
+            "erun",
+        ],
+        "session_calls",
+        "5",
+    )
+    assert "session_calls.exe: 1 of " in shown.commands[2][1]
+    with TraceFile(second) as trace:
+        calls = {stat.name: stat.calls for stat in summarize(trace).stats}
+    assert calls["session_calls!my_leaf"] == 5
+    assert calls["session_calls!my_work"] == 1
+    assert "session_calls!leaf" not in calls
+
+
+def symbol(name: str) -> int:
+    """The VA of a function in session_calls, which is loaded where it wants to be."""
+    listed = subprocess.run(
+        ["x86_64-w64-mingw32-nm", targets.build("session_calls")], capture_output=True, text=True, check=True
+    )
+    [address] = re.findall(rf"^([0-9a-f]+) T {name}$", listed.stdout, re.MULTILINE)
+    return int(address, 16)
 
 
 def recorded(folder: Path, program: Path) -> Path:

@@ -52,6 +52,7 @@ class X64dbgEngine:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """`library` is the plugin."""
+        self.library = library
         self._functions: dict[str, Any] = {}
         for name, (result, arguments) in _FUNCTIONS.items():
             function = library[name]

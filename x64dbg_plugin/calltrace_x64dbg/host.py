@@ -11,11 +11,14 @@ from calltrace import hosted
 from calltrace.calltree import CallStat
 from calltrace.live import LiveSession
 from calltrace_x64dbg import views
+from calltrace_x64dbg.expressions import Expressions
 from calltrace_x64dbg.live import X64dbgHost
 
 _COMMAS = re.compile(r"(^\s*[^\s,]+),|,(?=\s|$)")
 _LINK = re.compile("\x1b]8;;([^\x1b]+)\x1b\\\\([^\x1b]*)\x1b]8;;\x1b\\\\")
 _MOST_PRINTED = 4000  # characters at once: the debugger cuts off what is beyond 16,383 bytes
+
+_answering: list[Expressions] = []  # as long as the plugin may ask
 
 
 def run(library: int, line: str) -> None:
@@ -26,7 +29,10 @@ def run(library: int, line: str) -> None:
 @functools.cache
 def _live(library: int) -> LiveSession:
     """What lives from command to command, as this Python and the plugin do, unloaded or not."""
-    return LiveSession(X64dbgHost(ctypes.CDLL("calltrace.dp64", handle=library)))
+    plugin = ctypes.CDLL("calltrace.dp64", handle=library)
+    live = LiveSession(X64dbgHost(plugin))
+    _answering.append(Expressions(plugin, live))
+    return live
 
 
 class X64dbg:

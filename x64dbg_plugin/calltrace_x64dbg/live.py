@@ -14,6 +14,7 @@ from calltrace.live import LivePort
 
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.places import Copied
+    from calltrace_x64dbg.breakpoints import UserBreakpoints
     from calltrace_x64dbg.engine import X64dbgEngine
 
 
@@ -29,6 +30,12 @@ class X64dbgHost:
         from calltrace_x64dbg.engine import X64dbgEngine
 
         return X64dbgEngine(self._library)
+
+    @functools.cached_property
+    def _breakpoints(self) -> UserBreakpoints:
+        from calltrace_x64dbg.breakpoints import UserBreakpoints
+
+        return UserBreakpoints(self._library)
 
     @contextlib.contextmanager
     def port(self, known: LivePort | None) -> Iterator[LivePort]:
@@ -60,7 +67,11 @@ class X64dbgHost:
         return hosted.interrupts_held()
 
     def follow_copies(self, port: LivePort | None, copied: Sequence[Copied]) -> None:
-        """Nothing: the debugger has no place for code of a module that is outside it.
+        """The user's breakpoints hit there, too. That its call stack shows copies is not undertaken."""
+        from calltrace_x64dbg.target import X64dbgPort
 
-        A breakpoint at a function's start hits, since that is where its copy is entered from.
-        """
+        if port is None:
+            self._breakpoints.release()
+            return
+        assert isinstance(port, X64dbgPort)
+        self._breakpoints.follow(port.handle, copied)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 
 from calltrace.errors import EngineError
+from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32 import process
 from calltrace.win32.call_page import CallPage
 from calltrace.win32.engine_port import EnginePort
+from calltrace_x64dbg import labels
 from calltrace_x64dbg.engine import X64dbgEngine
 
 
@@ -21,6 +23,15 @@ class X64dbgPort(EnginePort):
         """Use `engine`, and `handle` with PROCESS_RIGHTS, which `close` closes."""
         super().__init__(engine, handle, process_id)
         self._x64dbg = engine
+
+    @property
+    def handle(self) -> int:
+        """The process's, as long as the port is open."""
+        return self._process
+
+    def symbols(self, module: TargetModule) -> ModuleSymbols | None:
+        """The user's labels, if there are any."""
+        return labels.of_module(self._x64dbg.library, module)
 
     def _read_plain(self, address: int, size: int) -> bytes:
         super()._read_plain(address, size)  # what cannot be read is refused by the system, and in its words
