@@ -2,8 +2,10 @@
  *
  * The first thread that enters a function records it. Then, and whenever the function is entered through its hook all
  * the same, the hook is taken away: the function's original bytes come back, if one aligned store of 8 bytes can do
- * that, for a thread that runs through them meanwhile then sees either all of the jump or nothing of it. Otherwise, or
- * if somebody else has changed these bytes, the call of the hook becomes a nop, and the jump to the copy stays.
+ * that: a thread that runs through them meanwhile then meets either the jump or what was there before. (Intel calls
+ * it model-specific what such a thread fetches, and recommends that it be synchronised: manual, volume 3, "Handling
+ * Self- and Cross-Modifying Code".) Otherwise, or if somebody else has changed these bytes, the call of the hook
+ * becomes a nop, and the jump to the copy stays.
  *
  * Nobody waits here: while one thread changes code, others leave their hook to the next one that comes through it.
  */
