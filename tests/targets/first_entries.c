@@ -1,8 +1,8 @@
 // build: -O2 first_entries_asm.S
 /* Looks at its own code before and after functions are called, many times and by several threads at once.
  *
- * Prints for each function how its first byte is before the first call ("e9" where a jump was put there, "own"
- * otherwise), how its first 8 bytes are after all calls ("own", or "jump", and then the first byte where that
+ * Prints for each function how its first byte is before the first call ("e9", "eb" or "cc" where a jump or an int3
+ * was put there, else "own"), how its first 8 bytes are after all calls ("own", or "jump", and then the first byte where that
  * leads), and what its calls returned together. What the own bytes are is known from its source. */
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,6 +15,7 @@ enum { THREADS = 8, CALLS = 1000 };
 unsigned aligned(unsigned n);
 unsigned straddling(unsigned n);
 unsigned cramped(unsigned n);
+unsigned hemmed_in(unsigned n);
 
 struct looked_at {
     const char *name;
@@ -27,6 +28,7 @@ static const struct looked_at all[] = {
     {"aligned", aligned, {0x8D, 0x81, 0x01, 0x00, 0x00, 0x00, 0xC3}, 7},
     {"straddling", straddling, {0x8D, 0x81, 0x02, 0x00, 0x00, 0x00, 0xC3}, 7},
     {"cramped", cramped, {0x89, 0xC8, 0xC3}, 3},
+    {"hemmed_in", hemmed_in, {0x89, 0xC8, 0xC3}, 3},
 };
 enum { COUNT = sizeof all / sizeof *all };
 

@@ -17,7 +17,20 @@ FUNCTION straddling
 FUNCTION cramped
     mov eax, ecx /* 89 c8 */
     ret
-FUNCTION behind_cramped /* no room for a jump between them */
+FUNCTION behind_cramped /* room for a short jump only between them */
     lea eax, [rcx + rcx]
     ret
+
+.balign 16, 0xCC
+.rept 60 /* no padding within reach of a short jump */
+    mov eax, ecx
+    ret
+.endr
+FUNCTION hemmed_in
+    mov eax, ecx /* 89 c8 */
+    ret
+.rept 60
+    mov eax, ecx
+    ret
+.endr
 .balign 16, 0xCC
