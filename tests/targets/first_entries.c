@@ -1,8 +1,8 @@
 // build: -O2 first_entries_asm.S
 /* Looks at its own code before and after functions are called, many times and by several threads at once.
  *
- * Prints for each function how its first byte is before the first call ("e9", "eb" or "cc" where a jump or an int3
- * was put there, else "own"), how its first 8 bytes are after all calls ("own", or "jump", and then the first byte where that
+ * Prints for each function how its first byte is before the first call ("e9", "eb" or "cc" where a jump or an int3 was
+ * put there, else "own"), how its first bytes are after all calls ("own", or "jump", and then the first byte where that
  * leads), and what its calls returned together. What the own bytes are is known from its source. */
 #include <stdbool.h>
 #include <stdint.h>
