@@ -194,7 +194,7 @@ byte_size.__name__ = "size"
 
 
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("output", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
+    names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
 
@@ -710,6 +710,12 @@ _CLOCK = Option(
     choices=("none", "tsc", "coarse"),
     default="none",
 )
+_MODE = Option(
+    ("--mode",),
+    "trace (default): every call; hits: only the first entry of each function, which then runs at full speed",
+    choices=("trace", "hits"),
+    default="trace",
+)
 _WHAT = (_EVENTS, _CLOCK, *_FUNCTIONS)
 _ROOM = (
     Option(
@@ -726,7 +732,7 @@ _ROOM = (
         default=0,
     ),
 )
-_RECORDING = (_OUTPUT, *_WHAT, *_ROOM, _SYMBOLS, _PREFIX, _QUIET)
+_RECORDING = (_OUTPUT, _MODE, *_WHAT, *_ROOM, _SYMBOLS, _PREFIX, _QUIET)
 _SINGLE_STEP = Option(
     ("--single-step",),
     "also step through every instruction of the traced modules: slower still, but independent of what can be "

@@ -289,15 +289,16 @@ class ModulePlan:
         first_function_id: int,
         first_site_id: int,
         breakpoints: bool = True,
+        mode: str = "trace",
     ) -> int:
         """Decide where every copy will lie, and return the size of the region they need, in bytes.
 
-        `events` is a key of DETAILS. Without `breakpoints`, functions whose start has no room for a jump are
-        refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the ids not into a trace, and
-        EngineError if memory for the map of earlier copies runs out.
+        `events` is a key of DETAILS, `mode` as in TraceOptions. Without `breakpoints`, functions whose start
+        has no room for a jump are refused. Raises OutOfSpace if the copies would not fit into 1 GB, or the
+        ids not into a trace, and EngineError if memory for the map of earlier copies runs out.
         """
         wanted = (slots.cursor, *slots.scratch, slots.slow_path, slots.coarse_clock)
-        wanted += (events, clock, first_function_id, first_site_id)
+        wanted += (events, clock, mode, first_function_id, first_site_id)
         if wanted == self._laid_out:
             return int(self._layout.region_size)
         self._laid_out = ()
@@ -305,7 +306,7 @@ class ModulePlan:
             copies.settle()
         self._copies.clear()
         started = time.perf_counter()
-        codegen = stubs.assemble(slots, clock)
+        codegen = stubs.assemble(slots, clock, mode)
         codegen.detail, codegen.breakpoints = DETAILS[events], breakpoints
         codegen.first_function, codegen.first_site = first_function_id, first_site_id
         self._detail = events

@@ -30,8 +30,8 @@ from calltrace.win32.exports import export_address
 DLL = "calltrace.dll"
 NEVER_TRACED = ("ntdll.dll", DLL.lower())  # whatever the patterns say: recording itself runs through them
 SLOTS = 64  # blocks of the LIVE chunk: threads that record at once without going through private memory
-RECORDER_ABI = 2
-NOTIFY_LOADS = 1  # of StartRequest.flags
+RECORDER_ABI = 3
+NOTIFY_LOADS, HITS = 1, 2  # of StartRequest.flags
 
 _STATUS_TEXTS = {
     1: "it is of another version than this program",
@@ -332,17 +332,19 @@ class Recorder:
         """Whether the stopped target is being recorded by a process of ours that has ended."""
         return bool(self._state().recording and self._call("ct_is_orphaned"))
 
-    def start(self, file: TraceFile, loads: LoadSignals | None = None) -> StartRequest:
+    def start(self, file: TraceFile, loads: LoadSignals | None = None, mode: str = "trace") -> StartRequest:
         """Begin recording into `file` in the stopped target; what the copies' event code needs to know.
 
-        With `loads` the DLL reports each module load and waits for the answer. EngineError if it cannot.
+        With `loads` the DLL reports each module load and waits for the answer. `mode` is as in TraceOptions.
+        EngineError if it cannot.
         """
         port, request = self._port, StartRequest(abi=RECORDER_ABI)
+        request.flags = HITS if mode == "hits" else 0
         with file.open_for_target() as target_file:
             request.file = port.share_handle(_handle(target_file))
         request.host_process = port.share_handle(api.kernel32().GetCurrentProcess())
         if loads:
-            request.flags = NOTIFY_LOADS
+            request.flags |= NOTIFY_LOADS
             request.load_request = port.share_handle(loads.request)
             request.load_answer = port.share_handle(loads.answer)
         if self._call_with("ct_start", request):

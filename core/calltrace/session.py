@@ -64,6 +64,7 @@ class TraceOptions:
     output: Path | None = None  # None: PROGRAM.calltrace in the working folder
     events: str = "outward"  # "functions", "outward" or "all"
     clock: str = "none"  # "none", "tsc" or "coarse"
+    mode: str = "trace"  # "trace", or "hits": only that a function was entered, and when first
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
@@ -296,7 +297,7 @@ class Tracing:
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
-        self._slots = self._recorder.start(file, self._loads)
+        self._slots = self._recorder.start(file, self._loads, options.mode)
         program, *others = self._port.modules()
         if options.program:
             self._instrument_stopped(program)
@@ -500,6 +501,7 @@ class Tracing:
                 self._functions,
                 self._sites,
                 options.breakpoints,
+                options.mode,
             )
         )
         for_handlers = self._import_patches(planned.image) if options.breakpoints else []

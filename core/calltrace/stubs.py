@@ -80,6 +80,7 @@ class Codegen(ctypes.LittleEndianStructure):
         ("first_site", c_uint32),
         ("whole", c_uint32),
         ("breakpoints", c_uint32),
+        ("hits", c_uint32),
     ]
 
 
@@ -155,9 +156,10 @@ outside:
 """
 
 
-def assemble(slots: Slots, clock: str) -> Codegen:
+def assemble(slots: Slots, clock: str, mode: str = "trace") -> Codegen:
     """All stubs for one recording. `detail`, `breakpoints` and the first ids are left for the planner to set.
 
+    In mode "hits" only indirect jumps need one: a copy tells of its entry through a struct ct_hook.
     Raises EngineError if the assembler does not produce what native code expects.
     """
     words = {
@@ -168,6 +170,10 @@ def assemble(slots: Slots, clock: str) -> Codegen:
         "clock": hex(slots.coarse_clock),
         "size": 4 if clock == "none" else 8,
     }
+    jump = _jump_stub(_JUMP_HEAD.format(**words), _JUMP_TAIL.format(**words))
+    if mode == "hits":
+        nothing = [Stub(code_at=_NONE, slow_at=_NONE) for _ in range(4)]
+        return Codegen(*nothing, jump=jump, slow_path=slots.slow_path, hits=1)
     save, unit, restore = (part.format(**words) for part in _UNITS[clock])
     event = {**words, "save": save, "unit": unit, "restore": restore}
 
@@ -181,7 +187,7 @@ def assemble(slots: Slots, clock: str) -> Codegen:
         event_inline=_stub(_INLINE.format(**event)),
         frame_rsp=_stub(_INLINE.format(**frame("rsp"))),
         frame_rdx=_stub(_INLINE.format(**frame("rdx"))),
-        jump=_jump_stub(_JUMP_HEAD.format(**words), _JUMP_TAIL.format(**words)),
+        jump=jump,
         slow_path=slots.slow_path,
         whole=clock == "none",
     )

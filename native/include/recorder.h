@@ -20,7 +20,7 @@
 
 #include <stdint.h>
 
-#define CT_RECORDER_ABI 2u
+#define CT_RECORDER_ABI 3u
 
 enum ct_recorder_status {
     CT_RECORDER_OK = 0,
@@ -34,7 +34,10 @@ enum ct_recorder_status {
     CT_RECORDER_BUSY = 8,      /* a thread that does not run now is in the way: call ct_await, then try again */
 };
 
-enum ct_start_flags { CT_START_NOTIFY_LOADS = 1 /* tell the host of each module load, and wait for its answer */ };
+enum ct_start_flags {
+    CT_START_NOTIFY_LOADS = 1, /* tell the host of each module load, and wait for its answer */
+    CT_START_HITS = 2,         /* copies have a struct ct_hook: record each function's first entry, and unhook it */
+};
 
 /* in/out of: uint32_t ct_start(struct ct_start *). The handles belong to the DLL from then on, whatever comes of it; it
  * closes them when the recording is over and no thread needs them any more. */
@@ -90,6 +93,14 @@ struct ct_patch {
 struct ct_breakpoint {
     uint32_t rva;  /* of the function */
     uint32_t copy; /* RVA of what its entry leads to */
+};
+
+/* In front of a copy, in a recording of first entries: what leads to the function goes to `call`. Both that, and the
+ * bytes that lead there, are changed while other threads run through them, so `call` is 8-byte aligned. */
+struct ct_hook {
+    uint32_t rva;    /* of the function */
+    uint32_t id;     /* of its events */
+    uint8_t call[5]; /* call rel32, to the slow path; once that is no longer wanted a nop */
 };
 
 /* The exported variable ct_recorder; to be read at any time. */

@@ -5,7 +5,7 @@
  *   0x000  PE headers, by which a debugger can be shown the copies as a module (headers.c)
  *   0x400  jmp [rip]: the thunk through which every event reaches the recorder's slow path
  *   0x440  copies, in the order of their originals; each
- *              entry stub           ENTER, and falls into
+ *              entry stub           ENTER, or the call of a struct ct_hook, and falls into
  *              the parts            one RUNTIME_FUNCTION each
  *              exit stubs           LEAVE and ret, TAIL and jmp
  *   page   address maps, cloned unwind data, two RUNTIME_FUNCTION arrays (read-only): the system's counts from
@@ -53,11 +53,25 @@ static void put_event(struct composer *composer, const struct ct_stub *stub, enu
 {
     struct ct_writer *out = &composer->out;
     uint32_t at = out->at;
+    if (stub->size == 0) {
+        return;
+    }
     ct_put(out, stub->bytes, stub->size);
     if (stub->code_at != CT_NONE) {
         ct_fix_u32(out, at + stub->code_at, id << 3 | (uint32_t)kind);
     }
     ct_fix_rel32(out, at + stub->slow_at, out->region + THUNK_AT);
+}
+
+/* The struct ct_hook of a function; its call is where the copy is entered. */
+static void put_hook(struct composer *composer, struct ct_group *group, uint32_t id)
+{
+    struct ct_writer *out = &composer->out;
+    ct_align(out, 8);
+    uint32_t words[2] = {group->function.rva, id};
+    ct_put(out, words, sizeof words);
+    group->copy_entry = out->at;
+    ct_put_rel32(out, "\xE8", 1, out->region + THUNK_AT);
 }
 
 /* ---- one instruction ---- */
@@ -136,6 +150,9 @@ static void put_tail(struct composer *composer, const struct walk *walk, const s
                      const struct ct_insn *insn, uint32_t target)
 {
     bool import = insn->flow == CT_FLOW_JMP_IND && insn->flags & CT_INSN_RIP;
+    if (composer->plan->codegen.hits) {
+        return;
+    }
     add_site(composer, (struct ct_site){
                            .rva = insn->rva,
                            .function = walk->id | CT_SITE_TAIL,
@@ -173,6 +190,9 @@ static bool is_site(const struct composer *composer, const struct ct_part *part,
     };
     if (part->unwind.version && insn->rva < part->begin + part->unwind.prolog) {
         return false; /* in a prolog an event would stand between the unwind codes */
+    }
+    if (plan->codegen.hits) {
+        return false;
     }
     if (plan->codegen.detail == CT_EVENTS_FUNCTIONS && !(insn->flags & CT_INSN_SWITCHES)) {
         return false;
@@ -339,7 +359,7 @@ uint32_t ct_landing(const struct ct_plan *plan, uint32_t region, uint32_t rva)
         return rva;
     }
     uint32_t label = region + plan->branch_label[index];
-    bool lands = plan->marks[rva] & CT_MARK_LAND;
+    bool lands = plan->marks[rva] & CT_MARK_LAND && !plan->codegen.hits;
     return lands ? label - plan->codegen.frame_rsp.size - plan->codegen.event_inline.size : label;
 }
 
@@ -372,7 +392,7 @@ static void put_insn(struct composer *composer, const struct walk *walk, const s
 {
     struct ct_plan *plan = composer->plan;
     const struct ct_insn *insn = &plan->insns.items[index];
-    if (plan->marks[insn->rva] & CT_MARK_LAND) {
+    if (plan->marks[insn->rva] & CT_MARK_LAND && !plan->codegen.hits) {
         put_landing(composer, walk);
     }
     plan->branch_label[index] = composer->out.at;
@@ -501,7 +521,7 @@ static void put_exits(struct composer *composer, const struct walk *walk)
                 plan->exit_label[i] = rets[known].label;
                 continue;
             }
-            if (insn->flags & CT_INSN_SWITCHES) {
+            if (insn->flags & CT_INSN_SWITCHES && !plan->codegen.hits) {
                 plan->exit_label[i] = composer->out.at;
                 put_switching_exit(composer, walk, insn);
                 continue;
@@ -526,7 +546,10 @@ static void put_group(struct composer *composer, uint32_t index)
     uint32_t start = composer->out.at;
     group->whole = is_whole(plan, group);
     uint32_t whole = group->whole ? CT_WHOLE >> 3 : 0;
-    if (logical || group->landed_in) {
+    if (codegen->hits) {
+        put_hook(composer, group, walk.id);
+        start = group->copy_entry;
+    } else if (logical || group->landed_in) {
         group->copy_entry = start;
         put_event(composer, logical ? &codegen->frame_rdx : &codegen->frame_rsp, CT_FRAME, 0);
         put_event(composer, &codegen->event_inline, CT_ENTER, walk.id);

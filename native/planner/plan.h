@@ -176,6 +176,7 @@ struct ct_codegen {
     uint32_t first_site;
     uint32_t whole;       /* units can say that a function was entered and left at once (CT_WHOLE) */
     uint32_t breakpoints; /* a function without room for a jump may start with an int3 that the recorder catches */
+    uint32_t hits;        /* a copy tells nothing but of its entry, by a struct ct_hook: event stubs are empty */
 };
 
 struct ct_layout {

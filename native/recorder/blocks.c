@@ -296,7 +296,7 @@ void ct_move_cursor(struct session *s, uint64_t cursor)
     ct_set_cursor(s->cursor, idle_cursor());
 }
 
-void ct_refill(const char *from)
+void ct_refill(const char *from, uint64_t caller)
 {
     uint64_t offset = CT_TLS_OFFSET + (uint64_t)(from - ct_slow_paths) / 16 * 8;
     uint64_t cursor = ct_cursor(offset);
@@ -306,7 +306,9 @@ void ct_refill(const char *from)
         return;
     }
     struct session *s = ct_acquire();
-    if (s && s->cursor == offset)
+    if (s && s->cursor == offset && s->hits)
+        ct_hit(s, caller);
+    else if (s && s->cursor == offset)
         advance(s, block, cursor);
     else /* the recording of these copies is over */
         ct_set_cursor(offset, ct_units_of(ct_idle_block));
@@ -349,6 +351,32 @@ bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second)
     bool recorded = record(s, kind, first, second);
     ct_release(s);
     return recorded;
+}
+
+bool ct_record_hit(struct session *s, uint32_t id)
+{
+    uint32_t *word = s->hits + id / 32, bit = 1u << id % 32;
+    if (ct_load32(word) & bit)
+        return true;
+    uint32_t size = 2 * s->unit_size;
+    uint64_t at = ct_room(s, size);
+    if (!at)
+        return false;
+    /* Whoever stops the recording from now on leaves the block to us. */
+    ct_set_cursor(s->cursor, ct_units_of(ct_busy_block));
+    if (!own_slot(s, ct_block_of(at))) {
+        ct_set_cursor(s->cursor, idle_cursor());
+        return false;
+    }
+    if (__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST) & bit)
+        size = 0;
+    if (size) {
+        /* The first one last: until then the chunk ends before it. */
+        write_unit(s, at + s->unit_size, id << 3 | CT_LEAVE);
+        write_unit(s, at, id << 3 | CT_ENTER);
+    }
+    ct_move_cursor(s, at + size);
+    return true;
 }
 
 static void end_thread(struct session *s)

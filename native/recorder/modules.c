@@ -102,6 +102,15 @@ static void remove_code(uint64_t region)
     }
 }
 
+const struct ct_code *ct_code_at(uint64_t address)
+{
+    uint32_t count = ct_load32(&ct_recorder.code_count);
+    for (uint32_t i = 0; i < count; i++)
+        if (ct_load32(&codes[i].state) == CT_CODE_ACTIVE && address - codes[i].region < codes[i].code_size)
+            return codes + i;
+    return NULL;
+}
+
 bool ct_has_code(uint32_t cursor)
 {
     for (uint32_t i = 0; i < ct_recorder.code_count; i++)

@@ -245,6 +245,8 @@ static void close_session(struct session *s)
     NtUnmapViewOfSection(NT_PROCESS, s->slots[0].block);
     NtUnmapViewOfSection(NT_PROCESS, s->header);
     ct_free(s->slots);
+    if (s->hits)
+        ct_free(s->hits);
     close_handles(&s->given);
     __atomic_fetch_sub(&ct_recorder.open_files, 1, __ATOMIC_SEQ_CST);
 }
@@ -280,8 +282,12 @@ static uint32_t start(struct ct_start *request)
     if (!take_scratch() || !(s->cursor = take_tls_slot()))
         return CT_RECORDER_NO_TLS;
     s->given = *request;
+    if (request->flags & CT_START_HITS && !(s->hits = ct_allocate(CT_ID_LIMIT / 8)))
+        return CT_RECORDER_NO_MEMORY;
     NTSTATUS status = map_file(s);
     if (!NT_SUCCESS(status)) {
+        if (s->hits)
+            ct_free(s->hits);
         request->system_error = (uint32_t)status;
         return CT_RECORDER_NO_MAPPING;
     }

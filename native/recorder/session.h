@@ -3,6 +3,7 @@
  *   slow_path.S   from inline event code into ct_refill, nothing disturbed
  *   recorder.c    the exports for the host; sessions begin and end; process and thread ends
  *   blocks.c      giving blocks to threads, closing and passing them on
+ *   hits.c        first entries, and hooks that go
  *   append.c      writing closed blocks to the file; limits, full disks, the ring
  *   service.c     our own threads: the writer, the coarse clock
  *   modules.c     function tables of relocated copies; module loads
@@ -25,6 +26,7 @@
 #include <stddef.h>
 
 _Static_assert(sizeof(struct ct_chunk) == 32 && sizeof(struct ct_events) == 64, "layout of the trace file");
+_Static_assert(offsetof(struct ct_hook, call) % 8 == 0, "one aligned store changes the call");
 _Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its block");
 
 #define CT_RESERVE_STACKS (8u * 0x8000u) /* bytes; slow_path.S shares them out */
@@ -74,6 +76,7 @@ struct session {
     HANDLE writer_id;      /* thread id of the writer while it runs, else NULL; atomic */
     uint32_t writer_idle;  /* it sleeps, or is about to; atomic */
     uint32_t running;      /* how many threads of our own have begun; atomic */
+    uint32_t *hits;        /* one bit for each function that was entered, atomic; NULL: every event is recorded */
 };
 
 /* The session being recorded, NULL while there is none; read it by ct_acquire. */
@@ -200,8 +203,9 @@ extern const char ct_slow_paths[];
 
 /* blocks.c */
 
-/* The slow path, come through the entry that ends at `from`: gives the calling thread room for at least one unit. */
-void ct_refill(const char *from);
+/* The slow path, come through the entry that ends at `from`, called by event code that goes on at `caller`: gives the
+ * calling thread room for at least one unit, or records a first entry. */
+void ct_refill(const char *from, uint64_t caller);
 
 /* Room for `size` bytes of units in one block of the calling thread: their address, or 0 if it is not recording. Its
  * cursor is not moved past them. */
@@ -212,6 +216,10 @@ void ct_move_cursor(struct session *s, uint64_t cursor);
 
 /* Records one CT_EXT with its values; false if the thread is not recording. */
 bool ct_record(enum ct_ext kind, uint64_t first, uint64_t second);
+
+/* Records that a function was entered, and left again, unless that was recorded before. false: the thread is not
+ * recording. */
+bool ct_record_hit(struct session *s, uint32_t id);
 
 /* Records the end of the calling thread. DLLs told after us, and thread-local destructors, may still record: so its
  * block stays open, and is swept when the thread is gone. */
@@ -238,6 +246,12 @@ void ct_close_all(struct session *s);
 
 /* At the process's end, with all other threads gone: brings into the file what lies outside it. */
 void ct_settle(struct session *s);
+
+/* hits.c */
+
+/* The call of a struct ct_hook, which ends at `caller`: records that the function is entered, for the first time only,
+ * and takes the hook away. */
+void ct_hit(struct session *s, uint64_t caller);
 
 /* append.c */
 
@@ -301,6 +315,10 @@ void *ct_add_handler(ULONG first, PVECTORED_EXCEPTION_HANDLER handler);
 /* Registers for notification of module loads and unloads, if that was not done; undoes it. */
 void ct_watch_modules(void);
 void ct_unwatch_modules(void);
+
+/* The copies that are being recorded and hold this address; NULL if there are none. Takes no lock: for a thread that
+ * will return there, so that they stay. */
+const struct ct_code *ct_code_at(uint64_t address);
 
 /* Are copies left of the recording with this cursor? */
 bool ct_has_code(uint32_t cursor);

@@ -4,6 +4,7 @@
 # A thread that has nearly used up its stack must not overflow it here, where the target's own code would not have: it
 # gets a reserve stack for the time being, if one is free.
 #
+#   [rbp+24]  return address of that entry: which event
 #   [rbp+16]  return address: which entry it came through
 #   [rbp+8]   flags
 #   [rbp+0]   rbp
@@ -112,6 +113,7 @@ ct_slow_path:
     sub rsp, 64
     mov [rsp + 32], rcx
     mov rcx, [rbp + 16]
+    mov rdx, [rbp + 24]
     call ct_refill
     mov eax, [rip + ct_xsave_mask]
     xor edx, edx
@@ -122,6 +124,7 @@ ct_slow_path:
     sub rsp, 64
     mov [rsp + 32], rcx
     mov rcx, [rbp + 16]
+    mov rdx, [rbp + 24]
     call ct_refill
     fxrstor64 [rsp + 64]
 

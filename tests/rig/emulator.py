@@ -101,6 +101,7 @@ class Machine:
         self.composition, self.region = composition, region
         self.breakpoints = breakpoints(composition, image.base, region) if composition else {}
         self.blocks: list[tuple[int, int]] = []  # first and behind the last unit of those handed out
+        self.callers: list[int] = []  # of the slow path: where it returned to
         uc = self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         for base, size in (
             (STACK, STACK_BYTES),
@@ -138,6 +139,7 @@ class Machine:
         uc.mem_write(TEB, bytes(TEB_BYTES))
         uc.reg_write(x86.UC_X86_REG_GS_BASE, TEB)
         self.blocks = []
+        self.callers = []
         path: list[int] = []
         hooks = []
         if watch:
@@ -182,6 +184,7 @@ class Machine:
         """A block with room for few units, so that the slow path is taken in many places."""
         room = (5, 67, 130)[len(self.blocks) % 3]
         end = BLOCKS + 0x10000 * (len(self.blocks) + 1)
+        self.callers.append(int.from_bytes(self.read(self.register("rsp"), 8), "little"))
         self.blocks.append((end - room * self.unit_size, end))
         self.uc.mem_write(TEB + Slots().cursor, self.blocks[-1][0].to_bytes(8, "little"))
 
@@ -207,11 +210,12 @@ class Pair:
         clock: str = "none",
         region: int | None = None,
         breakpoints: bool = True,
+        mode: str = "trace",
     ) -> None:
         self.program, self.events, self.clock = program, events, clock
         image = program.image
         self.plan = plan = ModulePlan(image)
-        size = plan.lay_out(Slots(), events, clock, FIRST_FUNCTION, FIRST_SITE, breakpoints)
+        size = plan.lay_out(Slots(), events, clock, FIRST_FUNCTION, FIRST_SITE, breakpoints, mode)
         self.region = image.base + -(-image.size // 0x10000) * 0x10000 if region is None else region
         self.composition = plan.compose(self.region, 0)
         assert len(self.composition.code) == size

@@ -146,6 +146,7 @@ def parsed(line: str) -> argparse.Namespace:
 def test_options_of_run_and_their_defaults() -> None:
     assert vars(parsed("run")) == {
         "output": None,
+        "mode": "trace",
         "events": "outward",
         "clock": "none",
         "include": [],
@@ -159,11 +160,12 @@ def test_options_of_run_and_their_defaults() -> None:
         "quiet": False,
     }
     line = (
-        "run -o x.calltrace --events all --clock tsc --include a!* --include b!* --exclude c!d --modules e "
-        "--no-breakpoints --policy drop-oldest --max-size 2G --symbols /s --prefix /w --quiet"
+        "run -o x.calltrace --mode hits --events all --clock tsc --include a!* --include b!* --exclude c!d "
+        "--modules e --no-breakpoints --policy drop-oldest --max-size 2G --symbols /s --prefix /w --quiet"
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
+        "mode": "hits",
         "events": "all",
         "clock": "tsc",
         "include": ["a!*", "b!*"],

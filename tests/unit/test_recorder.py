@@ -67,10 +67,11 @@ def test_structures_are_laid_out_as_the_recorder_has_them(
 def test_the_abi_is_the_recorders(tmp_path: Path) -> None:
     source = (
         "#include <stdio.h>\n#include <recorder.h>\n"
-        'int main(void) { printf("%u %u", CT_RECORDER_ABI, CT_START_NOTIFY_LOADS); return 0; }\n'
+        'int main(void) { printf("%u %u %u", '
+        "CT_RECORDER_ABI, CT_START_NOTIFY_LOADS, CT_START_HITS); return 0; }\n"
     )
     found = numbers_of(tmp_path, source)
-    assert found == [recorder.RECORDER_ABI, recorder.NOTIFY_LOADS]
+    assert found == [recorder.RECORDER_ABI, recorder.NOTIFY_LOADS, recorder.HITS]
 
 
 def test_windows_structures_have_their_sizes() -> None:

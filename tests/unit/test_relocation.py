@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+import struct
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -618,6 +619,25 @@ def test_copy_behaves_and_records_like_its_original(case: str, events: str, cloc
     assert not {hex(rva): status for rva, status in pair.statuses.items() if status}
     assert {function.start for function in program.functions} <= set(pair.statuses)
     runs(pair)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_copy_that_tells_of_entries_only_calls_its_hook_at_each_and_behaves_like_its_original(
+    case: str,
+) -> None:
+    code, data = CASES[case]
+    exported = [name for name in "fg" if f"leaf {name}\n" in code or f"function {name}\n" in code]
+    pair = Pair(images.build(code, data, seeds=[(name, Source.EXPORT) for name in exported]), mode="hits")
+    start, ids = pair.program.symbols["f"], [function.rva for function in pair.plan.functions]
+    for number in range(RUNS):
+        state = State.arbitrary(random.Random(number))
+        before = pair.original.run(start, state, watch=True)
+        emulator.assert_same(before.state, pair.patched.run(start, state).state)
+        hooks = [struct.unpack("<II", pair.patched.read(at - 13, 8)) for at in pair.patched.callers]
+        assert all((at - 5) % 8 == 0 for at in pair.patched.callers), "one aligned store changes the call"
+        assert [ids[number - emulator.FIRST_FUNCTION] for _, number in hooks] == [rva for rva, _ in hooks]
+        events = emulator.expected(pair, start, before.path)
+        assert [rva for rva, _ in hooks] == [rva for kind, rva in events if kind == "enter"]
 
 
 @pytest.mark.parametrize("events", ["functions", "all"])

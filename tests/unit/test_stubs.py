@@ -30,6 +30,14 @@ def test_each_stub_has_one_place_for_each_thing_that_is_filled_in(clock: str) ->
     assert code[jump.length_at - 3 : jump.length_at] == b"\x48\x81\xf9", "cmp rcx, imm32"
 
 
+def test_of_first_entries_no_event_code_is_left() -> None:
+    made = stubs.assemble(Slots(), "tsc", "hits")
+    for name in ("event", "event_inline", "frame_rsp", "frame_rdx"):
+        stub = getattr(made, name)
+        assert (stub.size, stub.entry, stub.code_at, stub.slow_at) == (0, 0, stubs._NONE, stubs._NONE)
+    assert (made.hits, made.jump.size > 0, made.slow_path) == (1, True, Slots().slow_path)
+
+
 def test_slot_that_looks_like_a_placeholder_is_refused() -> None:
     slots = Slots(cursor=stubs._SLOW)
     with pytest.raises(EngineError, match="occurs twice"):
