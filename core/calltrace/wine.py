@@ -77,6 +77,17 @@ def windows_path(path: Path | str, prefix: Path) -> str:
     return name + "\\" + str(absolute.relative_to(top)).replace("/", "\\")
 
 
+def host_path(path: str, prefix: Path | None = None) -> Path:
+    """Where a file that Windows programs in `prefix` name by `path` lies; on Windows, that itself.
+
+    Without a prefix that of WINEPREFIX, else the one in the cache; nothing is made.
+    """
+    if os.name == "nt" or not _WINDOWS_ABSOLUTE.match(path) or path[1] != ":":
+        return Path(path)
+    chosen = prefix or Path(os.environ.get("WINEPREFIX") or cache_folder() / "wine")
+    return (chosen / "dosdevices" / path[:2].lower()).joinpath(*path[3:].replace("\\", "/").split("/"))
+
+
 def relay(argv: Sequence[str], prefix: Path | None) -> NoReturn:
     """Run the command line `argv` (from the verb on) in Windows Python under Wine, in place of this process.
 

@@ -55,6 +55,18 @@ class _Method:
     hits: dict[int, list[Hit]] = field(default_factory=dict)  # by thread
 
 
+class Names(Protocol):
+    """What addresses are called; numbers below zero are of what has no address."""
+
+    def name(self, address: int) -> str:
+        """`module!function` of the function that starts there, else `module+0xRVA`."""
+        ...
+
+    def place(self, address: int) -> str:
+        """`module+0xRVA`."""
+        ...
+
+
 @dataclass
 class Climb:
     """How a climb ended, and what each method has found."""
@@ -64,8 +76,9 @@ class Climb:
     outcome: Outcome
     seconds: float
     found: list[Found]
-    places: Places
+    places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
+    recorded: bool = False  # by a trace, not by this climb
 
     @property
     def loops(self) -> list[Loop]:
