@@ -290,6 +290,8 @@ def _loop(request: Request, console: Console) -> int:
     if console.live:
         if request.program or options.pid is not None:
             raise UsageError("loop: here it works on the debugger's target: name no program")
+        if options.record:
+            raise UsageError("loop: here `start` records, and `loop` climbs meanwhile: leave --record out")
     elif bool(request.program) == (options.pid is not None):
         raise UsageError(
             "loop: name a program after --, or a running one by --pid, or a trace by --from-trace"
@@ -309,12 +311,13 @@ def _loop(request: Request, console: Console) -> int:
         _show_loop(climb, request, console)
 
     if options.pid is not None:
-        return looping.attach(options.pid, chosen, show, _progress(options, console))
+        return looping.attach(options.pid, chosen, options.record, show, _progress(options, console))
     return looping.run(
         request.program[0],
         request.program[1:],
         request.program_line,
         chosen,
+        options.record,
         show,
         _progress(options, console),
     )
@@ -331,6 +334,7 @@ def _loop_in_trace(request: Request, console: Console) -> int:
         ("--pid", options.pid),
         ("--method", options.method),
         ("--timeout", options.timeout),
+        ("--record", options.record),
     ):
         if given:
             raise UsageError(f"loop: {name} has no part in what a trace tells: leave it out")
@@ -891,6 +895,12 @@ COMMANDS: Sequence[Command] = (
                 metavar="API",
             ),
             Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
+            Option(
+                ("--record",),
+                "record the program meanwhile, into this file; one that is started to its end",
+                metavar="FILE",
+                convert=Path,
+            ),
             Option(
                 ("--from-trace",),
                 "what a trace tells, without the program; the API is then a recorded function, or what is "

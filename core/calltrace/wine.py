@@ -125,11 +125,12 @@ def _for_windows(argv: Sequence[str], prefix: Path) -> list[str]:
             at += 1
         elif word.startswith("--prefix="):
             pass
-        elif word in ("-o", "--output") and at < len(ours):
+        elif word in ("-o", "--output", "--record") and at < len(ours):
             passed += [word, _output(ours[at], prefix)]
             at += 1
-        elif word.startswith("--output="):
-            passed.append("--output=" + _output(word[len("--output=") :], prefix))
+        elif word.startswith(("--output=", "--record=")):
+            name, _, path = word.partition("=")
+            passed.append(f"{name}={_output(path, prefix)}")
         elif word == "--symbols" and at < len(ours):
             passed += [word, _search_path(ours[at], prefix)]
             at += 1
