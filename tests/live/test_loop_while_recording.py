@@ -98,7 +98,7 @@ def test_a_renderer_draws_the_same_frames(tmp_path: Path) -> None:
 def test_a_running_program_is_recorded_while_it_is_climbed_and_goes_on_as_before(tmp_path: Path) -> None:
     output, trace, process = tmp_path / "found.json", tmp_path / "t.calltrace", Running("port_threads")
     try:
-        words = ("--json", "-o", output, "--record", trace, "--pid", process.process_id)
+        words = ("--json", "-o", output, "--record", trace, "--timeout", "3", "--pid", process.process_id)
         done = calltrace("loop", "port_threads!fibonacci", *words)
         assert done.returncode == 0, done.stderr.decode()
         [method] = json.loads(output.read_text())["methods"]
