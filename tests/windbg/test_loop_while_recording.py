@@ -18,6 +18,11 @@ def named(loop: dict[str, Any]) -> tuple[str, str]:
     return loop["owner"]["name"], loop["frame_function"]["name"]
 
 
+def own(said: bytes) -> bytes:
+    """What a program says, but for the recorder's DLL, which stays in it."""
+    return b"".join(line for line in said.splitlines(keepends=True) if b"code of calltrace.dll" not in line)
+
+
 @pytest.mark.parametrize("method", ["unwind", "returns"])
 def test_the_loop_is_found_through_copies_and_in_what_was_recorded(method: str, tmp_path: Path) -> None:
     climbed, recorded = tmp_path / "climbed.json", tmp_path / "recorded.json"
@@ -33,7 +38,7 @@ def test_the_loop_is_found_through_copies_and_in_what_was_recorded(method: str, 
         serve = symbols("loop_receive")["serve"]
         [[back, header]] = loop["back_edges"]
         assert serve < header["address"] - 0x140000000 < back["address"] - 0x140000000
-    assert shown.stdout == windows.run([program, "300"]).stdout  # with a sum over its code: nothing is left
+    assert own(shown.stdout) == windows.run([program, "300"]).stdout  # and its code: nothing is left
 
 
 def test_after_a_recording_it_climbs_as_before_it(tmp_path: Path) -> None:
@@ -45,4 +50,4 @@ def test_after_a_recording_it_climbs_as_before_it(tmp_path: Path) -> None:
     shown = windbg.run(lines, [program, "300"])  # the thread is still to return into copies
     [loop] = json.loads(file.read_text())["methods"][0]["loops"]
     assert named(loop) == ("loop_receive!serve", "loop_receive!handle_message")
-    assert shown.stdout == windows.run([program, "300"]).stdout
+    assert own(shown.stdout) == windows.run([program, "300"]).stdout
