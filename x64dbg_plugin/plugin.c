@@ -68,7 +68,27 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
     return TRUE;
 }
 
+static ct_take *taken_by; /* what the running command prints; NULL: the log */
+
+static void print(bool is_error, const char *text)
+{
+    if (taken_by)
+        taken_by(is_error, text);
+    else
+        _plugin_logprint(text);
+}
+
 void ct_print(const char *text)
+{
+    print(false, text);
+}
+
+void ct_print_error(const char *text)
+{
+    print(true, text);
+}
+
+void ct_print_note(const char *text)
 {
     _plugin_logprint(text);
 }
@@ -106,19 +126,34 @@ static void fail(const wchar_t *text)
 {
     char bytes[3 * CT_TEXT];
     if (WideCharToMultiByte(CP_UTF8, 0, text, -1, bytes, sizeof bytes, NULL, NULL))
-        ct_print(bytes);
+        ct_print_error(bytes);
 }
 
-static bool run(const char *line)
+static void run(const char *line)
 {
     int size = MultiByteToWideChar(CP_UTF8, 0, line, -1, NULL, 0);
     WCHAR *wide = HeapAlloc(GetProcessHeap(), 0, sizeof *wide * (size_t)size);
-    if (!wide)
-        return false;
+    if (!wide) {
+        ct_print_error("calltrace: not enough memory for the command\n");
+        return;
+    }
     MultiByteToWideChar(CP_UTF8, 0, line, -1, wide, size);
     ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_x64dbg.host", "x64dbg_plugin", fail};
     ct_host_line(&plugin, wide);
     HeapFree(GetProcessHeap(), 0, wide);
+}
+
+/* Scripts and other plugins run commands on threads of their own. */
+bool ct_run(const char *line, ct_take *take)
+{
+    if (!TryEnterCriticalSection(&running))
+        return false;
+    taken_by = take;
+    run(line);
+    taken_by = NULL;
+    if (DbgIsDebugging())
+        GuiUpdateAllViews(); /* code, comments and threads may have changed */
+    LeaveCriticalSection(&running);
     return true;
 }
 
@@ -126,16 +161,9 @@ static bool run(const char *line)
 static bool command(int argc, char **argv)
 {
     (void)argc;
-    /* Scripts and other plugins run commands on threads of their own. */
-    if (!TryEnterCriticalSection(&running)) {
-        ct_print("calltrace: another command is still running: wait for it, or cancel it in the menu\n");
-        return false;
-    }
-    const char *rest = argv[0] + strcspn(argv[0], " ");
-    bool done = run(rest);
-    if (DbgIsDebugging())
-        GuiUpdateAllViews(); /* code, comments and threads may have changed */
-    LeaveCriticalSection(&running);
+    bool done = ct_run(argv[0] + strcspn(argv[0], " "), NULL);
+    if (!done)
+        ct_print_note("calltrace: another command is still running: wait for it, or cancel it in the menu\n");
     return done;
 }
 
@@ -175,7 +203,7 @@ static bool complete(char *line, const menu_entry *entry)
     } else if (entry->rest != NOTHING) {
         if (!GuiSelectionGet(GUI_DISASSEMBLY, &selection) ||
             (entry->rest == MODULE && !DbgGetModuleAt(selection.start, name))) {
-            ct_print("calltrace: nothing is selected in the disassembly that this could be done with\n");
+            ct_print_note("calltrace: nothing is selected in the disassembly that this could be done with\n");
             return false;
         }
         if (entry->rest == MODULE)

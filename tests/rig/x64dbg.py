@@ -55,8 +55,20 @@ def real_engine() -> Path | None:
     return Path(folder) if folder and Path(folder, "x64dbg.dll").is_file() else None
 
 
+def real_scripting() -> Path | None:
+    """The folder of the real debugger, if x64dbgpy is among its plugins and a Python 2.7 lies in it."""
+    folder = real_engine()
+    needed = ("plugins/x64dbgpy.dp64", "plugins/x64dbgpy/x64dbgpy", "python27.dll", "Lib/site-packages")
+    return folder if folder and all((folder / name).exists() for name in needed) else None
+
+
 _WITHOUT_REAL = pytest.mark.skipif(
     not real_engine(), reason="X64DBG_DIR does not name the folder of an x64dbg release (with x64dbg.dll)"
+)
+WITHOUT_SCRIPTING = pytest.mark.skipif(
+    not real_scripting(),
+    reason="X64DBG_DIR has no plugins/x64dbgpy.dp64 (with its folder), or no Python 2.7 beside x64dbg.dll "
+    "(python27.dll, DLLs, Lib with site-packages)",
 )
 only_real = _WITHOUT_REAL  # of a test
 both = pytest.mark.parametrize("debugger", [STAND_IN, pytest.param(REAL, marks=_WITHOUT_REAL)])  # of a test
@@ -84,7 +96,8 @@ def _engine_files(debugger: str) -> list[Path]:
         return [standin, *(_forwarding(standin, name) for name in ("x64bridge.dll", "TitanEngine.dll"))]
     real = real_engine()
     assert real
-    return [file for file in real.glob("*.dll") if not file.name.lower().startswith(("x64gui", "qt5"))]
+    others = ("x64gui", "qt5", "python")
+    return [file for file in real.glob("*.dll") if not file.name.lower().startswith(others)]
 
 
 def _forwarding(library: Path, name: str) -> Path:
