@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -185,6 +186,18 @@ def test_a_failure_is_an_exception_of_one_line(scripting: RUN, tmp_path: Path) -
     assert "nosuch" not in logged  # it is the script's to tell
     assert f"calltrace: recording into {trace}\n" in logged
     assert "Process stopped with exit code 0xB (11)" in logged
+
+
+def test_the_module_has_nothing_that_only_python_3_knows() -> None:
+    for node in ast.walk(ast.parse(CLIENT.read_text(encoding="ascii"))):
+        assert not isinstance(node, (ast.JoinedStr, ast.AnnAssign, ast.Nonlocal, ast.NamedExpr))
+        if isinstance(node, ast.FunctionDef):
+            parts = [*node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            assert not node.returns
+            assert not node.args.kwonlyargs
+            assert not any(part and part.annotation for part in parts)
+        if isinstance(node, ast.Raise):
+            assert not node.cause
 
 
 def test_without_the_plugin_a_script_is_told() -> None:
