@@ -792,8 +792,28 @@ EXPORT bool GuiGetLineWindow(const char *title, char *text)
     return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
 }
 
+/* Of a call of a function, and of one by a pointer behind the instruction. */
+EXPORT uint64_t DbgGetBranchDestination(uint64_t address)
+{
+    unsigned char code[6];
+    int32_t distance;
+    uint64_t target = 0;
+    check(address, "DbgGetBranchDestination: an address");
+    if (!ReadProcessMemory(process, (void *)address, code, sizeof code, NULL))
+        return 0;
+    bool by_pointer = code[0] == 0xff && code[1] == 0x15;
+    size_t size = by_pointer ? 6 : 5;
+    memcpy(&distance, code + size - 4, 4);
+    if (by_pointer)
+        ReadProcessMemory(process, (void *)(address + size + (int64_t)distance), &target, sizeof target, NULL);
+    else if (code[0] == 0xe8)
+        target = address + size + (uint64_t)(int64_t)distance;
+    return target;
+}
+
 EXPORT bool DbgGetModuleAt(uint64_t address, char *name)
 {
+    check(name, "DbgGetModuleAt: room");
     const char *file = strrchr(program, '\\');
     if (!debugging || address - image_base >= 1 << 20)
         return false;
