@@ -21,7 +21,7 @@ from calltrace.loop.survey import choose
 from calltrace.loop.traced_code import TracedCode
 from calltrace.loop.tracing import Climb, LoopOptions
 from calltrace.loop.watch import Outcome
-from calltrace.model import NONE_ID, Cause, Clock, NodeKind, Step, StepType
+from calltrace.model import LINE_TAIL_KNOWN, NONE_ID, Cause, Clock, LineType, NodeKind, Step, StepType
 from calltrace.model import STEP_RESUMED as RESUMED
 from calltrace.model import STEP_TAIL_CALLEE as TAIL_CALLEE
 from calltrace.patterns import Pattern, module_matches
@@ -98,7 +98,21 @@ class _Search:
                 found.chains[thread_id] = conclusions.chain(calls[0])
         first = min(self._api)
         address = self._place(first) if hits else 0
-        return Climb(self._options.api, address, Outcome.DONE, 0.0, [found], self._traced, [], recorded=True)
+        climb = Climb(self._options.api, address, Outcome.DONE, 0.0, [found], self._traced, [], recorded=True)
+        if self._options.subtree and climb.frame:
+            climb.subtree = self._subtree(climb.frame)
+        return climb
+
+    def _subtree(self, frame: int) -> Sequence[int]:
+        """The functions that were recorded in calls of the frame function."""
+        found = {frame}
+        below = calltree.TreeFilter(functions=[Pattern.parse(f"{frame:#x}")])
+        for line in calltree.Tree(self._trace, below):
+            nodes = [(line.kind, line.id)] if line.type == LineType.FRAME else []
+            if line.flags & LINE_TAIL_KNOWN:
+                nodes.append((line.tail_kind, line.tail_id))
+            found |= {self._place(node) for node in nodes if node[0] == NodeKind.FUNCTION}
+        return sorted(found)
 
     def entry(self, site: int) -> list[int]:
         """The functions that the call at `site` entered."""
@@ -440,8 +454,8 @@ class _Builder:
             )
         else:
             self._note(
-                f"where {name} calls {callee} is not known: two calls pass for a loop. Record with --events "
-                "all, or put the program's file where it was"
+                "where functions call each other is not known: two calls pass for a loop. Record with "
+                "--events all, or put the program's file where it was"
             )
         return site
 

@@ -16,7 +16,7 @@ from calltrace.loop.objects import Objects
 from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
 from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
-from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop
+from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop, seen_below
 from calltrace.loop.returning import ByReturns
 from calltrace.loop.survey import Survey
 from calltrace.loop.unwinding import ByUnwinding
@@ -41,6 +41,7 @@ class LoopOptions:
     arguments: str | None = None  # the API's prototype; None: a known one, if there is any
     prototypes: Sequence[str] = ()  # lines that state more of them
     group_by: str | None = None  # an argument, or Function.argument: that of the call before
+    subtree: bool = False  # also tell what the frame function can call
 
 
 class _Climber(Protocol):
@@ -81,11 +82,18 @@ class Climb:
     places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
     recorded: bool = False  # by a trace, not by this climb
+    subtree: Sequence[int] = ()  # starts of the frame function and of what it calls, in its module; VAs
 
     @property
     def loops(self) -> list[Loop]:
         """Those found by whichever method."""
         return [loop for found in self.found for loop in found.loops]
+
+    @property
+    def frame(self) -> int | None:
+        """The start of the frame function of the loop found first that has one, a VA."""
+        chosen = (each for loop in self.loops for each in loop.candidates if each.chosen)
+        return next((each.entered or each.function for each in chosen if each.function > 0), None)
 
     @property
     def differences(self) -> list[str]:
@@ -154,7 +162,20 @@ class LoopTracing:
             self._watch.clear()
         seconds = time.monotonic() - self._started
         found = [self._conclude(method) for method in self._methods]
-        return Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        climb = Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        if self._options.subtree and climb.frame:
+            climb.subtree = self._subtree(climb, climb.frame)
+        return climb
+
+    def _subtree(self, climb: Climb, frame: int) -> Sequence[int]:
+        """What is reached from the frame function by direct calls, and by those seen through pointers."""
+        home = self._places.module_at(frame)
+        starts = seen_below(climb.loops, frame) | {frame}
+        return self._code.reachable(
+            starts,
+            self._places.function_at,
+            lambda address: self._places.is_code(address) and self._places.module_at(address) == home,
+        )
 
     def _find_prototype(self, options: LoopOptions) -> Prototype | None:
         if options.arguments is not None:
