@@ -41,3 +41,14 @@ def test_a_second_recording_is_refused_before_the_target_runs() -> None:
     shown = windbg.run([windbg.LOAD, "r rip", "!calltrace start", loop], [targets.build("loop_receive"), "3"])
     assert "a recording is under way: stop it before" in shown.said(loop)
     assert shown.has_target
+
+
+def test_floating_arguments_and_results_are_told() -> None:
+    prototype = '"double api(float half, int count, double whole)"'
+    loop = f"!calltrace loop loop_arguments!api --args {prototype}"
+    shown = windbg.run([windbg.LOAD, loop], [targets.build("loop_arguments"), "20"])
+    told = [line for line in shown.said(loop).splitlines() if line.startswith("arguments:")]
+    assert told[:2] == [
+        "arguments: half 0, count 0, whole 0.0, returns -1.0",
+        "arguments: half 0.5, count 1, whole 1.25, returns -0.25",
+    ]

@@ -259,17 +259,16 @@ class _Search:
     def _candidates(self, owner: Activation, loop: Loop) -> list[Candidate]:
         """All that the loop's function called in its last whole turn."""
         head = [child for child in owner.children if child.site == loop.site]
-        first, last = head[-2], head[-1]
+        first = head[-2]
         assert isinstance(owner, _Call)
         assert isinstance(first, _Call)
-        assert isinstance(last, _Call)
-        turn = _Turn(owner, first.position, last.position, self._api, self._draws)
+        turn = _Turn(owner, first.position, loop.site, self._api, self._draws)
         position = [thread.id for thread in self._trace.threads].index(owner.thread)
         self._builder(position, turn.opened).run()
         found = turn.candidates
         if self._draws and not any(each.draws for each in found):
             self._count_elsewhere(turn, position)
-        choose(found, self._place(min(self._api)))
+        choose(found, self._place(min(self._api)), {child.site for child in owner.children})
         return found
 
     def _count_elsewhere(self, turn: _Turn, owner: int) -> None:
@@ -469,11 +468,12 @@ class _Builder:
 
 
 class _Turn:
-    """What one activation called from one call of its to the next."""
+    """What one activation called in a turn of its loop."""
 
-    def __init__(self, owner: _Call, first: int, last: int, api: set[_Node], draws: set[_Node]) -> None:
-        """`first` and `last`: the positions of the two calls."""
-        self._owner, self._first, self._last, self._api, self._draws = owner, first, last, api, draws
+    def __init__(self, owner: _Call, first: int, head: int, api: set[_Node], draws: set[_Node]) -> None:
+        """The call at position `first` is by instruction `head`, whose next call begins another turn."""
+        self._owner, self._first, self._head, self._api, self._draws = owner, first, head, api, draws
+        self._is_over = False
         self._level = 0 if owner.parent is None else -1  # of the frames that the owner calls; -1: not open
         self._by_site: dict[int, Candidate] = {}
         self._open: Candidate | None = None  # the call made last
@@ -489,14 +489,15 @@ class _Turn:
         call = frames[-1].call  # the function that the owner's call has led to is the owner
         if self._owner.position in (step.position, call.position if call else -1):
             self._level = len(frames)
-        if self._level < 0 or not self._first <= step.position <= self._last or len(frames) <= self._level:
-            return
-        if step.position == self._last:
-            self._begins.append((step.time, None))
+        if self._is_over or self._level < 0 or step.position < self._first or len(frames) <= self._level:
             return
         frame, node = frames[-1], (step.kind, step.id)
         if len(frames) - 1 == self._level and len(frame.functions) == 1:
             place = site()
+            if place == self._head and self._open:
+                self._begins.append((step.time, None))
+                self._is_over = True
+                return
             self._open = self._by_site.setdefault(place, Candidate(place, 0, 0, 0, 0, 0))
             self._open.calls += 1
             self._begins.append((step.time, self._open))

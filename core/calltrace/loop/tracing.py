@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from calltrace.loop.code import Code, Kind, back_edges
 from calltrace.loop.objects import Objects
 from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
-from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
+from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes
 from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop, seen_below
 from calltrace.loop.returning import ByReturns
 from calltrace.loop.survey import Survey
@@ -138,6 +139,7 @@ class LoopTracing:
         self._grouping = self._find_grouping(options.group_by)
         self._groups: dict[int, str] = {}  # by object or thread: what the call before said of the group
         self._arguments: list[dict[str, str]] = []
+        self._returns: dict[tuple[int, int], dict[str, str]] = {}  # of calls that are to return: thread, RSP
         self._objects = Objects(self._read, self._places, self._prototypes, self._watch, self._learned)
         self._api = 0
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
@@ -179,7 +181,7 @@ class LoopTracing:
 
     def _find_prototype(self, options: LoopOptions) -> Prototype | None:
         if options.arguments is not None:
-            return parse_one(options.arguments)
+            return self._prototypes.parse(options.arguments)
         if self._method:
             return self._method
         module, _, name = options.api.rpartition("!")
@@ -250,7 +252,8 @@ class LoopTracing:
     def _note_group(self, thread: int, registers: Registers) -> None:
         assert self._grouping
         function, argument = self._grouping
-        self._groups[self._group_key(thread, registers)] = function.values(registers, self._read)[argument]
+        values = function.values(registers, self._read, functools.partial(self._port.vectors, thread))
+        self._groups[self._group_key(thread, registers)] = values[argument]
 
     def _group_key(self, thread: int, registers: Registers) -> int:
         """Of calls that belong together: those of one object, or else of one thread."""
@@ -296,14 +299,28 @@ class LoopTracing:
 
     def _note_arguments(self, thread: int, registers: Registers) -> str:
         """Keep the arguments of a call of the API; the group that it belongs to."""
-        values = self._prototype.values(registers, self._read) if self._prototype else {}
-        if values and len(self._arguments) < self._options.samples:
-            self._arguments.append(values)
+        values: dict[str, str] = {}
+        if self._prototype:
+            values = self._prototype.values(
+                registers, self._read, functools.partial(self._port.vectors, thread)
+            )
+            if len(self._arguments) < self._options.samples:
+                self._arguments.append(values)
+                if self._prototype.returns:
+                    back = self._places.original(int.from_bytes(self._read(registers.rsp, 8), "little"))
+                    self._returns[thread, registers.rsp + 8] = values
+                    self._watch.at([back], self._api_returned)
         if self._grouping is None:
             return ""
         if self._grouping[0] is self._prototype:
             return values[self._grouping[1]]
         return self._groups.get(self._group_key(thread, registers), "?")
+
+    def _api_returned(self, thread: int, registers: Registers) -> None:
+        values = self._returns.pop((thread, registers.rsp), None)
+        if values is not None and self._prototype:
+            vectors = functools.partial(self._port.vectors, thread)
+            values["returns"] = self._prototype.result(registers, self._read, vectors)
 
     def _is_done(self) -> bool:
         """Is the loop found, and a whole turn of it seen?"""
