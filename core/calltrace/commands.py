@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, edges, wine
+from calltrace import calltree, comparison, edges, parts, wine
 from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
 from calltrace.export import FORMATS, report
+from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.stacks import write_stacks, write_stacks_json
 from calltrace.export.text import TreeText
 from calltrace.export.units import NameText, plain
+from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
@@ -527,6 +529,13 @@ def _mark(request: Request, console: Console) -> int:
     return 0
 
 
+def _mark_file(request: Request, console: Console) -> int:
+    from calltrace.marking import mark
+
+    mark(Path(request.options.file), " ".join(request.options.name))
+    return 0
+
+
 def _save(request: Request, console: Console) -> int:
     _live(console).save(request.options.path, console.progress)
     return 0
@@ -546,9 +555,34 @@ def _live(console: Console) -> LiveSession:
 def _open_trace(request: Request, console: Console) -> TraceFile:
     """The trace that was named, or that of the live session."""
     if request.options.file is not None:
-        return TraceFile(request.options.file)
+        return _checked(TraceFile(request.options.file), console)
     live = _live(console)
-    return TraceFile(live.trace(console.progress), under_way=live.recording)
+    return _checked(TraceFile(live.trace(console.progress), under_way=live.recording), console)
+
+
+def _checked(trace: TraceFile, console: Console) -> TraceFile:
+    """The trace; what is missing from it is told."""
+    for line in report.missing(trace):
+        console.progress(line)
+    return trace
+
+
+def _open_parts(named: Sequence[parts.Part], console: Console, opened: ExitStack) -> list[TraceFile]:
+    """The trace of each part; one file is opened once, so that it is the same in all of its parts."""
+    traces: dict[Path, TraceFile] = {}
+    found = []
+    for part in named:
+        under_way = False
+        path = part.file
+        if path is None:
+            if not console.live:
+                raise UsageError(f"{part.text}: name a trace file: no recording is under way in a shell")
+            path, under_way = console.live.trace(console.progress), console.live.recording
+        path = path.absolute()
+        if path not in traces:
+            traces[path] = opened.enter_context(_checked(TraceFile(path, under_way), console))
+        found.append(traces[path])
+    return found
 
 
 def _thread(request: Request, console: Console) -> int | None:
@@ -718,6 +752,73 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
         else:
             console.out.write(f"no call of {pattern.text} was recorded\n")
     return 0
+
+
+def _diff(request: Request, console: Console) -> int:
+    wanted = parts.parse(request.options.parts)
+    if isinstance(wanted, parts.Expression):
+        return _tell_set(wanted, request, console)
+    options = request.options
+    with ExitStack() as opened:
+        traces = _open_parts(wanted, console, opened)
+        counts = comparison.count(wanted, traces, callers=options.edges)
+        if options.json:
+            different = {key for key in counts.items if comparisons.is_different(counts, key)}
+            comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
+            return int(bool(different))
+        _tell_notes(counts, console)
+        return int(
+            comparisons.write_difference(counts, options.limit, console.out, _item_text(traces, console))
+        )
+
+
+def _new(request: Request, console: Console) -> int:
+    words = request.options.words
+    is_file = words and (console.live is None or Path(words[0]).is_file())
+    file, mark = (words[0], " ".join(words[1:])) if is_file else ("", " ".join(words))
+    if not file and not console.live:
+        raise UsageError("new: name a trace file")
+    with ExitStack() as opened:
+        [trace] = _open_parts([parts.Part.parse(file)], console, opened)
+        mark = mark or _last_mark(trace)
+    since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+    wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+    return _tell_set(wanted, request, console)
+
+
+def _last_mark(trace: TraceFile) -> str:
+    for mark in reversed(trace.marks):
+        if mark.name not in (PAUSED, RESUMED):
+            number = sum(other.name == mark.name for other in trace.marks)
+            return f"{mark.name}#{number}" if number > 1 else mark.name
+    raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
+
+
+def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> int:
+    options = request.options
+    with ExitStack() as opened:
+        traces = _open_parts(wanted.parts, console, opened)
+        counts = comparison.count(wanted.parts, traces, callers=options.edges)
+        members = wanted.result(counts.ran())
+        if options.json:
+            files = [str(trace.path) for trace in traces]
+            comparisons.write_json(counts, files, members, console.out)
+        else:
+            _tell_notes(counts, console)
+            comparisons.write_set(counts, members, options.limit, console.out, _item_text(traces, console))
+    return 0
+
+
+def _tell_notes(counts: comparison.Counts, console: Console) -> None:
+    for note in counts.notes:
+        console.progress(note)
+
+
+def _item_text(traces: Sequence[TraceFile], console: Console) -> Callable[[comparison.Item], str]:
+    """How items are shown: with links, if all are of one trace."""
+    if console.shell or len({trace.path for trace in traces}) > 1:
+        return lambda item: item.text
+    return lambda item: item.text if item.address is None else console.code_link(item.text, item.address)
 
 
 def _export(request: Request, console: Console) -> int:
@@ -897,6 +998,18 @@ _EDGES = (
     Option(
         ("--limit",),
         f"lines to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
+        metavar="N",
+        convert=number,
+        default=_DEFAULT_EDGES_LIMIT,
+    ),
+    Option(("--json",), "as JSON, complete", switch=True),
+)
+
+_COMPARED = (
+    Option(("--edges",), "tell calls apart by their callers", switch=True),
+    Option(
+        ("--limit",),
+        f"lines of each list to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
         metavar="N",
         convert=number,
         default=_DEFAULT_EDGES_LIMIT,
@@ -1163,6 +1276,14 @@ COMMANDS: Sequence[Command] = (
         live=True,
     ),
     Command(
+        "mark",
+        "Give this moment of a recording under way a name, which the call tree shows in every thread.",
+        "calltrace mark demo.calltrace before the click",
+        (_FILE, Option(("name",), "the name", metavar="NAME", many=True, required=True)),
+        _mark_file,
+        shell_only=True,
+    ),
+    Command(
         "save",
         "Write the trace as it is now into another file, which is complete; recording goes on.",
         r"calltrace save C:\traces\first.calltrace",
@@ -1290,6 +1411,42 @@ COMMANDS: Sequence[Command] = (
             Option(("--json",), "as JSON, with addresses", switch=True),
         ),
         _stacks,
+    ),
+    Command(
+        "new",
+        "List the functions, and the imports called, that were seen first since a mark.",
+        "calltrace new demo.calltrace before the click",
+        (
+            Option(
+                ("words",),
+                "a trace file, default in a debugger: the recording under way, or the last one; and the name "
+                "of a mark, default: the last one",
+                metavar="FILE|MARK",
+                many=True,
+            ),
+            *_COMPARED,
+        ),
+        _new,
+    ),
+    Command(
+        "diff",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set of parts: "
+        "`A & B - C`. The exit code is 1 if two differ.",
+        "calltrace diff demo.calltrace@click - demo.calltrace@idle",
+        (
+            Option(
+                ("parts",),
+                "two parts, or parts with & (in both), | (in either), - (but not in) and parentheses between "
+                "them, which a shell wants quoted. A part is FILE, or FILE@MARK: from that mark to the next; "
+                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name. In a "
+                "debugger FILE may be left out, or a dot: the recording under way, or the last one",
+                metavar="PART",
+                many=True,
+                required=True,
+            ),
+            *_COMPARED,
+        ),
+        _diff,
     ),
     Command(
         "export",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export import units
-from calltrace.model import State
+from calltrace.model import PAUSED, RESUMED, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -188,7 +188,7 @@ class LiveSession:
             with self._host.uninterrupted():
                 tracing.pause()
                 self.paused = True
-                self._mark("paused")
+                self._mark(PAUSED)
 
     def resume(self, tell: Progress) -> None:
         """Go on recording."""
@@ -196,7 +196,7 @@ class LiveSession:
             if not self.paused:
                 raise UsageError("the recording is not paused")
             with self._host.uninterrupted():
-                self._mark("resumed")
+                self._mark(RESUMED)
                 tracing.resume()
                 self.paused = False
 
@@ -357,7 +357,7 @@ class LiveSession:
     def _mark(self, name: str) -> None:
         assert self._file is not None
         with tracefile.TraceFile(self._file.path) as trace:
-            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+            positions = trace.positions()
         self._file.mark(name, positions)
 
     def _forget(self) -> None:

@@ -79,17 +79,6 @@ def windows_path(path: Path | str, prefix: Path) -> str:
     return name + "\\" + str(absolute.relative_to(top)).replace("/", "\\")
 
 
-def host_path(path: str, prefix: Path | None = None) -> Path:
-    """Where a file that Windows programs in `prefix` name by `path` lies; on Windows, that itself.
-
-    Without a prefix that of WINEPREFIX, else the one in the cache; nothing is made.
-    """
-    if os.name == "nt" or not _WINDOWS_ABSOLUTE.match(path) or path[1] != ":":
-        return Path(path)
-    chosen = prefix or Path(os.environ.get("WINEPREFIX") or cache_folder() / "wine")
-    return (chosen / "dosdevices" / path[:2].lower()).joinpath(*path[3:].replace("\\", "/").split("/"))
-
-
 def hold_addresses() -> None:
     """Have Linux place the programs that this process starts always alike, wherever it allows that.
 
@@ -100,6 +89,17 @@ def hold_addresses() -> None:
     personality = ctypes.CDLL(None).personality
     personality.argtypes = [ctypes.c_ulong]
     personality(personality(_ASK) | _ADDR_NO_RANDOMIZE)
+
+
+def host_path(path: str, prefix: Path | None = None) -> Path:
+    """Where a file that Windows programs in `prefix` name by `path` lies; on Windows, that itself.
+
+    Without a prefix that of WINEPREFIX, else the one in the cache; nothing is made.
+    """
+    if os.name == "nt" or not _WINDOWS_ABSOLUTE.match(path) or path[1] != ":":
+        return Path(path)
+    chosen = prefix or Path(os.environ.get("WINEPREFIX") or cache_folder() / "wine")
+    return (chosen / "dosdevices" / path[:2].lower()).joinpath(*path[3:].replace("\\", "/").split("/"))
 
 
 def relay(argv: Sequence[str], prefix: Path | None) -> NoReturn:
