@@ -52,6 +52,9 @@ class Console:
     # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
     link: Callable[[str, str], str] = lambda text, line: text
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
+    # What a debugger does for its user at a VA; None: there is no debugger.
+    set_breakpoint: Callable[[int], None] | None = None
+    set_label: Callable[[int, str], None] | None = None
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
     # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
@@ -202,12 +205,24 @@ byte_size.__name__ = "size"
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
+    told["include"] = _patterns(options.include)
+    told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
+
+
+def _patterns(words: Sequence[str]) -> list[str]:
+    """Patterns as they were given, or @FILE of them: one a line."""
+    found = []
+    for word in words:
+        found += (
+            [line for line in map(str.strip, _lines(Path(word[1:]))) if line] if word[:1] == "@" else [word]
+        )
+    return found
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
     # Before a process is started or touched.
-    for text in (*options.include, *options.exclude):
+    for text in (*_patterns(options.include), *_patterns(options.exclude)):
         Pattern.parse(text)
 
 
@@ -289,6 +304,7 @@ def _attach(request: Request, console: Console) -> int:
 
 def _loop(request: Request, console: Console) -> int:
     options = request.options
+    _check_loop_actions(request, console)
     if options.from_trace is not None:
         return _loop_in_trace(request, console)
     if console.live:
@@ -309,22 +325,82 @@ def _loop(request: Request, console: Console) -> int:
     if console.live:
         climb = console.live.climb(chosen, console.progress)
         _show_loop(climb, request, console)
+        if climb.frame and options.start is not None:
+            _start_subtree(climb, console)
         return 0 if climb.loops else 1
 
     def show(climb: Climb) -> None:
         _show_loop(climb, request, console)
 
+    recording = looping.Recording(options.record, Path(options.start) if options.start else None)
     if options.pid is not None:
-        return looping.attach(options.pid, chosen, options.record, show, _progress(options, console))
+        return looping.attach(options.pid, chosen, recording, show, _progress(options, console))
     return looping.run(
         request.program[0],
         request.program[1:],
         request.program_line,
         chosen,
-        options.record,
+        recording,
         show,
         _progress(options, console),
     )
+
+
+def _check_loop_actions(request: Request, console: Console) -> None:
+    """Before anything is touched: can this host do what is wanted of the frame function?"""
+    options = request.options
+    if options.breakpoint and not console.set_breakpoint:
+        raise UsageError("loop: --break is for a debugger: nobody would stop there")
+    if options.label and not console.set_label:
+        raise UsageError("loop: --label is for a debugger: nobody would see it")
+    here = options.from_trace is None or (console.live is not None and console.live.recording)
+    if (options.breakpoint or options.label) and not here:
+        raise UsageError("loop: --break and --label want the program itself, or its recording under way")
+    if options.start is None:
+        return
+    if options.record or options.from_trace is not None:
+        raise UsageError(
+            "loop: --start records the program behind the climb: leave --record and --from-trace out"
+        )
+    if console.live and options.start:
+        raise UsageError("loop: here --start records into a new file, as `start` does: name none")
+    if console.live and console.live.recording:
+        raise UsageError("loop: a recording is under way: stop it before one is started by --start")
+    if not console.live and not options.start:
+        raise UsageError("loop: name the trace file behind --start")
+
+
+def _act_on_frame(climb: Climb, request: Request, console: Console) -> None:
+    """What is wanted of the frame function beside being told."""
+    options, frame = request.options, climb.frame
+    if frame is None:
+        if options.breakpoint or options.label or options.include is not None or options.start is not None:
+            console.progress("no frame function was found, and so nothing is done with it")
+        return
+    name = climb.places.name(frame)
+    if options.breakpoint and console.set_breakpoint:
+        console.set_breakpoint(frame)
+        console.progress(f"a breakpoint stands on {name}")
+    if options.label and console.set_label:
+        label = re.sub(r"\W", "_", re.split("[!:]", climb.api)[-1]) + "_frame"
+        console.set_label(frame, label)
+        console.progress(f"{name} is called {label}")
+    if options.include is not None:
+        patterns = [climb.places.place(each) for each in climb.subtree]
+        console.progress(f"{name} leads to {len(patterns):,} functions, it among them")
+        if options.include:
+            with _created(Path(options.include), None) as file:
+                file.writelines(pattern + "\n" for pattern in patterns)
+        else:
+            for pattern in patterns:
+                console.progress(f"--include {pattern}")
+
+
+def _start_subtree(climb: Climb, console: Console) -> None:
+    from calltrace import session
+
+    patterns = [climb.places.place(each) for each in climb.subtree]
+    _live(console).start(session.TraceOptions(breakpoints=False), patterns, (), console.progress)
 
 
 def _loop_in_trace(request: Request, console: Console) -> int:
@@ -369,6 +445,7 @@ def _loop_options(request: Request, console: Console) -> LoopOptions:
         arguments=options.args,
         prototypes=_lines(options.prototypes) if options.prototypes else (),
         group_by=options.group_by,
+        subtree=options.include is not None or options.start is not None,
     )
 
 
@@ -387,6 +464,7 @@ def _show_loop(climb: Climb, request: Request, console: Console) -> None:
             console.progress(line)
     else:
         write(climb, console.out, console.code_link)
+    _act_on_frame(climb, request, console)
 
 
 def _lines(path: Path) -> list[str]:
@@ -853,7 +931,10 @@ _EVENTS = Option(
 )
 _PATTERNS = (
     Option(
-        ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
+        ("--include",),
+        "trace only these functions: module!function, with *, or @FILE with one on each line",
+        metavar="PAT",
+        repeated=True,
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
@@ -1070,6 +1151,31 @@ COMMANDS: Sequence[Command] = (
                 "only loops in this module, as the program itself",
                 metavar="PAT",
                 repeated=True,
+            ),
+            Option(
+                ("--break",),
+                "in a debugger: set a breakpoint on the frame function",
+                dest="breakpoint",
+                switch=True,
+            ),
+            Option(
+                ("--label",),
+                "in a debugger: let it call the frame function API_frame",
+                switch=True,
+            ),
+            Option(
+                ("--include",),
+                "patterns that mean the frame function and all it is known to call: printed, or written into "
+                "FILE for --include @FILE of `run` and `start`",
+                metavar="FILE",
+                optional=True,
+            ),
+            Option(
+                ("--start",),
+                "then record just these functions: into FILE, until the program ends, or with --pid until "
+                "Ctrl+C; in a debugger without FILE, as `start` does",
+                metavar="FILE",
+                optional=True,
             ),
             Option(("--json",), "as JSON, complete", switch=True),
             Option(
