@@ -1261,8 +1261,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "diff",
-        "Compare what was called in two traces, or in parts of them; or list what is in a set of parts: "
-        "`A & B - C`. The exit code is 1 if two differ.",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set made of parts: "
+        "in this, and not in that. The exit code is 1 if two differ.",
         "calltrace diff demo.calltrace@click - demo.calltrace@idle",
         (
             Option(
