@@ -374,7 +374,9 @@ def _reference_live(request: Request, console: Console) -> int:
 
 
 def _stop(request: Request, console: Console) -> int:
-    _tell_recorded(_live(console).stop(console.progress), console)
+    live = _live(console)
+    with live.uninterrupted():
+        _tell_recorded(live.stop(console.progress), console)
     return 0
 
 

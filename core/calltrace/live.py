@@ -108,6 +108,10 @@ class LiveSession:
         """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
         return self._host.thread_id(name)
 
+    def uninterrupted(self) -> AbstractContextManager[None]:
+        """As `Host.uninterrupted`: for what is to be told as well once it is done."""
+        return self._host.uninterrupted()
+
     def start(
         self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
     ) -> None:
@@ -126,7 +130,7 @@ class LiveSession:
             output = self._output(options, program, tell)
             with self._host.uninterrupted():
                 self._record(port, tracing, replace(chosen, output=output), program)
-            tell(f"recording into {self._trace}")
+                tell(f"recording into {self._trace}")
 
     def stop(self, tell: Progress) -> Path:
         """End the recording, and leave the target as it was; where the trace is."""
