@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import re
@@ -48,6 +49,8 @@ class Console:
     # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
     link: Callable[[str, str], str] = lambda text, line: text
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
+    names: NameText = plain  # how names are shown in a shell
+    meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
     # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
@@ -436,6 +439,7 @@ def _checked(trace: TraceFile, console: Console) -> TraceFile:
     """The trace; what is missing from it is told."""
     for line in report.missing(trace):
         console.progress(line)
+    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
     return trace
 
 
@@ -470,7 +474,7 @@ def _thread(request: Request, console: Console) -> int | None:
 def _names(request: Request, console: Console) -> NameText:
     """How names are shown: the module as a link to the callers, the rest as one to the code."""
     if console.shell:
-        return plain
+        return console.names
     file = request.options.file
     where = "callers" if file is None else f"callers {_quoted(file)}"
 
@@ -640,7 +644,7 @@ def _diff(request: Request, console: Console) -> int:
             return int(bool(different))
         _tell_notes(counts, console)
         return int(
-            comparisons.write_difference(counts, options.limit, console.out, _item_text(traces, console))
+            comparisons.write_difference(counts, options.limit, console.out, _item_names(traces, console))
         )
 
 
@@ -677,7 +681,7 @@ def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> i
             comparisons.write_json(counts, files, members, console.out)
         else:
             _tell_notes(counts, console)
-            comparisons.write_set(counts, members, options.limit, console.out, _item_text(traces, console))
+            comparisons.write_set(counts, members, options.limit, console.out, _item_names(traces, console))
     return 0
 
 
@@ -686,11 +690,13 @@ def _tell_notes(counts: comparison.Counts, console: Console) -> None:
         console.progress(note)
 
 
-def _item_text(traces: Sequence[TraceFile], console: Console) -> Callable[[comparison.Item], str]:
-    """How items are shown: with links, if all are of one trace."""
-    if console.shell or len({trace.path for trace in traces}) > 1:
-        return lambda item: item.text
-    return lambda item: item.text if item.address is None else console.code_link(item.text, item.address)
+def _item_names(traces: Sequence[TraceFile], console: Console) -> NameText:
+    """How names are shown: as links to the code, if all are of one trace."""
+    if console.shell:
+        return console.names
+    if len({trace.path for trace in traces}) > 1:
+        return plain
+    return lambda name, address: name if address is None else console.code_link(name, address)
 
 
 def _export(request: Request, console: Console) -> int:
