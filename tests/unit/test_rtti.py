@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from calltrace.pe.image import from_file
 from calltrace.pe.rtti import virtual_functions
@@ -80,11 +83,46 @@ def test_names_with_functions_in_them_have_those_of_llvm(program: str) -> None:
         (".?AVLion@@@", None),
         (".?AV9@", None),
         (".?AV?$f@" + "PEA" * 1000 + "H@@", None),
+        (".?AVx@" + "?1??" * 1000, None),
         (".?AV" + "?$f@V" * 1000, None),
     ],
 )
 def test_a_decorated_name_is_read_or_refused(decorated: str, name: str | None) -> None:
     assert type_name(decorated) == name
+
+
+@given(
+    st.text(alphabet="?$@ABDHPVXZ0126<_E", max_size=60), st.sampled_from(["", "?$f@", "P6AX", "x@?1??f@@"])
+)
+def test_whatever_a_name_is_it_is_read_or_refused(rest: str, begin: str) -> None:
+    name = type_name(f".?AV{begin}{rest}")
+    assert name is None or name
+
+
+def nested(levels: int) -> str:
+    """A function that takes nine of the function before: its name would have 9 ** levels parts."""
+    types = "P6AHXZ"
+    for level in range(levels):
+        types += "P6AH" + str(level) * 9 + "@Z"
+    return f".?AV?$f@P6AH{types}@Z@@"
+
+
+def test_a_name_that_would_be_endless_is_refused() -> None:
+    assert str(type_name(nested(2))).count("(void)") == 1 + 9 + 9 * 9
+    assert type_name(nested(9)) is None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=40))
+def test_damaged_type_information_gives_no_error(damage: list[tuple[int, bytes]]) -> None:
+    image = from_file(corpus.program("ninja"))
+    begin = next(section.begin for section in image.sections if section.name == ".rdata")
+    data = bytearray(image.data)
+    for where, change in damage:
+        at = begin + where % (len(data) - begin)
+        data[at : at + len(change)] = change
+    names = virtual_functions(dataclasses.replace(image, data=bytes(data[: len(image.data)])))
+    assert all("::vfunc[" in name for name in names.values())
 
 
 def test_a_vtable_ends_where_that_of_a_class_without_type_information_begins() -> None:

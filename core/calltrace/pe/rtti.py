@@ -8,6 +8,7 @@ Layouts: rttidata.h of Visual C++, for x64: RVAs in place of pointers.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,7 +22,8 @@ _LOCATOR_SIZE = 24  # signature, offset, constructor displacement; RVAs: type, h
 _LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]")  # lea r64, [rip + ...]
 _TYPE_NAME = 16  # behind a type descriptor's vtable pointer and spare pointer
 _LONGEST_NAME = 4096
-_BASES_LIMIT = 4096
+_BASES_LIMIT = 128
+_LOCATORS_LIMIT = 1 << 17
 
 
 class _Slot(NamedTuple):
@@ -86,7 +88,7 @@ def _words(image: Image) -> Iterator[tuple[int, memoryview]]:
 
 def _vtables(image: Image) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """RVA of each vtable, and which classes', and bases within them, it can be: the most derived first."""
-    locators = dict(_locators(image))
+    locators = dict(itertools.islice(_locators(image), _LOCATORS_LIMIT))
     by_pointer = {image.base + rva: rva for rva in locators}
     classes: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for begin, words in _words(image):

@@ -8,10 +8,13 @@ it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 _KEPT = 10  # names and types that a digit can stand for
 _DEPTH = 64
+_LONGEST = 1 << 16
 _CV = {"A": "", "B": " const", "C": " volatile", "D": " const volatile"}
 _MEMBER_CV = dict(zip("QRST", _CV.values()))
 _POINTERS = {"A": "&", "B": "&", "P": "*", "Q": "*const", "R": "*volatile", "S": "*const volatile"}
@@ -95,6 +98,13 @@ class _Type(NamedTuple):
         return _Type(f"{self.before} ({convention}{mark}", f"){self.behind}")
 
 
+def _limited(text: str) -> str:
+    """What digits stand for can be long, and they can be many."""
+    if len(text) > _LONGEST:
+        raise _UnknownError
+    return text
+
+
 class _Reader:
     def __init__(self, text: str) -> None:
         self._text, self._at = text, 0
@@ -107,13 +117,16 @@ class _Reader:
 
     def type(self) -> _Type:
         """One type, without qualifiers of its own."""
+        with self._nested():
+            return self._type()
+
+    @contextmanager
+    def _nested(self) -> Iterator[None]:
         self._depth += 1
         if self._depth > _DEPTH:
             raise _UnknownError
-        try:
-            return self._type()
-        finally:
-            self._depth -= 1
+        yield
+        self._depth -= 1
 
     def _type(self) -> _Type:
         if self._take("T") or self._take("U") or self._take("V") or self._take("W4"):
@@ -174,7 +187,7 @@ class _Reader:
             behind = self._one_of(_CV) + reference
         convention = self._one_of(_CONVENTIONS)
         result = _Type("") if self._take("@") else self._with_cv() if self._take("?") else self.type()
-        behind = f"({self._parameters()}){behind}"
+        behind = _limited(f"({self._parameters()}){behind}")
         if self._take("_E"):
             behind += " noexcept"
         else:
@@ -201,10 +214,11 @@ class _Reader:
 
     def _qualified(self) -> str:
         """A name with all that it is in, the innermost first."""
-        pieces = [self._piece()]
-        while not self._take("@"):
-            pieces.append(self._piece())
-        return "::".join(reversed(pieces))
+        with self._nested():
+            pieces = [self._piece()]
+            while not self._take("@"):
+                pieces.append(self._piece())
+            return _limited("::".join(reversed(pieces)))
 
     def _piece(self) -> str:
         if self._peek().isdecimal():
