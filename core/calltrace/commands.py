@@ -29,6 +29,7 @@ from calltrace.tracefile import TraceFile
 if TYPE_CHECKING:
     from calltrace import session
     from calltrace.live import LiveSession
+    from calltrace.loop.tracing import Climb, LoopOptions
 
 _PLACE = re.compile(r"((?:call at |call )?)([^!+]+)([!+].+)")  # of the names that frames have
 _DEBUGGER_THREAD = re.compile(r"~(\d+|[.#])\Z")
@@ -37,6 +38,7 @@ _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
 _DEFAULT_EDGES_LIMIT = 100
 _DEFAULT_STACK_LIMIT = 200
+_DEFAULT_LOOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Option:
     switch: bool = False
     repeated: bool = False
     required: bool = False  # of an option, or of `many`; another positional argument always is
-    optional: bool = False  # of a positional argument
+    optional: bool = False  # of a positional argument; of an option: its value
     many: bool = False  # of a positional argument: any number of them
     live_default: str | None = (
         None  # of a positional argument: what is taken without it beside a live session
@@ -101,7 +103,7 @@ class Option:
         if self.required:
             told["required"] = True
         if self.optional:
-            told["nargs"] = "?"
+            told.update(nargs="?", const="")
         if self.many:
             told["nargs"] = "+" if self.required else "*"
             told.pop("required", None)
@@ -288,56 +290,104 @@ def _attach(request: Request, console: Console) -> int:
 
 def _loop(request: Request, console: Console) -> int:
     options = request.options
+    if options.from_trace is not None:
+        return _loop_in_trace(request, console)
     if console.live:
         if request.program or options.pid is not None:
             raise UsageError("loop: here it works on the debugger's target: name no program")
+        if options.record:
+            raise UsageError("loop: here `start` records, and `loop` climbs meanwhile: leave --record out")
     elif bool(request.program) == (options.pid is not None):
-        raise UsageError("loop: name a program after --, or a running one by --pid")
+        raise UsageError(
+            "loop: name a program after --, or a running one by --pid, or a trace by --from-trace"
+        )
     if os.name != "nt":
         words = (*request.words, "--", *request.program) if request.program else request.words
         return wine.relay(words, options.prefix)
     from calltrace import looping
-    from calltrace.export.loop import write_loop, write_loop_json
-    from calltrace.loop.tracing import Climb, LoopOptions
 
-    def show(climb: Climb) -> None:
-        write = write_loop_json if options.json else write_loop
-        if options.output is not None:
-            with _created(options.output, None) as file:
-                write(climb, file, plain)
-        elif request.program:  # the standard output is the program's
-            text = io.StringIO()
-            write(climb, text, plain)
-            for line in text.getvalue().splitlines():
-                console.progress(line)
-        else:
-            write(climb, console.out, console.code_link)
-
-    chosen = LoopOptions(
-        api=options.api,
-        method=options.method,
-        samples=options.samples,
-        thread=_thread(request, console),
-        seconds=options.timeout,
-        modules=options.module,
-        arguments=options.args,
-        prototypes=_lines(options.prototypes) if options.prototypes else (),
-        group_by=options.group_by,
-    )
+    chosen = _loop_options(request, console)
     if console.live:
         climb = console.live.climb(chosen, console.progress)
-        show(climb)
+        _show_loop(climb, request, console)
         return 0 if climb.loops else 1
+
+    def show(climb: Climb) -> None:
+        _show_loop(climb, request, console)
+
     if options.pid is not None:
-        return looping.attach(options.pid, chosen, show, _progress(options, console))
+        return looping.attach(options.pid, chosen, options.record, show, _progress(options, console))
     return looping.run(
         request.program[0],
         request.program[1:],
         request.program_line,
         chosen,
+        options.record,
         show,
         _progress(options, console),
     )
+
+
+def _loop_in_trace(request: Request, console: Console) -> int:
+    """What a trace tells of a loop, without the program."""
+    from calltrace.loop import recorded
+    from calltrace.loop.traced_code import TracedCode
+
+    options = request.options
+    for name, given in (
+        ("a program", request.program),
+        ("--pid", options.pid),
+        ("--method", options.method),
+        ("--timeout", options.timeout),
+        ("--record", options.record),
+    ):
+        if given:
+            raise UsageError(f"loop: {name} has no part in what a trace tells: leave it out")
+    if options.from_trace:
+        trace = TraceFile(options.from_trace)
+    elif console.live:
+        trace = TraceFile(console.live.trace(console.progress), under_way=console.live.recording)
+    else:
+        raise UsageError("loop: name a trace file behind --from-trace")
+    with trace:
+        traced = TracedCode(trace, lambda path: wine.host_path(path, options.prefix))
+        climb = recorded.search(trace, _loop_options(request, console), traced)
+        _show_loop(climb, request, console)
+    return 0 if climb.loops else 1
+
+
+def _loop_options(request: Request, console: Console) -> LoopOptions:
+    from calltrace.loop.tracing import LoopOptions
+
+    options = request.options
+    return LoopOptions(
+        api=options.api,
+        method=options.method or "unwind",
+        samples=options.samples,
+        thread=_thread(request, console),
+        seconds=options.timeout or _DEFAULT_LOOP_SECONDS,
+        modules=options.module,
+        arguments=options.args,
+        prototypes=_lines(options.prototypes) if options.prototypes else (),
+        group_by=options.group_by,
+    )
+
+
+def _show_loop(climb: Climb, request: Request, console: Console) -> None:
+    from calltrace.export.loop import write_loop, write_loop_json
+
+    options = request.options
+    write = write_loop_json if options.json else write_loop
+    if options.output is not None:
+        with _created(options.output, None) as file:
+            write(climb, file, plain)
+    elif request.program:  # the standard output is the program's
+        text = io.StringIO()
+        write(climb, text, plain)
+        for line in text.getvalue().splitlines():
+            console.progress(line)
+    else:
+        write(climb, console.out, console.code_link)
 
 
 def _lines(path: Path) -> list[str]:
@@ -967,11 +1017,23 @@ COMMANDS: Sequence[Command] = (
             ),
             Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
             Option(
+                ("--record",),
+                "record the program meanwhile, into this file; one that is started to its end",
+                metavar="FILE",
+                convert=Path,
+            ),
+            Option(
+                ("--from-trace",),
+                "what a trace tells, without the program; the API is then a recorded function, or what is "
+                "called outside; in a debugger without FILE the recording under way, or the last one",
+                metavar="FILE",
+                optional=True,
+            ),
+            Option(
                 ("--method",),
                 "unwind: by stack walks (default); returns: by what each function returns to, which needs no "
                 "unwind data; both: and tell if they differ",
                 choices=("unwind", "returns", "both"),
-                default="unwind",
             ),
             Option(
                 ("--samples",),
@@ -983,10 +1045,9 @@ COMMANDS: Sequence[Command] = (
             Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
             Option(
                 ("--timeout",),
-                "how long to look for it; default: 30",
+                f"how long to look for it; default: {_DEFAULT_LOOP_SECONDS:.0f}",
                 metavar="SECONDS",
                 convert=seconds,
-                default=30.0,
             ),
             Option(
                 ("--args",),

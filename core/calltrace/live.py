@@ -220,15 +220,14 @@ class LiveSession:
     def climb(self, options: LoopOptions, tell: Progress) -> Climb:
         """Let the target run until the loop is found that calls an API; where it then stands is by chance.
 
-        UsageError while a recording is under way: the calls would lead into copies.
+        A recording that is under way goes on.
         """
         from calltrace.loop.tracing import LoopTracing
 
         self.look(tell)
-        if self.recording:
-            raise UsageError("a recording is under way: stop it first")
         with self._at_target() as port:
-            return LoopTracing(port, options).run()
+            copied = self._tracing.copied if self._tracing and port is self._port else ()
+            return LoopTracing(port, options, copied).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.

@@ -91,6 +91,17 @@ def hold_addresses() -> None:
     personality(personality(_ASK) | _ADDR_NO_RANDOMIZE)
 
 
+def host_path(path: str, prefix: Path | None = None) -> Path:
+    """Where a file that Windows programs in `prefix` name by `path` lies; on Windows, that itself.
+
+    Without a prefix that of WINEPREFIX, else the one in the cache; nothing is made.
+    """
+    if os.name == "nt" or not _WINDOWS_ABSOLUTE.match(path) or path[1] != ":":
+        return Path(path)
+    chosen = prefix or Path(os.environ.get("WINEPREFIX") or cache_folder() / "wine")
+    return (chosen / "dosdevices" / path[:2].lower()).joinpath(*path[3:].replace("\\", "/").split("/"))
+
+
 def relay(argv: Sequence[str], prefix: Path | None) -> NoReturn:
     """Run the command line `argv` (from the verb on) in Windows Python under Wine, in place of this process.
 
@@ -129,11 +140,12 @@ def _for_windows(argv: Sequence[str], prefix: Path) -> list[str]:
             at += 1
         elif word.startswith("--prefix="):
             pass
-        elif word in ("-o", "--output") and at < len(ours):
+        elif word in ("-o", "--output", "--record") and at < len(ours):
             passed += [word, _output(ours[at], prefix)]
             at += 1
-        elif word.startswith("--output="):
-            passed.append("--output=" + _output(word[len("--output=") :], prefix))
+        elif word.startswith(("--output=", "--record=")):
+            name, _, path = word.partition("=")
+            passed.append(f"{name}={_output(path, prefix)}")
         elif word == "--symbols" and at < len(ours):
             passed += [word, _search_path(ours[at], prefix)]
             at += 1
