@@ -522,10 +522,16 @@ def _thread(request: Request, console: Console) -> int | None:
 
 
 def _names(request: Request, console: Console) -> NameText:
-    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    return _names_in(request.options.file, console)
+
+
+def _names_in(file: str | None, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code.
+
+    `file` is the trace as the user named it; none: the live session's.
+    """
     if console.shell:
         return console.names
-    file = request.options.file
     where = "callers" if file is None else f"callers {_quoted(file)}"
 
     def text(name: str, address: int | None) -> str:
@@ -694,7 +700,9 @@ def _diff(request: Request, console: Console) -> int:
             return int(bool(different))
         _tell_notes(counts, console)
         return int(
-            comparisons.write_difference(counts, options.limit, console.out, _item_names(traces, console))
+            comparisons.write_difference(
+                counts, options.limit, console.out, _item_names(counts.parts, console)
+            )
         )
 
 
@@ -731,7 +739,9 @@ def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> i
             comparisons.write_json(counts, files, members, console.out)
         else:
             _tell_notes(counts, console)
-            comparisons.write_set(counts, members, options.limit, console.out, _item_names(traces, console))
+            comparisons.write_set(
+                counts, members, options.limit, console.out, _item_names(counts.parts, console)
+            )
     return 0
 
 
@@ -740,13 +750,13 @@ def _tell_notes(counts: comparison.Counts, console: Console) -> None:
         console.progress(note)
 
 
-def _item_names(traces: Sequence[TraceFile], console: Console) -> NameText:
-    """How names are shown: as links to the code, if all are of one trace."""
-    if console.shell:
+def _item_names(named: Sequence[parts.Part], console: Console) -> NameText:
+    """How names are shown: in a debugger with links, if all are of one trace."""
+    files = {part.file for part in named}
+    if len(files) > 1:
         return console.names
-    if len({trace.path for trace in traces}) > 1:
-        return plain
-    return lambda name, address: name if address is None else console.code_link(name, address)
+    [file] = files
+    return _names_in(None if file is None else str(file), console)
 
 
 def _export(request: Request, console: Console) -> int:

@@ -318,6 +318,27 @@ def test_two_parts_are_compared_and_one_is_a_set(marked: Path) -> None:
     assert isinstance(parse([str(marked), f"{marked}@idle"]), tuple)
 
 
+def test_names_are_links_in_a_debugger_where_all_are_of_one_trace(tmp_path: Path, marked: Path) -> None:
+    def shown(*words: str | Path) -> str:
+        out = io.StringIO()
+        console = Console(
+            out,
+            lambda line: None,
+            link=lambda text, line: f"<{line}|{text}>",
+            code_link=lambda text, address: f"<{address:#x}|{text}>",
+            shell=False,
+        )
+        dispatch.run_words([str(word) for word in words], console)
+        return out.getvalue()
+
+    linked = f"<callers {marked} m!draw|m><0x140002000|!draw>"
+    assert linked in shown("diff", f"{marked}@click", f"{marked}@idle")
+    assert f"<callers {marked} m!main|m>!main → {linked}" in shown("diff", "--edges", marked)
+    other = recorded(tmp_path / "other", "", base=0x10000)
+    assert "m!draw" in shown("diff", marked, other)
+    assert "<" not in shown("diff", marked, other)
+
+
 # ---- damage ----
 
 
