@@ -687,11 +687,10 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 
 
 def _diff(request: Request, console: Console) -> int:
-    wanted = parts.parse(request.options.parts)
-    if isinstance(wanted, parts.Expression):
-        return _tell_set(wanted, request, console)
-    options = request.options
+    options, wanted = request.options, parts.parse(request.options.parts)
     with ExitStack() as opened:
+        if isinstance(wanted, parts.Expression):
+            return _tell_set(wanted, _open_parts(wanted.parts, console, opened), request, console)
         traces = _open_parts(wanted, console, opened)
         counts = comparison.count(wanted, traces, callers=options.edges)
         if options.json:
@@ -699,11 +698,8 @@ def _diff(request: Request, console: Console) -> int:
             comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
             return int(bool(different))
         _tell_notes(counts, console)
-        return int(
-            comparisons.write_difference(
-                counts, options.limit, console.out, _item_names(counts.parts, console)
-            )
-        )
+        names = _item_names(counts.parts, console)
+        return int(comparisons.write_difference(counts, options.limit, console.out, names))
 
 
 def _new(request: Request, console: Console) -> int:
@@ -715,9 +711,9 @@ def _new(request: Request, console: Console) -> int:
     with ExitStack() as opened:
         [trace] = _open_parts([parts.Part.parse(file)], console, opened)
         mark = mark or _last_mark(trace)
-    since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
-    wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
-    return _tell_set(wanted, request, console)
+        since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+        wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+        return _tell_set(wanted, [trace, trace], request, console)
 
 
 def _last_mark(trace: TraceFile) -> str:
@@ -728,20 +724,18 @@ def _last_mark(trace: TraceFile) -> str:
     raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
 
 
-def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> int:
+def _tell_set(
+    wanted: parts.Expression, traces: Sequence[TraceFile], request: Request, console: Console
+) -> int:
     options = request.options
-    with ExitStack() as opened:
-        traces = _open_parts(wanted.parts, console, opened)
-        counts = comparison.count(wanted.parts, traces, callers=options.edges)
-        members = wanted.result(counts.ran())
-        if options.json:
-            files = [str(trace.path) for trace in traces]
-            comparisons.write_json(counts, files, members, console.out)
-        else:
-            _tell_notes(counts, console)
-            comparisons.write_set(
-                counts, members, options.limit, console.out, _item_names(counts.parts, console)
-            )
+    counts = comparison.count(wanted.parts, traces, callers=options.edges)
+    members = wanted.result(counts.ran())
+    if options.json:
+        comparisons.write_json(counts, [str(trace.path) for trace in traces], members, console.out)
+    else:
+        _tell_notes(counts, console)
+        names = _item_names(counts.parts, console)
+        comparisons.write_set(counts, members, options.limit, console.out, names)
     return 0
 
 

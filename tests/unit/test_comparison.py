@@ -353,6 +353,31 @@ def test_what_is_missing_from_a_trace_is_told_and_the_rest_compared(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "tree {}",
+        "top {}",
+        "info {}",
+        "stacks {}",
+        "callers {} draw",
+        "callees {} main",
+        "export csv {}",
+        "export drcov {} -o {}.out",
+        "diff {}",
+        "new {} idle",
+    ],
+)
+def test_a_truncated_trace_answers_for_what_is_there_and_says_so(tmp_path: Path, words: str) -> None:
+    path = recorded(tmp_path / "t", "dc", marks=[("idle", 0)])
+    data = path.read_bytes()
+    path.write_bytes(data + data[-0x10000:][:5000])  # a block of which the rest is missing
+    shown, told = run(*(word.replace("{}", str(path)) for word in words.split()))
+    assert told == [f"{path} is cut off: what comes later is missing"]
+    expected = {"stacks": "no open frame", "info": "events", "export": ""}.get(words.split()[0], "m!draw")
+    assert expected in "\n".join(shown)
+
+
+@pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda data: b"", "is not a calltrace trace"),
