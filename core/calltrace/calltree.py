@@ -122,13 +122,16 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[int]:
     """The native summary of what has been read."""
     library = reader_library()
-    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
+    threads = thread_range(trace, thread)
+    summary = library.ct_reader_summary_open(trace.reader, *threads)
     if not summary:
         raise no_memory(trace)
     try:
-        pull = MORE
+        pull, totals, whole = MORE, Totals(), units_of(trace, *threads)
         while pull == MORE:
             pull = library.ct_reader_summary_run(summary)
+            library.ct_reader_summary_totals(summary, ctypes.byref(totals))
+            trace.on_read(totals.units if pull == MORE else whole, whole)
         if pull == NO_MEMORY:
             raise no_memory(trace)
         yield summary
@@ -261,6 +264,11 @@ def thread_range(trace: TraceFile, thread: int | None) -> tuple[int, int]:
         if thread in numbers:
             return numbers.index(thread), 1
     raise UsageError(f"{trace.path} has no thread {thread}: `calltrace info` lists its threads")
+
+
+def units_of(trace: TraceFile, first: int, count: int) -> int:
+    """How many units were recorded by `count` threads from position `first` on."""
+    return sum(one.units for one in trace.threads[first : first + count])
 
 
 def no_memory(trace: TraceFile) -> EngineError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import re
@@ -55,6 +56,8 @@ class Console:
     # What a debugger does for its user at a VA; None: there is no debugger.
     set_breakpoint: Callable[[int], None] | None = None
     set_label: Callable[[int, str], None] | None = None
+    names: NameText = plain  # how names are shown in a shell
+    meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
     # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
@@ -570,6 +573,7 @@ def _checked(trace: TraceFile, console: Console) -> TraceFile:
     """The trace; what is missing from it is told."""
     for line in report.missing(trace):
         console.progress(line)
+    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
     return trace
 
 
@@ -602,10 +606,16 @@ def _thread(request: Request, console: Console) -> int | None:
 
 
 def _names(request: Request, console: Console) -> NameText:
-    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    return _names_in(request.options.file, console)
+
+
+def _names_in(file: str | None, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code.
+
+    `file` is the trace as the user named it; none: the live session's.
+    """
     if console.shell:
-        return plain
-    file = request.options.file
+        return console.names
     where = "callers" if file is None else f"callers {_quoted(file)}"
 
     def text(name: str, address: int | None) -> str:
@@ -764,11 +774,10 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 
 
 def _diff(request: Request, console: Console) -> int:
-    wanted = parts.parse(request.options.parts)
-    if isinstance(wanted, parts.Expression):
-        return _tell_set(wanted, request, console)
-    options = request.options
+    options, wanted = request.options, parts.parse(request.options.parts)
     with ExitStack() as opened:
+        if isinstance(wanted, parts.Expression):
+            return _tell_set(wanted, _open_parts(wanted.parts, console, opened), request, console)
         traces = _open_parts(wanted, console, opened)
         counts = comparison.count(wanted, traces, callers=options.edges)
         if options.json:
@@ -776,9 +785,8 @@ def _diff(request: Request, console: Console) -> int:
             comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
             return int(bool(different))
         _tell_notes(counts, console)
-        return int(
-            comparisons.write_difference(counts, options.limit, console.out, _item_text(traces, console))
-        )
+        names = _item_names(counts.parts, console)
+        return int(comparisons.write_difference(counts, options.limit, console.out, names))
 
 
 def _new(request: Request, console: Console) -> int:
@@ -790,9 +798,9 @@ def _new(request: Request, console: Console) -> int:
     with ExitStack() as opened:
         [trace] = _open_parts([parts.Part.parse(file)], console, opened)
         mark = mark or _last_mark(trace)
-    since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
-    wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
-    return _tell_set(wanted, request, console)
+        since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+        wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+        return _tell_set(wanted, [trace, trace], request, console)
 
 
 def _last_mark(trace: TraceFile) -> str:
@@ -803,18 +811,18 @@ def _last_mark(trace: TraceFile) -> str:
     raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
 
 
-def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> int:
+def _tell_set(
+    wanted: parts.Expression, traces: Sequence[TraceFile], request: Request, console: Console
+) -> int:
     options = request.options
-    with ExitStack() as opened:
-        traces = _open_parts(wanted.parts, console, opened)
-        counts = comparison.count(wanted.parts, traces, callers=options.edges)
-        members = wanted.result(counts.ran())
-        if options.json:
-            files = [str(trace.path) for trace in traces]
-            comparisons.write_json(counts, files, members, console.out)
-        else:
-            _tell_notes(counts, console)
-            comparisons.write_set(counts, members, options.limit, console.out, _item_text(traces, console))
+    counts = comparison.count(wanted.parts, traces, callers=options.edges)
+    members = wanted.result(counts.ran())
+    if options.json:
+        comparisons.write_json(counts, [str(trace.path) for trace in traces], members, console.out)
+    else:
+        _tell_notes(counts, console)
+        names = _item_names(counts.parts, console)
+        comparisons.write_set(counts, members, options.limit, console.out, names)
     return 0
 
 
@@ -823,11 +831,13 @@ def _tell_notes(counts: comparison.Counts, console: Console) -> None:
         console.progress(note)
 
 
-def _item_text(traces: Sequence[TraceFile], console: Console) -> Callable[[comparison.Item], str]:
-    """How items are shown: with links, if all are of one trace."""
-    if console.shell or len({trace.path for trace in traces}) > 1:
-        return lambda item: item.text
-    return lambda item: item.text if item.address is None else console.code_link(item.text, item.address)
+def _item_names(named: Sequence[parts.Part], console: Console) -> NameText:
+    """How names are shown: in a debugger with links, if all are of one trace."""
+    files = {part.file for part in named}
+    if len(files) > 1:
+        return console.names
+    [file] = files
+    return _names_in(None if file is None else str(file), console)
 
 
 def _export(request: Request, console: Console) -> int:
@@ -1440,8 +1450,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "diff",
-        "Compare what was called in two traces, or in parts of them; or list what is in a set of parts: "
-        "`A & B - C`. The exit code is 1 if two differ.",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set made of parts: "
+        "in this, and not in that. The exit code is 1 if two differ.",
         "calltrace diff demo.calltrace@click - demo.calltrace@idle",
         (
             Option(

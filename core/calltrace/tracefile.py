@@ -15,7 +15,7 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import POINTER, c_char, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -281,6 +281,7 @@ def reader_library() -> ctypes.CDLL:
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),
+        "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
     }
@@ -309,6 +310,8 @@ class TraceFile:
         """
         self.path = Path(path)
         self.under_way = under_way
+        # Told while all of it is read: how many units are done, and of how many.
+        self.on_read: Callable[[int, int], None] = lambda done, whole: None
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
         self._reader = 0

@@ -106,6 +106,8 @@ def main() -> None:
             measure("stacks", str(path))
             measure("callers", str(path), "function1", "--depth", "3")
             measure("callees", str(path), "function1", "--depth", "3")
+            measure("diff", str(path))
+            measure("diff", "--edges", str(path))
             for form in FORMATS:
                 measure("export", form, str(path), "-o", os.devnull)
 
