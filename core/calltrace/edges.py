@@ -8,9 +8,10 @@ called it back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range
 from calltrace.errors import UsageError
@@ -42,6 +43,18 @@ class Context:
         self.total_time += total_time
 
 
+class Edge(NamedTuple):
+    """struct ct_edge. Times as in Context."""
+
+    calls: int
+    self_time: int
+    total_time: int
+    parent: int  # position of the caller's edge, or NONE_ID: a function or call by itself
+    id: int
+    kind: int  # NodeKind
+    tail: int
+
+
 def contexts(
     trace: TraceFile, patterns: Sequence[Pattern], *, callees: bool, depth: int = 1, thread: int | None = None
 ) -> list[Context]:
@@ -55,7 +68,7 @@ def contexts(
     first, count = thread_range(trace, thread)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
     functions, sites = matching(trace, patterns)
-    return _read(trace, options, functions, sites)
+    return _merged(trace, _finished(_reading(trace, options, functions, sites)))
 
 
 def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
@@ -66,15 +79,35 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
+    return _merged(trace, _finished(_reading(trace, *_all_edges(trace, BY_STACK if by_stack else 0))))
+
+
+def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
+    """Who called what, by id, in the end; pauses after each slice of some milliseconds.
+
+    Raises EngineError if memory runs out.
+    """
+    raw = yield from _reading(trace, *_all_edges(trace, 0))
+    return list(map(Edge._make, EDGE.iter_unpack(raw)))
+
+
+def _all_edges(trace: TraceFile, flags: int) -> tuple[EdgeOptions, Sequence[int], Sequence[int]]:
     first, count = thread_range(trace, None)
-    flags = ALL | (BY_STACK if by_stack else 0)
-    options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=flags)
-    return _read(trace, options, (), ())
+    options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=ALL | flags)
+    return options, (), ()
 
 
-def _read(
+def _finished(reading: Generator[None, None, bytes]) -> bytes:
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return bytes(end.value)
+
+
+def _reading(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
-) -> list[Context]:
+) -> Generator[None, None, bytes]:
     bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
@@ -87,11 +120,13 @@ def _read(
         pull = MORE
         while pull == MORE:
             pull = library.ct_reader_edges_run(handle)
+            trace.release_pages()
+            yield
         if pull == NO_MEMORY:
             raise no_memory(trace)
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
-        return _merged(trace, ctypes.string_at(address, number.value * EDGE.size) if address else b"")
+        return ctypes.string_at(address, number.value * EDGE.size) if address else b""
     finally:
         library.ct_reader_edges_close(handle)
 
@@ -100,7 +135,7 @@ def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
-    for calls, self_time, total_time, parent, node, kind, tail in EDGE.iter_unpack(edges):
+    for calls, self_time, total_time, parent, node, kind, tail in map(Edge._make, EDGE.iter_unpack(edges)):
         name, address = _NOBODY_NAME, None
         if kind != NOBODY:
             name, address = trace.node_name(kind, node), trace.node_address(kind, node)

@@ -65,6 +65,7 @@ def test_the_verbs_are_those_promised() -> None:
         "callees",
         "stacks",
         "export",
+        "query",
         "help",
     ]
 
