@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from calltrace import calltree, edges, query, wine
 from calltrace.errors import FileMissing, NotTraceable, UsageError
-from calltrace.export import FORMATS, To, report
+from calltrace.export import FORMATS, To, report, units
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.files import created
 from calltrace.export.stacks import write_stacks, write_stacks_json
@@ -634,9 +634,9 @@ def _tell_missing(trace: TraceFile, console: Console) -> None:
     if trace.index.truncated:
         told.append("it is cut off")
     if trace.index.damaged_chunks:
-        told.append(f"{trace.index.damaged_chunks:,} of its parts are damaged and left out")
+        told.append(f"{units.count(trace.index.damaged_chunks, 'damaged part')} left out")
     if trace.index.lost:
-        told.append(f"{trace.index.lost:,} events are missing")
+        told.append(f"{units.count(trace.index.lost, 'event')} lost")
     if told:
         console.progress(f"{trace.path.name} is not whole: {', '.join(told)}")
 

@@ -7,11 +7,11 @@ recorder died, has no end that its tables could be known to hold: they are writt
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,7 +59,7 @@ def run(
             connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
         try:
             connection.execute(sql)
-            names = [column[0] for column in connection.description or ()]
+            names = _distinct([column[0] for column in connection.description or ()])
             use((names, _rows(connection) if names else iter(())))
         except duckdb.Error as error:
             raise UsageError(f"query: {str(error).partition(chr(10))[0]}") from None
@@ -86,6 +86,15 @@ def _quoted(text: str) -> str:
     return f"'{quoted}'"
 
 
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names of a result's columns, of which SQL may give one to several."""
+    made: list[str] = []
+    for name in names:
+        taken = (each for each in itertools.count(1) if f"{name}_{each}" not in (*names, *made))
+        made.append(name if name not in made else f"{name}_{next(taken)}")
+    return made
+
+
 def _rows(connection: Any) -> Iterator[tuple[Any, ...]]:
     while True:
         rows = connection.fetchmany(_ROWS)
@@ -97,8 +106,8 @@ def _rows(connection: Any) -> Iterator[tuple[Any, ...]]:
 def write(result: Result, limit: int, out: TextIO) -> None:
     """Write the result as a table, up to `limit` rows (0: all)."""
     names, rows = result
-    shown = islice(rows, limit) if limit else rows
-    texts = [tuple(map(_text, row)) for row in islice(shown, _ROWS)]
+    shown = itertools.islice(rows, limit) if limit else rows
+    texts = [tuple(map(_text, row)) for row in itertools.islice(shown, _ROWS)]
     widths = [min(max(map(len, column)), _WIDEST) for column in zip(names, *texts)]
     if names:
         _write_line(names, widths, out)
