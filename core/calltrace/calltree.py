@@ -6,7 +6,7 @@ All of it is pulled from the native reader in batches, so memory stays small and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char, c_uint32
 from dataclasses import dataclass
@@ -118,37 +118,55 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
                 yield FunctionStat(*found, stat.calls, stat.self, stat.total)
 
 
-def node_stats(trace: TraceFile) -> dict[tuple[int, int], tuple[int, int, int]]:
-    """Calls, self and total time (as in FunctionStat) by kind and id of what was called.
+Stats = dict[tuple[int, int], tuple[int, int, int]]  # by kind and id: calls, self and total time
 
-    Reads the whole trace. Raises EngineError if memory runs out.
+
+def stats_in_slices(trace: TraceFile) -> Generator[None, None, Stats]:
+    """Calls and times (as in FunctionStat) of all that was called, in the end; pauses like edges_in_slices.
+
+    Raises EngineError if memory runs out.
     """
-    with _read_whole(trace, None) as summary:
+    summary = _open_whole(trace, None)
+    try:
+        yield from _read_on(trace, summary)
         return {
             (kind, number): (stat.calls, stat.self, stat.total)
             for kind in NodeKind
             for number, stat in enumerate(_counted(summary, kind))
             if stat.calls
         }
+    finally:
+        reader_library().ct_reader_summary_close(summary)
 
 
 @contextmanager
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[int]:
     """The native summary of what has been read."""
-    library = reader_library()
-    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
-    if not summary:
-        raise no_memory(trace)
+    summary = _open_whole(trace, thread)
     try:
-        pull = MORE
-        while pull == MORE:
-            pull = library.ct_reader_summary_run(summary)
-            trace.release_pages()
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
+        for _ in _read_on(trace, summary):
+            pass
         yield summary
     finally:
-        library.ct_reader_summary_close(summary)
+        reader_library().ct_reader_summary_close(summary)
+
+
+def _open_whole(trace: TraceFile, thread: int | None) -> int:
+    summary: int | None = reader_library().ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
+    if not summary:
+        raise no_memory(trace)
+    return summary
+
+
+def _read_on(trace: TraceFile, summary: int) -> Iterator[None]:
+    """Reads the whole trace, a slice of some milliseconds at a time."""
+    pull = MORE
+    while pull == MORE:
+        pull = reader_library().ct_reader_summary_run(summary)
+        trace.release_pages()
+        yield
+    if pull == NO_MEMORY:
+        raise no_memory(trace)
 
 
 def _counted(summary: int, kind: NodeKind) -> Iterable[Stat]:

@@ -30,14 +30,14 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import c_uint32
 from pathlib import Path
 from typing import Any
 
 from calltrace import extras
-from calltrace.calltree import MORE, NO_MEMORY, no_memory, node_stats
+from calltrace.calltree import MORE, NO_MEMORY, Stats, no_memory, stats_in_slices
 from calltrace.edges import Edge, edges_in_slices
 from calltrace.export.csv import cause_name, place
 from calltrace.export.files import created
@@ -51,9 +51,10 @@ _SOURCE = "_source.json"  # what the tables were made of: engines leave out name
 _ROWS = 1 << 20  # of events in memory at a time, which become one row group
 _ROW_NAMES = 28  # CT_ROWS
 _LARGEST = (1 << 63) - 1
-_DELTAS = ("position", "time", "value", "duration", "self")
+_DELTAS = ("position", "time", "depth", "function", "value", "duration", "self")
+_SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limits each row group tells
 
-Node = tuple[int, int]  # kind and id
+_Sums = tuple[list[Edge], Stats]
 
 
 def write(trace: TraceFile, folder: Path) -> list[Path]:
@@ -98,17 +99,17 @@ class _Tables:
         self._folder = folder
         self._arrow = extras.package("pyarrow", "parquet")
         self._parquet = extras.package("pyarrow.parquet", "parquet")
-        self._numbers: dict[Node, int] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
 
     def write(self) -> None:
         """Write all tables."""
-        edges = self._write_events()
+        edges, stats = self._write_events()
         for edge in edges:
             self._number(edge.kind, edge.id)
         for module in self._trace.modules:
             for number in range(module.first_function, module.first_function + module.function_count):
                 self._number(NodeKind.FUNCTION, number)
-        self._write_rows("functions", self._functions())
+        self._write_rows("functions", self._functions(stats))
         self._write_rows("edges", self._edges(edges))
         self._write_rows("threads", self._threads())
 
@@ -117,10 +118,10 @@ class _Tables:
 
     # ---- events ----
 
-    def _write_events(self) -> list[Edge]:
-        """The native reader makes a part while the one before is written, and then a slice of the edges."""
+    def _write_events(self) -> _Sums:
+        """The native reader makes a part while the one before is written, and then goes on with the sums."""
         arrow, library = self._arrow, reader_library()
-        reading, edges = edges_in_slices(self._trace), None
+        reading, sums = _sums_in_slices(self._trace), None
         handle = library.ct_reader_columns_open(self._trace.reader)
         if not handle:
             raise no_memory(self._trace)
@@ -128,6 +129,7 @@ class _Tables:
         options: dict[str, Any] = {
             "use_dictionary": [name for name in schema.names if name not in _DELTAS],
             "column_encoding": dict.fromkeys(_DELTAS, "DELTA_BINARY_PACKED"),
+            "write_statistics": list(_SEARCHED),
             "store_schema": False,
         }
         try:
@@ -137,7 +139,7 @@ class _Tables:
             ):
                 writing: Future[None] | None = None
                 while pull.value == MORE:
-                    batch.allocate()
+                    batch.turn()
                     rows = library.ct_reader_columns_next(handle, batch.columns, _ROWS, ctypes.byref(pull))
                     if pull.value == NO_MEMORY:
                         raise no_memory(self._trace)
@@ -146,16 +148,16 @@ class _Tables:
                         writing.result()
                     made = arrow.record_batch(arrays, schema=schema)
                     writing = executor.submit(writer.write_batch, made, row_group_size=_ROWS)
-                    if edges is None:
-                        edges = _next(reading)
+                    if sums is None:
+                        sums = _next(reading)
                     self._trace.release_pages()
                 if writing:
                     writing.result()
-            while edges is None:
-                edges = _next(reading)
+            while sums is None:
+                sums = _next(reading)
             for kind, number in nodes_of(library.ct_reader_columns_nodes, handle):
                 self._number(kind, number)
-            return edges
+            return sums
         finally:
             library.ct_reader_columns_close(handle)
 
@@ -180,9 +182,8 @@ class _Tables:
 
     # ---- the small tables ----
 
-    def _functions(self) -> dict[str, tuple[Any, list[Any]]]:
+    def _functions(self, stats: Stats) -> dict[str, tuple[Any, list[Any]]]:
         arrow, trace = self._arrow, self._trace
-        stats = node_stats(trace)
         columns: dict[str, tuple[Any, list[Any]]] = {
             "function": (arrow.int32(), []),
             "kind": (arrow.string(), []),
@@ -256,11 +257,19 @@ def _signed(number: int) -> int:
     return number - (1 << 32) if number >= 1 << 31 else number
 
 
-def _next(reading: Iterator[None]) -> list[Edge] | None:
+def _sums_in_slices(trace: TraceFile) -> Generator[None, None, _Sums]:
+    edges = yield from edges_in_slices(trace)
+    stats = yield from stats_in_slices(trace)
+    return edges, stats
+
+
+def _next(reading: Generator[None, None, _Sums]) -> _Sums | None:
+    """Reads on; the sums when that was the last slice."""
     try:
         next(reading)
     except StopIteration as end:
-        return list(end.value)
+        edges, stats = end.value
+        return edges, stats
     return None
 
 
@@ -275,18 +284,21 @@ class _Batch:
         self._traces = arrow.array([trace.path.name])
         self._events = arrow.array(names)
         self._causes = arrow.array([cause_name(cause) for cause in Cause])
-        self._buffers: dict[str, Any] = {}
+        self._buffers, self._others = self._allocate(), self._allocate()
         self.columns = Columns(start=trace.header.tsc_start if self._timed else 0)
 
-    def allocate(self) -> None:
-        """Take memory of its own for the next rows: that of those before is Arrow's."""
+    def turn(self) -> None:
+        """Take other memory for the next rows: that of those before is Arrow's, until it has written them."""
+        self._buffers, self._others = self._others, self._buffers
+        for name, buffer in self._buffers.items():
+            setattr(self.columns, name, buffer.address)
+
+    def _allocate(self) -> dict[str, Any]:
         sizes = dict.fromkeys(("thread", "depth", "node"), 4 * _ROWS)
         sizes.update(dict.fromkeys(("position", "time", "value", "duration", "self"), 8 * _ROWS))
         sizes.update(dict.fromkeys(("event", "cause"), _ROWS))
         sizes.update(dict.fromkeys(("has_node", "has_value", "closes"), _ROWS // 8))
-        self._buffers = {name: self._arrow.allocate_buffer(size) for name, size in sizes.items()}
-        for name, buffer in self._buffers.items():
-            setattr(self.columns, name, buffer.address)
+        return {name: self._arrow.allocate_buffer(size) for name, size in sizes.items()}
 
     def arrays(self, rows: int) -> list[Any]:
         """The rows, column by column as the schema has them."""
