@@ -128,15 +128,20 @@ char *ct_put_duration(char *at, uint64_t ticks, uint64_t hz)
     uint32_t unit = 0;
     while (unit < 3 && (unsigned __int128)ticks * units[unit].per_second < hz)
         unit++;
-    uint64_t factor = units[unit].per_second * units[unit].scale, value;
-    if (ticks <= (UINT64_MAX - hz / 2) / factor)
-        value = (ticks * factor + hz / 2) / hz;
-    else
-        value = (uint64_t)(((unsigned __int128)ticks * factor + hz / 2) / hz);
-    at = ct_put_count(at, value / units[unit].scale);
+    uint64_t factor = units[unit].per_second * units[unit].scale, scale = units[unit].scale, whole, rest;
+    if (ticks <= (UINT64_MAX - hz / 2) / factor) {
+        uint64_t value = (ticks * factor + hz / 2) / hz;
+        whole = value / scale;
+        rest = value % scale;
+    } else {
+        unsigned __int128 value = ((unsigned __int128)ticks * factor + hz / 2) / hz;
+        whole = (uint64_t)(value / scale);
+        rest = (uint64_t)(value % scale);
+    }
+    at = ct_put_count(at, whole);
     if (units[unit].decimals) {
         *at++ = '.';
-        at = put_padded(at, value % units[unit].scale, units[unit].decimals);
+        at = put_padded(at, rest, units[unit].decimals);
     }
     return ct_put(at, units[unit].name, strlen(units[unit].name));
 }

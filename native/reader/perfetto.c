@@ -13,6 +13,7 @@
 
 #define RECORD_ROOM 256u /* of a packet without its texts */
 #define PROCESS_UUID 1u
+#define NANOSECONDS 1000000000u /* in a second */
 #define FIRST_THREAD_UUID 2u
 
 enum { VARINT = 0, BYTES = 2 };                                                 /* wire types */
@@ -80,7 +81,9 @@ static uint64_t nanoseconds(struct ct_export *made, uint64_t ticks)
     if (!made->options.hz)
         return ticks - made->options.start;
     struct ct_moment moment = ct_moment_at(&made->time, ticks);
-    return moment.seconds * 1000000000u + moment.tenths / 10;
+    if (moment.seconds >= INT64_MAX / NANOSECONDS) /* readers have no later time */
+        return INT64_MAX;
+    return moment.seconds * NANOSECONDS + moment.tenths / 10;
 }
 
 /* The packets that a file begins with. */
