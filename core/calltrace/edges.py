@@ -8,7 +8,7 @@ called it back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_li
 
 LEVELS = 64  # CT_EDGE_LEVELS
 ALL, BY_STACK = 1, 2  # enum ct_edge_flags
-_NOBODY_NAME = "code not traced"
+NOBODY_NAME = "code not traced"
 
 
 @dataclass
@@ -53,6 +53,17 @@ class Edge(NamedTuple):
     id: int
     kind: int  # NodeKind
     tail: int
+    part: int  # of the trace, where parts are told apart
+
+
+class Calls(NamedTuple):
+    """How often something was called in a part of a trace, and with callers, by whom."""
+
+    part: int
+    node: tuple[int, int]  # NodeKind and id
+    calls: int
+    caller: tuple[int, int] | None = None  # NodeKind, or NOBODY, and id
+    tail: bool = False  # entered by a jump that replaced its caller's frame
 
 
 def contexts(
@@ -68,7 +79,7 @@ def contexts(
     first, count = thread_range(trace, thread)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
     functions, sites = matching(trace, patterns)
-    return _merged(trace, _finished(_reading(trace, options, functions, sites)))
+    return _merged(trace, _counted(trace, options, functions, sites))
 
 
 def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
@@ -79,7 +90,8 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
-    return _merged(trace, _finished(_reading(trace, *_all_edges(trace, BY_STACK if by_stack else 0))))
+    options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
+    return _merged(trace, _counted(trace, options))
 
 
 def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
@@ -87,27 +99,49 @@ def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
 
     Raises EngineError if memory runs out.
     """
-    raw = yield from _reading(trace, *_all_edges(trace, 0))
-    return list(map(Edge._make, EDGE.iter_unpack(raw)))
+    return (yield from _in_slices(trace, _all_edges(trace, callees=True, depth=1)))
 
 
-def _all_edges(trace: TraceFile, flags: int) -> tuple[EdgeOptions, Sequence[int], Sequence[int]]:
+def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> Iterator[Calls]:
+    """What was called in parts of a trace, in the order in which it first was, thread by thread.
+
+    `parts` numbers the part before the first named mark, and behind each. Reads the whole trace; can be
+    interrupted. Raises EngineError if memory runs out.
+    """
+    array = (c_uint32 * len(parts))(*parts)
+    options = _all_edges(trace, callees=False, depth=1 if callers else 0)
+    options.parts, options.part_count = ctypes.addressof(array), len(parts)
+    found = _counted(trace, options)
+    for edge in found:
+        node = edge.kind, edge.id
+        if edge.calls and edge.parent == NONE_ID and not callers:
+            yield Calls(edge.part, node, edge.calls)
+        elif edge.calls and edge.parent != NONE_ID:
+            called = found[edge.parent]
+            yield Calls(edge.part, (called.kind, called.id), edge.calls, node, bool(edge.tail))
+
+
+def _all_edges(trace: TraceFile, *, callees: bool, depth: int, flags: int = 0) -> EdgeOptions:
     first, count = thread_range(trace, None)
-    options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=ALL | flags)
-    return options, (), ()
+    return EdgeOptions(
+        first_thread=first, thread_count=count, depth=depth, callees=callees, flags=ALL | flags
+    )
 
 
-def _finished(reading: Generator[None, None, bytes]) -> bytes:
+def _counted(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
+) -> list[Edge]:
+    reading = _in_slices(trace, options, functions, sites)
     while True:
         try:
             next(reading)
         except StopIteration as end:
-            return bytes(end.value)
+            return list(end.value)
 
 
-def _reading(
-    trace: TraceFile, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
-) -> Generator[None, None, bytes]:
+def _in_slices(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
+) -> Generator[None, None, list[Edge]]:
     bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
@@ -126,17 +160,18 @@ def _reading(
             raise no_memory(trace)
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
-        return ctypes.string_at(address, number.value * EDGE.size) if address else b""
+        raw = ctypes.string_at(address, number.value * EDGE.size) if address else b""
+        return list(map(Edge._make, EDGE.iter_unpack(raw)))
     finally:
         library.ct_reader_edges_close(handle)
 
 
-def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
+def _merged(trace: TraceFile, edges: Sequence[Edge]) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
-    for calls, self_time, total_time, parent, node, kind, tail in map(Edge._make, EDGE.iter_unpack(edges)):
-        name, address = _NOBODY_NAME, None
+    for calls, self_time, total_time, parent, node, kind, tail, _ in edges:
+        name, address = NOBODY_NAME, None
         if kind != NOBODY:
             name, address = trace.node_name(kind, node), trace.node_address(kind, node)
         among = roots if parent == NONE_ID else made[parent].others
