@@ -263,6 +263,17 @@ def test_tables_that_cannot_be_beside_the_trace_are_elsewhere(tmp_path: Path) ->
         run(f'export parquet "{path}"')
 
 
+def test_tables_that_cannot_be_replaced_stay_as_they_are(tmp_path: Path) -> None:
+    path, threads = random_trace(tmp_path / "t.calltrace", 1)
+    folder = path.with_suffix(".parquet")
+    (folder / "threads.parquet" / "in the way").mkdir(parents=True)
+    frames = sum(len(thread.frames()) for thread in threads)
+    assert answers(path, "SELECT count(duration) FROM events") == [[frames]]
+    with pytest.raises(AccessRefused, match=r"cannot write into .*t\.parquet: .*directory"):
+        run(f'export parquet "{path}"')
+    assert not list(folder.glob("_*"))
+
+
 def test_paths_with_signs_of_patterns_and_sql_are_paths(tmp_path: Path) -> None:
     folder = tmp_path / "it's [a] * wörk"
     folder.mkdir()
