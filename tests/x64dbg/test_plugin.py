@@ -140,6 +140,18 @@ def test_without_its_package_or_a_python_each_menu_entry_says_what_to_do(
         assert "Process stopped with exit code 0xB (11)" in "".join(said for _, said in shown.commands)
 
 
+def test_a_standard_stream_that_python_cannot_use_does_not_end_the_debugger(
+    debugger: str, tmp_path: Path
+) -> None:
+    # Wine does not tell what kind of file is behind a handle that is for writing only.
+    script = ["calltrace help", x64dbg.init(targets.build("session_calls"), "1"), "erun", "erun"]
+    output = tmp_path / "output"
+    shown = x64dbg.run(script, debugger, output=output)
+    assert shown.said("calltrace help").startswith(OVERVIEW)
+    assert "Process stopped with exit code 0xB (11)" in "".join(said for _, said in shown.commands)
+    assert output.read_bytes() == b""  # the target has a console of its own
+
+
 def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:
     cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
     shown = x64dbg.run(["calltrace", *cycle, *cycle], debugger)
