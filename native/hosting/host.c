@@ -40,6 +40,7 @@ static bool load(const ct_plugin *plugin)
     if (!py.Py_IsInitialized()) {
         if (*python.home)
             py.Py_SetPythonHome(python.home);
+        ct_mend_streams();
         py.Py_InitializeEx(0);
         py.PyEval_SaveThread(); /* each line takes the interpreter's lock anew */
     }

@@ -57,6 +57,11 @@ bool ct_find_python(HMODULE plugin, ct_python *found, wchar_t *tried);
  */
 void ct_origin(HMODULE plugin, wchar_t *path);
 
+/* Python ends the process as it starts if a standard stream is open, but of no use: such ones lead nowhere afterwards.
+ * Called once Python is loaded.
+ */
+void ct_mend_streams(void);
+
 /* Run a command line, after loading Python if that was not done before. The plugin and Python stay loaded from then on:
  * Python cannot be started twice in a process, and what it holds (a recording, for one) outlives an unloaded plugin.
  */

@@ -124,11 +124,13 @@ def run(
     cwd: Path | None = None,
     timeout: float = 120,
     installed: Path | None = None,
+    output: Path | None = None,
 ) -> Transcript:
     """Start REAL or STAND_IN, and type `script`; see tests/x64dbg/gui.c for what is in it.
 
     It is started from the folder `installed`, if given. The target is ended with the script. `env` is set
-    beside what the plugin needs to find Python. Raises AssertionError if the debugger does not end.
+    beside what the plugin needs to find Python. Standard output can go to a file, `output`. Raises
+    AssertionError if the debugger does not end.
     """
     with installation(debugger) as fresh:
         program = installed / fresh.name if installed else fresh
@@ -140,7 +142,10 @@ def run(
             "CALLTRACE_PYTHON": windows.path(wine.windows_python().parent),
             "CALLTRACE_PACKAGE": packages(),
         }
-        done = windows.run([program], env={**environment, **(env or {})}, cwd=cwd, timeout=timeout)
+        words = ["wine", windows.path(program)]
+        if output:
+            words = ["sh", "-c", 'exec "$@" >"$0"', str(output), *words]
+        done = windows.execute(words, env={**environment, **(env or {})}, cwd=cwd, timeout=timeout)
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
     last = _LAST.search(text)
     assert last, f"{done}\nthe log:\n{text}"
