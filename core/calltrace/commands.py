@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,10 @@ _DEFAULT_STACK_LIMIT = 200
 _DEFAULT_LOOP_SECONDS = 30.0
 
 
+# Makes, of each name, the names of its callers with how often they called it, the most first.
+CallersOf = Callable[[], Mapping[str, Sequence[tuple[str, int]]]]
+
+
 @dataclass(frozen=True)
 class Console:
     """Where a host shows what commands say."""
@@ -54,8 +58,8 @@ class Console:
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
-    # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
-    show_functions: Callable[[Sequence[calltree.CallStat]], None] = lambda stats: None
+    # Shows what was called how often, and by whom, where a debugger has a place for that beside text.
+    show_functions: Callable[[Sequence[calltree.CallStat], CallersOf], None] = lambda stats, callers: None
 
 
 @dataclass(frozen=True)
@@ -644,7 +648,8 @@ def _top(request: Request, console: Console) -> int:
             names = _names(request, console)
             report.write_top(trace, summary, options.limit, console.out, order, names)
             if options.file is None:
-                console.show_functions(summary.stats)
+                whole = options.thread is None
+                console.show_functions(summary.stats, lambda: edges.callers(trace) if whole else {})
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from calltrace import dispatch
 from calltrace.calltree import CallStat
-from calltrace.commands import Console
+from calltrace.commands import CallersOf, Console
 from calltrace.errors import CalltraceError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Debugger(Protocol):
         """The debugger's own command that shows the code at a VA."""
         ...
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
-        """Show how often functions of the target were called, if there is a place for that beside text."""
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
+        """Show how often functions were called, and by whom, if there is a place for that beside text."""
         ...
 
     def interrupted(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
+from calltrace.commands import CallersOf
 from calltrace.live import LiveSession
 from calltrace_windbg import notifications
 from calltrace_windbg.live import EngineHost
@@ -66,7 +67,7 @@ class WinDbg:
         """`u`"""
         return f"u {address:#x}"
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
         """Nothing: text is all there is."""
 
     def interrupted(self) -> bool:
