@@ -298,8 +298,10 @@ def test_an_order_by_time_needs_a_clock(tmp_path: Path) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=400))
 def test_callers_of_everything_are_those_of_each(tmp_path: Path, program: bytes) -> None:
+    # Without the C API, whose functions can have the names of recorded ones.
+    pairs = [pair for pair in zip(program[::2], program[1::2]) if pair[0] % 16 not in (13, 15)]
     thread = SimulatedThread()
-    thread.run(program)
+    thread.run(bytes(byte for pair in pairs for byte in pair))
     writer = TraceWriter()
     simulated.describe(writer)
     writer.thread(thread.units)
