@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,10 @@ _DEFAULT_QUERY_LIMIT = 1000
 _DEFAULT_LOOP_SECONDS = 30.0
 
 
+# Makes, of each name, the names of its callers with how often they called it, the most first.
+CallersOf = Callable[[], Mapping[str, Sequence[tuple[str, int]]]]
+
+
 @dataclass(frozen=True)
 class Console:
     """Where a host shows what commands say."""
@@ -62,8 +66,8 @@ class Console:
     meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
-    # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
-    show_functions: Callable[[Sequence[calltree.CallStat]], None] = lambda stats: None
+    # Shows what was called how often, and by whom, where a debugger has a place for that beside text.
+    show_functions: Callable[[Sequence[calltree.CallStat], CallersOf], None] = lambda stats, callers: None
 
 
 @dataclass(frozen=True)
@@ -730,7 +734,8 @@ def _top(request: Request, console: Console) -> int:
             names = _names(request, console)
             report.write_top(trace, summary, options.limit, console.out, order, names)
             if options.file is None:
-                console.show_functions(summary.stats)
+                whole = options.thread is None
+                console.show_functions(summary.stats, lambda: edges.callers(trace) if whole else {})
     return 0
 
 

@@ -8,6 +8,7 @@ called it back.
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
@@ -92,6 +93,21 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     """
     options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
     return _merged(trace, _counted(trace, options))
+
+
+def callers(trace: TraceFile) -> dict[str, list[tuple[str, int]]]:
+    """Of each function or call by its name: what called it how often, the most first.
+
+    Errors as of `call_graph`.
+    """
+    found: dict[str, list[tuple[str, int]]] = {}
+    for caller in call_graph(trace):
+        counts = Counter[str]()
+        for callee in caller.others.values():
+            counts[callee.name] += callee.calls
+        for name, calls in counts.items():
+            found.setdefault(name, []).append((caller.name, calls))
+    return {name: sorted(called_by, key=lambda one: (-one[1], one[0])) for name, called_by in found.items()}
 
 
 def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:

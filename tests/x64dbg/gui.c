@@ -45,7 +45,7 @@ enum {
     NO_ENTRY = -1,
     ENTRIES = 200,
     ROWS = 1000,
-    COLUMNS = 3,
+    COLUMNS = 4,
     SECONDS_TO_START = 30
 };
 
@@ -165,6 +165,7 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
     }
     case GUI_REF_INITIALIZE:
         snprintf(view_title, sizeof view_title, "%s", (const char *)first);
+        memset(cells, 0, sizeof cells);
         columns = rows = progress = 0;
         break;
     case GUI_REF_ADDCOLUMN:

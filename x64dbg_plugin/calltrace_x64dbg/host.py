@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
+from calltrace.commands import CallersOf
 from calltrace.errors import EngineError
 from calltrace.live import LiveSession
 from calltrace_x64dbg import views
@@ -82,9 +83,9 @@ class X64dbg:
         if not self.library.ct_views_command(line.encode()):
             raise EngineError(f"the debugger does not take `{line}`")
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
         """In the references view, in comments and in labels."""
-        views.show_functions(self.library, stats)
+        views.show_functions(self.library, stats, callers())
 
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""
