@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "breakpoints.h"
+#include "copies.h"
 #include "titan.h"
 
 enum { PAGE = 0x1000, MOST_BREAKPOINTS = 4096, LOOK_MS = 50 };
@@ -145,6 +146,23 @@ void ct_engine_break_in(void)
     DbgCmdExecDirect("pause");
 }
 
+/* The debugger goes on as after an event that is none of its business. */
+static void skip(DEBUG_EVENT *event)
+{
+    event->dwDebugEventCode = 0;
+    find_titan()->SetNextDbgContinueStatus(DBG_CONTINUE);
+}
+
+/* Of an exception of the program's let the debugger show where it is in the original. */
+static void show_original(EXCEPTION_RECORD *record)
+{
+    uint64_t address = (uint64_t)(uintptr_t)record->ExceptionAddress;
+    bool debuggers = record->ExceptionCode == EXCEPTION_SINGLE_STEP ||
+                     (record->ExceptionCode == EXCEPTION_BREAKPOINT && find_titan()->IsBPXEnabled(address));
+    if (!debuggers)
+        record->ExceptionAddress = (void *)(uintptr_t)copies_original(address);
+}
+
 /* On the debug loop's thread, before it looks at an event. */
 static void on_event(CBTYPE type, void *info)
 {
@@ -152,33 +170,38 @@ static void on_event(CBTYPE type, void *info)
     DEBUG_EVENT *event = ((PLUG_CB_DEBUGEVENT *)info)->DebugEvent;
     if (event->dwDebugEventCode != EXCEPTION_DEBUG_EVENT)
         return;
-    if (!call_page) {
-        breakpoints_translate(event);
+    EXCEPTION_RECORD *record = &event->u.Exception.ExceptionRecord;
+    if (breakpoints_ignore(event)) {
+        skip(event);
         return;
     }
-    const EXCEPTION_RECORD *record = &event->u.Exception.ExceptionRecord;
+    if (!call_page) {
+        breakpoints_translate(event);
+        show_original(record);
+        return;
+    }
     bool ours = (uint64_t)(uintptr_t)record->ExceptionAddress - call_page < PAGE;
     /* Breakpoints and steps elsewhere are the debugger's to tell from the program's. */
     if (!ours && (record->ExceptionCode == EXCEPTION_BREAKPOINT || record->ExceptionCode == EXCEPTION_SINGLE_STEP))
         return;
     goes_handled = ours; /* if its user is the one who lets the target go */
     _plugin_debugpause();
-    if (goes_handled) {
-        /* The debugger goes on as after an event that is none of its business; what it has to do about the breakpoint
-         * that the thread stood at before the call is still to come. */
-        event->dwDebugEventCode = 0;
-        find_titan()->SetNextDbgContinueStatus(DBG_CONTINUE);
-    }
+    /* What the debugger has to do about the breakpoint that the thread stood at before the call is still to come. */
+    if (goes_handled)
+        skip(event);
     breakpoints_in(); /* if its user has let the target go */
 }
 
 static void on_stop(CBTYPE type, void *info)
 {
     (void)info;
-    if (type == CB_STOPDEBUG)
+    if (type == CB_STOPDEBUG) {
         breakpoints_forget();
-    else
+        copies_forget();
+        plugin_target_gone();
+    } else {
         breakpoints_out();
+    }
     if (type == CB_STOPDEBUG || type == CB_PAUSEDEBUG)
         SetEvent(paused);
 }
@@ -196,6 +219,7 @@ void engine_register(int plugin)
     if (!paused)
         paused = CreateEventW(NULL, TRUE, FALSE, NULL);
     breakpoints_begin();
+    copies_begin(plugin);
     _plugin_registercallback(plugin, CB_DEBUGEVENT, on_event);
     _plugin_registercallback(plugin, CB_BREAKPOINT, on_stop); /* its conditions hold, its commands are still to run */
     _plugin_registercallback(plugin, CB_PAUSEDEBUG, on_stop);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "hosting/hosting.h"
+#include "state.h"
 
 enum { LINE_SIZE = 1024 }; /* of a command, which the debugger takes with its end */
 
@@ -20,6 +21,7 @@ typedef enum {
     ADDRESS, /* selected in the disassembly */
     MODULE,  /* that this address is in */
     TYPED,   /* what its user types when he is asked */
+    LAST,    /* the words with which the target was recorded last */
     OPTIONS, /* of each start by the menu: to be typed now, and kept */
 } completion;
 
@@ -36,6 +38,7 @@ static const menu_entry menu[] = {
     {true, "Start on this module", "calltrace start ", MODULE},
     {true, "Trace this function", "calltrace start ", ADDRESS},
     {false, "Start with options...", "calltrace start ", TYPED},
+    {false, "Start as last time", "calltrace start ", LAST},
     {false, "Stop", "calltrace stop", NOTHING},
     {false, NULL, NULL, NOTHING},
     {false, "Stacks", "calltrace stacks", NOTHING},
@@ -88,6 +91,21 @@ static ct_answer *answer; /* NULL: no command was given yet, and nothing recorde
 void ct_answer_with(ct_answer *answers)
 {
     answer = answers;
+}
+
+static ct_target_gone *tell_target_gone; /* NULL: as `answer` */
+
+void ct_tell_target_gone(ct_target_gone *told)
+{
+    tell_target_gone = told;
+}
+
+void plugin_target_gone(void)
+{
+    if (!tell_target_gone || !TryEnterCriticalSection(&running))
+        return;
+    tell_target_gone();
+    LeaveCriticalSection(&running);
 }
 
 static uint64_t ask_hits(int count, const uint64_t *values, void *unused)
@@ -172,6 +190,13 @@ static bool complete(char *line, const menu_entry *entry)
         if (!GuiGetLineWindow(entry->line, typed))
             return false;
         snprintf(line + size, LINE_SIZE - size, "%s", typed);
+    } else if (entry->rest == LAST) {
+        static char words[CT_STATE_TEXT], trace[CT_STATE_TEXT];
+        if (!ct_state_last(words, trace)) {
+            ct_print("calltrace: this program has not been recorded yet\n");
+            return false;
+        }
+        snprintf(line + size, LINE_SIZE - size, "%s", words);
     } else if (entry->rest != NOTHING) {
         if (!GuiSelectionGet(GUI_DISASSEMBLY, &selection) ||
             (entry->rest == MODULE && !DbgGetModuleAt(selection.start, name))) {
@@ -200,7 +225,7 @@ static void on_menu_entry(CBTYPE type, void *info)
         return;
     }
     snprintf(line, sizeof line, "%s", entry->line);
-    if (strcmp(line, start_line) == 0 && entry->rest != TYPED)
+    if (strcmp(line, start_line) == 0 && entry->rest != TYPED && entry->rest != LAST)
         add_options(line);
     if (complete(line, entry))
         DbgCmdExec(line);
@@ -214,6 +239,7 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
     handle = init->pluginHandle;
     _plugin_registercallback(handle, CB_MENUENTRY, on_menu_entry);
     engine_register(handle);
+    state_register(handle);
     _plugin_registerexprfunction(handle, "calltrace.hits", 1, ask_hits, NULL);
     _plugin_registerexprfunction(handle, "calltrace.traced", 1, ask_traced, NULL);
     return _plugin_registercommand(handle, command_name, command, false);

@@ -100,6 +100,11 @@ class LiveSession:
         """Where the trace of the recording under way is, or the last one's; None if there is none."""
         return self._trace
 
+    def remember(self, trace: Path | None) -> None:
+        """What commands without a file name read until something is recorded: a trace of an earlier session."""
+        if self._tracing is None:
+            self._trace = trace
+
     def target(self) -> AbstractContextManager[LivePort]:
         """The port of the process that the debugger stands at. Errors as of `Host.port`."""
         return self._host.port(self._port)

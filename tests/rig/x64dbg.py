@@ -27,6 +27,7 @@ REAL, STAND_IN = "x64dbg", "stand-in"
 
 _SOURCES = targets.TREE / "tests" / "x64dbg"
 _BUILT = targets.TREE / "build" / "x64dbg"
+_SDK = f"-I{targets.TREE / 'x64dbg_plugin'}"
 _COMMAND = re.compile(r"^> (.*)\n", re.MULTILINE)
 _EXPORT = re.compile(r"^EXPORT .*?(\w+)\(", re.MULTILINE)
 _LAST = re.compile(r"\n(no target|end of script)\n\Z")
@@ -71,6 +72,10 @@ def installation(debugger: str) -> Iterator[Path]:
             (folder / file.name).symlink_to(file)
         (folder / "plugins").mkdir()
         shutil.copy(PLUGIN, folder / "plugins")
+        if debugger == REAL:
+            import_library = targets.TREE / "build" / "plugin" / "x64dbg_plugin" / "x64dbg.a"
+            watch = _built("watch.dp64", "watch.c", "-shared", _SDK, str(import_library))
+            shutil.copy(watch, folder / "plugins")
         shutil.copy(_built("x64gui.dll", "gui.c", "-shared"), folder)
         shutil.copy(_built("headless.exe", "host.c"), folder)
         (folder / "headless.ini").write_text(_SETTINGS)
@@ -79,8 +84,7 @@ def installation(debugger: str) -> Iterator[Path]:
 
 def _engine_files(debugger: str) -> list[Path]:
     if debugger == STAND_IN:
-        include = f"-I{targets.TREE / 'x64dbg_plugin'}"
-        standin = _built("x64dbg.dll", "standin.c", "-shared", include)
+        standin = _built("x64dbg.dll", "standin.c", "-shared", _SDK)
         return [standin, *(_forwarding(standin, name) for name in ("x64bridge.dll", "TitanEngine.dll"))]
     real = real_engine()
     assert real
