@@ -253,15 +253,20 @@ static void show_call_stack(void)
     LeaveCriticalSection(&lock);
 }
 
-/* What the debugger calls the place where the thread stands, as beside the code. */
+/* What the debugger calls the place where the thread stands, with how far it is behind a name. */
 static void show_where(void)
 {
-    char label[256] = "";
+    struct {
+        int flags;
+        char module[256], label[256], rest[1024];
+    } info = {.flags = 2};
+    bool (*address_info)(uint64_t address, int segment, void *info) =
+        (void *)(UINT_PTR)GetProcAddress(GetModuleHandleA("x64dbg.dll"), "_dbg_addrinfoget");
     uint64_t address = value_of("cip");
-    if (!get_label(address, 0, label))
-        sprintf(label, "%016llX", (unsigned long long)address);
+    if (!address_info(address, 0, &info))
+        sprintf(info.label, "%016llX", (unsigned long long)address);
     EnterCriticalSection(&lock);
-    fprintf(log_file, "%s\n", label);
+    fprintf(log_file, "%s\n", info.label);
     LeaveCriticalSection(&lock);
 }
 
