@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rig import targets, windbg, windows
+from rig import display, targets, windbg, windows
+from rig.searched import RENDERERS, assert_loop
 
 
 @pytest.mark.parametrize("method", ["unwind", "returns"])
@@ -28,6 +29,26 @@ def test_the_loop_of_the_session_s_target_is_found(method: str, tmp_path: Path) 
         "loop_receive!handle_message",
     )
     assert shown.stdout == windows.run([program, "300"]).stdout  # with a sum over its code: nothing is left
+
+
+@pytest.mark.parametrize("variant", RENDERERS)
+def test_a_renderer_s_loop_and_frame_function_are_found_and_no_pixel_changes(
+    variant: str, tmp_path: Path
+) -> None:
+    renderer, file = RENDERERS[variant], tmp_path / "found.json"
+    command = f"!calltrace loop {renderer.api} --method both --json -o {windows.path(file)}"
+    count = f"dd {renderer.counter()} L1"
+    shown = windbg.run([windbg.LOAD, command, count, "bl", "g"], renderer.command, env=display.environment())
+    found = json.loads(file.read_text())
+    assert found["differences"] == []
+    for method in found["methods"]:
+        assert method["hits"] == 3
+        assert_loop(method, renderer.owner, renderer.frame, renderer.module or renderer.program)
+    frames = re.search(r"`[0-9a-f]{8}  ([0-9a-f]{8})", shown.said(count))
+    assert frames
+    assert 0 < int(frames[1], 16) <= 3
+    assert shown.said("bl").strip() == ""
+    assert shown.stdout == renderer.plain()
 
 
 def test_it_ends_in_time_and_leaves_the_session_stopped() -> None:

@@ -13,14 +13,16 @@ from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
 from calltrace.loop.code import Code, Kind, back_edges
 from calltrace.loop.objects import Objects
+from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
 from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
-from calltrace.loop.result import Candidate, Conclusions, Found, Loop, innermost_loop
+from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop
 from calltrace.loop.returning import ByReturns
 from calltrace.loop.survey import Survey
 from calltrace.loop.unwinding import ByUnwinding
 from calltrace.loop.watch import Outcome, Watch
 from calltrace.patterns import module_matches
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Registers
 
 METHODS = ("unwind", "returns", "both")
@@ -55,6 +57,18 @@ class _Method:
     hits: dict[int, list[Hit]] = field(default_factory=dict)  # by thread
 
 
+class Names(Protocol):
+    """What addresses are called; numbers below zero are of what has no address."""
+
+    def name(self, address: int) -> str:
+        """`module!function` of the function that starts there, else `module+0xRVA`."""
+        ...
+
+    def place(self, address: int) -> str:
+        """`module+0xRVA`."""
+        ...
+
+
 @dataclass
 class Climb:
     """How a climb ended, and what each method has found."""
@@ -64,8 +78,9 @@ class Climb:
     outcome: Outcome
     seconds: float
     found: list[Found]
-    places: Places
+    places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
+    recorded: bool = False  # by a trace, not by this climb
 
     @property
     def loops(self) -> list[Loop]:
@@ -90,20 +105,23 @@ class Climb:
 class LoopTracing:
     """Climbs once."""
 
-    def __init__(self, port: Port, options: LoopOptions) -> None:
-        """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none."""
+    def __init__(self, port: Port, options: LoopOptions, copied: Sequence[Copied] = ()) -> None:
+        """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none.
+
+        `copied` are the copies of functions in the target, if it is or was recorded.
+        """
         if not port.supports(Capability.DEBUG):
             raise EngineError(
                 "this host lets nobody but its user set breakpoints: `calltrace loop` needs them"
             )
         if options.method not in METHODS:
             raise UsageError(f"method {options.method}: one of {', '.join(METHODS)}")
-        self._port, self._options = port, options
+        self._port, self._options = Originals(port, copied), options
         self._started = time.monotonic()
         self._interrupted: Sequence[object] = ()
-        self._places = Places(port)
+        self._places = Places(self._port, self._port.original)
         self._code = Code(self._read)
-        self._watch = Watch(port, self._is_over)
+        self._watch = Watch(self._port, self._is_over)
         self._sites = CallSites(self._code, self._places, self._watch)
         self._conclusions = Conclusions(self._places, self._sites)
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
@@ -117,9 +135,8 @@ class LoopTracing:
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
         self._draws: set[int] = set()  # VAs of functions known to draw
         self._is_known = False  # the loop is
+        self._survey: Survey | None = None  # of the loop that the last hits show
         self._enough = 0  # hits after which a method that has found nothing is not waited for; 0: none has
-        self._surveyed = 0, 0  # thread and site of the loop that was looked at for a whole turn
-        self._candidates: list[Candidate] = []
 
     def run(self, interrupts: Sequence[object] = ()) -> Climb:
         """Let the target run until the loop is found, or the time is over, or `interrupts` has something.
@@ -133,9 +150,6 @@ class LoopTracing:
         try:
             self._look()
             outcome = self._watch.run(self._is_done)
-            if outcome is Outcome.DONE:
-                self._is_known = True
-                outcome = self._survey()
         finally:
             self._watch.clear()
         seconds = time.monotonic() - self._started
@@ -257,6 +271,7 @@ class LoopTracing:
             activation = method.climber.hit(thread, registers)
             activation.hit = Hit(len(hits), thread, group, activation)
             hits.append(activation.hit)
+        self._look_closer()
 
     def _note_arguments(self, thread: int, registers: Registers) -> str:
         """Keep the arguments of a call of the API; the group that it belongs to."""
@@ -270,14 +285,19 @@ class LoopTracing:
         return self._groups.get(self._group_key(thread, registers), "?")
 
     def _is_done(self) -> bool:
-        found = [any(map(self._is_found, method.hits.values())) for method in self._methods]
+        """Is the loop found, and a whole turn of it seen?"""
+        self._is_known = self._is_known or self._is_found()
+        return self._is_known and (self._survey is None or self._survey.is_over)
+
+    def _is_found(self) -> bool:
+        found = [any(map(self._has_come_round, method.hits.values())) for method in self._methods]
         if any(found) and not all(found):  # one of both: the other gets as many hits again
             hits = sum(map(len, self._methods[0].hits.values()))
             self._enough = self._enough or hits + self._options.samples
             return hits > self._enough
         return all(found)
 
-    def _is_found(self, hits: list[Hit]) -> bool:
+    def _has_come_round(self, hits: list[Hit]) -> bool:
         if len(hits) < self._options.samples:
             return False
         if not any(above.rounds() for above in hits[-1].activation.ancestors()):
@@ -296,18 +316,30 @@ class LoopTracing:
         found = (innermost_loop(hits, self._may_own) for hits in method.hits.values())
         return [each for each in found if each]
 
-    def _survey(self) -> Outcome:
-        """Look at one more turn of a loop that was found."""
-        owner, _ = next(loop for method in self._methods for loop in self._loops(method))
-        self._surveyed = owner.thread, owner.rounds()[0]
+    def _look_closer(self) -> None:
+        """Survey the loop that the hits show, before the last of them is waited for: that saves a turn."""
+        hits = max(len(hits) for method in self._methods for hits in method.hits.values())
+        if hits < self._options.samples - 1:
+            return
+        loop = next((loop for method in self._methods for loop in self._loops(method)), None)
+        if loop is None:
+            return
+        owner, _ = loop
+        known = self._survey
+        if known and (known.owner.thread, known.owner.sp, known.head) == (
+            owner.thread,
+            owner.sp,
+            owner.rounds()[0],
+        ):
+            return
+        if known:
+            known.end()
+        self._survey = None
         head = self._code.at(owner.rounds()[0])
-        if head is None or head.kind is not Kind.CALL:
-            return Outcome.DONE
-        code = self._code.follow(head.behind, self._places.function_at)
-        watched = Survey(owner, code, self._watch, self._sites)
-        outcome = watched.run(self._api, self._draws)
-        self._candidates = watched.candidates(self._api)
-        return outcome
+        if head and head.kind is Kind.CALL:
+            code = self._code.follow(head.behind, self._places.function_at)
+            self._survey = Survey(owner, code, self._watch, self._sites, self._api, self._draws)
+            self._survey.begin()
 
     def _conclude(self, method: _Method) -> Found:
         found = Found(method.name, sum(map(len, method.hits.values())), notes=method.notes)
@@ -317,8 +349,9 @@ class LoopTracing:
                 for group in dict.fromkeys(hit.group for hit in hits):
                     loop.groups[group] = self._conclusions.levels(owner, group)
             loop.back_edges = self._back_edges(loop)
-            if (loop.thread, loop.site) == self._surveyed:
-                loop.candidates = self._candidates
+            survey = self._survey
+            if survey and (loop.thread, loop.site) == (survey.owner.thread, survey.head):
+                loop.candidates = survey.candidates()
             found.loops.append(loop)
         looping = {loop.thread for loop in found.loops}
         for thread, hits in method.hits.items():

@@ -354,6 +354,12 @@ class DebuggingPort(Win32Port, Stepping):
         self._had_breakpoints = True
         super().set_breakpoints(addresses)
 
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
+        """Let the target run to its next event, or until it is to be over."""
+        if not self._own_bytes:
+            self._remove_stub()  # a module being loaded stops the target where no call could do it
+        return super().go(step, over)
+
     def detach(self) -> None:
         """Take every breakpoint away, and let the target run on."""
         if self._debugging and (self._paused or (self._event is not None and self._had_breakpoints)):
