@@ -122,13 +122,8 @@ def run(
         program = installed / fresh.name if installed else fresh
         log, lines = program.with_name("log"), program.with_name("script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
-        environment = {
-            "X64DBG_SCRIPT": windows.path(lines),
-            "X64DBG_LOG": windows.path(log),
-            "CALLTRACE_PYTHON": windows.path(wine.windows_python().parent),
-            "CALLTRACE_PACKAGE": packages(),
-        }
-        done = windows.run([program], env={**environment, **(env or {})}, cwd=cwd, timeout=timeout)
+        given = {**environment(program.parent), **(env or {})}
+        done = windows.run([program], env=given, cwd=cwd, timeout=timeout)
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
     last = _LAST.search(text)
     assert last, f"exit code {done.returncode}\n{text}\n{done.stderr.decode(errors='replace')}"
@@ -136,6 +131,16 @@ def run(
     return Transcript(
         banner, list(zip(rest[::2], rest[1::2])), last[1] == "end of script", done.stdout, done.stderr
     )
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a debugger that is started from `folder` has in its environment, and its target too."""
+    return {
+        "X64DBG_SCRIPT": windows.path(folder / "script"),
+        "X64DBG_LOG": windows.path(folder / "log"),
+        "CALLTRACE_PYTHON": windows.path(wine.windows_python().parent),
+        "CALLTRACE_PACKAGE": packages(),
+    }
 
 
 def answering(folder: Path, host: Path) -> dict[str, str]:
@@ -156,9 +161,10 @@ def packages() -> str:
     return ";".join(windows.path(targets.TREE / name) for name in ("core", "x64dbg_plugin"))
 
 
-def init(program: Path, arguments: str = "") -> str:
-    """The command that starts a program."""
-    return f'init "{windows.path(program)}", "{arguments}"'
+def init(program: Path, arguments: str = "", folder: Path | None = None) -> str:
+    """The command that starts a program, in a folder."""
+    there = f', "{windows.path(folder)}"' if folder else ""
+    return f'init "{windows.path(program)}", "{arguments}"{there}'
 
 
 def _built(name: str, source: str, *flags: str) -> Path:
