@@ -27,7 +27,7 @@ static HANDLE process;
 static struct shown *shown;
 static uint32_t shown_count;
 static ct_find_original *find;
-static stack_walk *debuggers_walk; /* NULL: ours is not in front of it */
+static stack_walk *debuggers_walk;                       /* NULL: ours is not in front of it */
 static PFUNCTION_TABLE_ACCESS_ROUTINE64 debuggers_entry; /* of the walk under way */
 static PGET_MODULE_BASE_ROUTINE64 debuggers_base;
 

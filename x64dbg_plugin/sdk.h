@@ -17,7 +17,7 @@
     X(json_t *, json_string, (const char *text))                                                                       \
     X(json_t *, json_integer, (long long value))                                                                       \
     X(int, json_object_set_new, (json_t * object, const char *key, json_t *value)) /* owns `value` then */             \
-    X(int, json_array_append_new, (json_t * array, json_t *value))                                                     \
+    X(int, json_array_append_new, (json_t * array, json_t * value))                                                    \
     X(json_t *, json_object_get, (const json_t *object, const char *key))                                              \
     X(size_t, json_array_size, (const json_t *array))                                                                  \
     X(json_t *, json_array_get, (const json_t *array, size_t index))                                                   \
@@ -240,7 +240,7 @@ SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *select
     X(json_t *, json_string, (const char *text))                                                                       \
     X(json_t *, json_integer, (long long value))                                                                       \
     X(int, json_object_set_new, (json_t * object, const char *key, json_t *value)) /* owns `value` then */             \
-    X(int, json_array_append_new, (json_t * array, json_t *value))                                                     \
+    X(int, json_array_append_new, (json_t * array, json_t * value))                                                    \
     X(json_t *, json_object_get, (const json_t *object, const char *key))                                              \
     X(size_t, json_array_size, (const json_t *array))                                                                  \
     X(json_t *, json_array_get, (const json_t *array, size_t index))                                                   \

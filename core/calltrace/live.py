@@ -101,7 +101,7 @@ class LiveSession:
         return self._trace
 
     def remember(self, trace: Path | None) -> None:
-        """What commands without a file name read until something is recorded: a trace of an earlier session."""
+        """Until something is recorded, commands without a file name read this: a trace of another session."""
         if self._tracing is None:
             self._trace = trace
 

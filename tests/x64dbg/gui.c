@@ -243,7 +243,7 @@ static void show_call_stack(void)
         struct {
             uint64_t address, from, to;
             char comment[512];
-        } *entries;
+        } * entries;
     } stack = {0};
     void (*get_call_stack)(void *, bool cached) = (void *)dbg_functions()[GET_CALL_STACK];
     get_call_stack(&stack, false);

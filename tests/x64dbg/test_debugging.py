@@ -1,4 +1,4 @@
-"""Manual debugging beside the trace in the real engine: call stacks, hardware breakpoints, steps, exceptions, ends."""
+"""Manual debugging beside the trace in the real engine: call stacks, breakpoints, steps, exceptions, ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from rig.x64dbg_phases import at, calls, expected, hits, phases, start
 
 pytestmark = x64dbg.only_real
 
-HARDWARE = ("straight", "straight_ret", "callee", "turns")  # two entries, a body, and an entry that is looped to
+HARDWARE = (
+    "straight",
+    "straight_ret",
+    "callee",
+    "turns",
+)  # two entries, a body, and an entry that is looped to
 ENDED = "Process stopped with exit code"
 
 
@@ -46,8 +51,8 @@ def hardware() -> list[str]:
 
 @pytest.mark.parametrize("before", [True, False], ids=["set before start", "set after start"])
 def test_hardware_breakpoints_hit_as_often_as_untraced(tmp_path: Path, before: bool) -> None:
-    # They are gone before the recorder's thread ends: while any is set, Wine's server may wait for itself when
-    # a thread ends that traps, with a trace or without.
+    # They are gone before the recorder's thread ends: while any is set, Wine's server may wait for itself
+    # when a thread ends, with a trace or without.
     begin = start(tmp_path / "t.calltrace")
     first = [*hardware(), begin] if before else [begin, *hardware()]
     shown = phases(x64dbg.REAL, first, [], ["bphc", "calltrace stop"])
@@ -124,10 +129,16 @@ def test_exceptions_are_told_as_untraced_and_passed_on(tmp_path: Path) -> None:
     trace = tmp_path / "t.calltrace"
     untraced, traced = stops_at_exceptions([]), stops_at_exceptions([start(trace)])
     chance = re.compile(r"^(?:First|Last) chance exception on .*$", re.MULTILINE)
-    told = [[line for _, output in each.commands for line in chance.findall(output)] for each in (untraced, traced)]
+    told = [
+        [line for _, output in each.commands for line in chance.findall(output)]
+        for each in (untraced, traced)
+    ]
     assert told[0] == told[1]
     assert len(told[0]) >= 3
-    ends = [[line for _, text in each.commands for line in re.findall(f"{ENDED} .*", text)] for each in (untraced, traced)]
+    ends = [
+        [line for _, text in each.commands for line in re.findall(f"{ENDED} .*", text)]
+        for each in (untraced, traced)
+    ]
     assert ends[0] == ends[1] != []
 
 
@@ -136,7 +147,15 @@ def test_int3s_of_the_debugger_are_neither_copied_nor_overwritten(tmp_path: Path
     looks = [f"!raw {at(place)}" for place in places]
     points = [f"bp {at(place)}" for place in places]
     begin = start(tmp_path / "t.calltrace")
-    script = [*points, *looks, begin, *looks, "calltrace stop", *looks, *(f"bc {at(place)}" for place in places)]
+    script = [
+        *points,
+        *looks,
+        begin,
+        *looks,
+        "calltrace stop",
+        *looks,
+        *(f"bc {at(place)}" for place in places),
+    ]
     shown = phases(x64dbg.REAL, [*script, *looks], (), ())
     for look in looks:
         before, traced, stopped, gone = said(shown, look)
@@ -150,12 +169,9 @@ def test_a_target_that_is_started_again_has_its_breakpoints_and_can_be_recorded_
     trace = tmp_path / "t.calltrace"
     again = x64dbg.init(targets.build("session_calls"), "7")
     points = ["bp session_calls:depth", "bp session_calls:leaf", "run"]  # on jumps to copies
-    shown = session(
-        [start(trace), *points, again, "calltrace tree --function main", "run", "!click Start as last time"]
-        + ["bc session_calls:leaf", "run", "calltrace stacks", "bc session_calls:depth", "run"],
-        "session_calls",
-        "7",
-    )
+    script = [start(trace), *points, again, "calltrace tree --function main", "run"]
+    script += ["!click Start as last time", "bc session_calls:leaf", "run", "calltrace stacks"]
+    shown = session([*script, "bc session_calls:depth", "run"], "session_calls", "7")
     assert f"the recorded program has ended; its trace is {windows.path(trace)}" in shown.commands[5][1]
     assert "session_calls!work" in shown.commands[6][1]
     assert "INT3 breakpoint at <session_calls.leaf>" in shown.commands[7][1]
@@ -171,7 +187,7 @@ def test_a_target_that_is_started_again_has_its_breakpoints_and_can_be_recorded_
 def test_a_target_that_is_detached_goes_on_as_if_untraced(tmp_path: Path) -> None:
     trace = tmp_path / "t.calltrace"
     shown = session([start(trace), "bp session_calls:depth", "run", "detach"], "session_calls", "7")
-    assert "the recorded program has ended" in shown.said("detach") or "was let go" in shown.said("detach")
+    assert re.search("the recorded program (has ended|was let go)", shown.said("detach"))
     with TraceFile(trace) as recorded:
         assert recorded.state in (State.EXITED, State.KILLED)
         counts = {stat.name: stat.calls for stat in summarize(recorded).stats}
@@ -188,7 +204,9 @@ def test_the_database_keeps_how_a_program_was_recorded(tmp_path: Path) -> None:
     second = ["calltrace top", "run", "!click Start as last time", "run", "calltrace top "]
     shown = session(second, "session_calls", "7", installed=folder)
     assert re.search(r"^ +1  session_calls!leaf", shown.said("calltrace top"), re.MULTILINE)
-    assert "INT3 breakpoint at <session_calls.leaf>" in shown.commands[2][1]  # not of `work`, disabled by its user
+    assert (
+        "INT3 breakpoint at <session_calls.leaf>" in shown.commands[2][1]
+    )  # not of `work`, disabled by its user
     assert "session_calls.exe: 1 of " in shown.said("!click Start as last time")
     other = session(["calltrace top", "!click Start as last time"], "demo", installed=folder)
     assert other.said("calltrace top").startswith("calltrace: nothing has been recorded in this session")

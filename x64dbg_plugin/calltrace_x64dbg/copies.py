@@ -1,4 +1,4 @@
-"""Copies as the debugger's call stack and names show them: x64dbg_plugin/copies.h has them asked, here is what."""
+"""Copies as the debugger's call stack and names show them: x64dbg_plugin/copies.h asks, here is what."""
 
 from __future__ import annotations
 
