@@ -18,7 +18,9 @@ from calltrace.export import FORMATS, report
 from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.stacks import write_stacks, write_stacks_json
+from calltrace.export.status import write_status, write_status_json
 from calltrace.export.text import TreeText
+from calltrace.export.tree import write_tree_json
 from calltrace.export.units import NameText, plain
 from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
@@ -399,7 +401,10 @@ def _install_x64dbg(request: Request, console: Console) -> int:
         return wine.relay(request.words, request.options.prefix)
     from calltrace.install import install_x64dbg
 
-    console.progress(f"installed {install_x64dbg(request.options.folder)}: type `calltrace` in x64dbg")
+    plugin, client = install_x64dbg(request.options.folder)
+    console.progress(f"installed {plugin}: type `calltrace` in x64dbg")
+    if client:
+        console.progress(f"installed {client}: `import {client.stem}` in scripts of x64dbgpy")
     return 0
 
 
@@ -465,7 +470,8 @@ def _save(request: Request, console: Console) -> int:
 
 def _status(request: Request, console: Console) -> int:
     told = _live(console).status(console.progress)
-    report.write_rows(told, console.out)
+    write = write_status_json if request.options.json else write_status
+    write(told, console.out)
     return 0
 
 
@@ -609,6 +615,9 @@ def _tree(request: Request, console: Console) -> int:
             limit=options.limit,
         )
         tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
+        if options.json:
+            write_tree_json(trace, tree, console.out)
+            return 0
         for line in tree:
             console.out.write(text.line(line) + "\n")
         if tree.limited:
@@ -1157,7 +1166,7 @@ COMMANDS: Sequence[Command] = (
         "status",
         "Tell what is being recorded since when, and where to.",
         "calltrace status",
-        (),
+        (Option(("--json",), "as JSON", switch=True),),
         _status,
         live=True,
     ),
@@ -1248,6 +1257,7 @@ COMMANDS: Sequence[Command] = (
                 convert=number,
                 default=_DEFAULT_TREE_LIMIT,
             ),
+            Option(("--json",), "as JSON, with addresses, and times in ticks", switch=True),
         ),
         _tree,
     ),
