@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Iterable, Sequence
 from ctypes import POINTER, c_bool, c_uint32, c_uint64
@@ -117,9 +118,9 @@ class RunningPort(running.RunningPort):
 
     def _pass_users_breakpoint(self) -> None:
         """The debugger lets a thread that stands at one go by a step of its own, which is to be over."""
-        stop = self._require_stop()
-        if self._plugin.context(stop.thread).Rip in self._plugin.points():
-            self._x64dbg.step()
+        with contextlib.suppress(AccessRefused):  # of a thread that has ended
+            if self._plugin.context(self._require_stop().thread).Rip in self._plugin.points():
+                self._x64dbg.step()
 
     def _first_stop(self, stop: Stop) -> None:
         self._told = self._require_stop().thread
