@@ -56,6 +56,14 @@ class Debugger(Protocol):
         """The debugger's own command that shows the code at a VA."""
         ...
 
+    def set_breakpoint(self, address: int) -> None:
+        """Set a breakpoint of the user's at a VA. EngineError if the debugger refuses."""
+        ...
+
+    def set_label(self, address: int, name: str) -> None:
+        """Let the debugger call a VA so, from now on. EngineError if it refuses."""
+        ...
+
     def show_functions(self, stats: Sequence[CallStat]) -> None:
         """Show how often functions of the target were called, if there is a place for that beside text."""
         ...
@@ -82,6 +90,8 @@ def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
         shell=False,
         live=live,
         show_functions=debugger.show_functions,
+        set_breakpoint=debugger.set_breakpoint,
+        set_label=debugger.set_label,
     )
     if debugger.has_links():
         console = replace(

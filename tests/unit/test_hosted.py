@@ -36,6 +36,12 @@ class Fake:
     def show_note(self, line: str) -> None:
         self.shown.append(line + "\n")
 
+    def set_breakpoint(self, address: int) -> None:
+        raise AssertionError
+
+    def set_label(self, address: int, name: str) -> None:
+        raise AssertionError
+
     def show_error(self, line: str) -> None:
         self.errors.append(line)
 

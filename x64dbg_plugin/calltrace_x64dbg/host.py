@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
-from calltrace.errors import CalltraceError
+from calltrace.errors import CalltraceError, EngineError
 from calltrace.live import LiveSession
 from calltrace_x64dbg import state, views
 from calltrace_x64dbg.expressions import Expressions
@@ -86,6 +86,20 @@ class X64dbg:
     def disassembly(self, address: int) -> str:
         """`disasm`"""
         return f"disasm {address:016X}"
+
+    def set_breakpoint(self, address: int) -> None:
+        """`bp`"""
+        self._command(f"bp {address:#x}")
+
+    def set_label(self, address: int, name: str) -> None:
+        """`lblset`"""
+        self._command(f"lblset {address:#x}, {name}")
+
+    def _command(self, line: str) -> None:
+        self.library.ct_views_command.argtypes = (ctypes.c_char_p,)
+        self.library.ct_views_command.restype = ctypes.c_bool
+        if not self.library.ct_views_command(line.encode()):
+            raise EngineError(f"the debugger does not take `{line}`")
 
     def show_functions(self, stats: Sequence[CallStat]) -> None:
         """In the references view, in comments and in labels."""

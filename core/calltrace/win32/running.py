@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from calltrace import hosted
-from calltrace.errors import CalltraceError, EngineError, TargetLost
+from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost
 from calltrace.ports import DebugEvent, DebugEventKind, Registers
 from calltrace.win32 import api
 from calltrace.win32.debugging import Stepping
@@ -106,6 +106,11 @@ class RunningPort(EnginePort, Stepping):
     def clear_breakpoints(self, addresses: Iterable[int]) -> None:
         """Take those away."""
         Stepping.clear_breakpoints(self, set(addresses).difference(self._taken))
+
+    def vectors(self, thread: int) -> bytes:
+        """XMM0 to XMM15 of a thread."""
+        self._begin_debugging()
+        return Stepping.vectors(self, thread)
 
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let the target run to its next event, or until it is to be over.
@@ -219,7 +224,10 @@ class RunningPort(EnginePort, Stepping):
 
     def _load_context(self, thread: int) -> api.Context:
         assert self._runner
-        return self._runner.context(thread)
+        try:
+            return self._runner.context(thread)
+        except AccessRefused as error:
+            raise self._unless_ended(error) from None
 
     def _store_context(self, thread: int, context: api.Context) -> None:
         assert self._runner
