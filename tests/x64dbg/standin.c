@@ -230,6 +230,12 @@ void _plugin_debugpause(void)
     pause_here();
 }
 
+bool _dbg_addrinfoget(uint64_t address, SEGMENTREG segment, BRIDGE_ADDRINFO *info)
+{
+    check(address && segment == SEG_DEFAULT && info && info->flags, "_dbg_addrinfoget: what is asked");
+    return false;
+}
+
 /* TitanEngine.dll */
 
 EXPORT DEBUG_EVENT *GetDebugData(void)
@@ -834,6 +840,12 @@ EXPORT bool GuiGetLineWindow(const char *title, char *text)
     check_text(title, "GuiGetLineWindow: a title in UTF-8");
     memset(text, 0, GUI_MAX_LINE_SIZE); /* as much as may come */
     return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
+}
+
+EXPORT uint64_t DbgModBaseFromName(const char *name)
+{
+    check_text(name, "DbgModBaseFromName: a name in UTF-8");
+    return debugging ? image_base : 0;
 }
 
 /* Of a call of a function, and of one by a pointer behind the instruction. */
