@@ -17,16 +17,12 @@ _LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]")  # lea r
 
 def virtual_functions(image: Image) -> dict[int, str]:
     """Names of functions that lie in vtables, by RVA. What is damaged gives fewer names, never an error."""
-    vtables = [*rtti_microsoft.vtables(image), *rtti_gcc.vtables(image)]
-    if not vtables:
-        return {}
-    contents = [list(functions(image, vtable.rva)) for vtable in vtables]
-    slots = {
-        vtable.rva + 8 * number for vtable, held in zip(vtables, contents) for number in range(1, len(held))
-    }
-    others = _pointed_to(image, slots)
+    microsoft = [(vtable, list(functions(image, vtable.rva))) for vtable in rtti_microsoft.vtables(image)]
+    slots = {vtable.rva + 8 * number for vtable, held in microsoft for number in range(1, len(held))}
+    others = _pointed_to(image, slots) if slots else set()
+    gcc = [(vtable, list(functions(image, vtable.rva))) for vtable in rtti_gcc.vtables(image)]
     common: dict[int, list[str]] = {}  # what all vtables call a function, the most derived class's first
-    for vtable, held in zip(vtables, contents):
+    for vtable, held in (*microsoft, *gcc):
         for number, function in enumerate(held):
             if vtable.rva + 8 * number in others:
                 break
@@ -36,7 +32,10 @@ def virtual_functions(image: Image) -> dict[int, str]:
 
 
 def _pointed_to(image: Image, slots: set[int]) -> set[int]:
-    """Where another vtable begins, of a class without such information: code or data point there."""
+    """Where another vtable begins, of a class without such information: code or data point there.
+
+    gcc's vtables need no such look: each begins with what is no function.
+    """
     found = {pointer - image.base for _, pointer in find(image, {image.base + slot for slot in slots})}
     for begin, end in image.executable:
         for match in _LEA.finditer(image.data, begin, end - 4):

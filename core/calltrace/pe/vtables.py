@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from calltrace.pe.image import Image
@@ -57,9 +58,9 @@ def find(image: Image, values: Collection[int]) -> Iterator[tuple[int, int]]:
         if not section.executable:
             begin = -(-section.begin // 8) * 8
             end = begin + max(section.end - begin, 0) // 8 * 8
-            for at, word in enumerate(memoryview(image.data)[begin:end].cast("Q")):
-                if word in values:
-                    yield begin + 8 * at, word
+            words = memoryview(image.data)[begin:end].cast("Q")
+            for at in compress(range(len(words)), map(values.__contains__, words)):
+                yield begin + 8 * at, words[at]
 
 
 def text_at(image: Image, rva: int, longest: int = 4096) -> str:
