@@ -94,12 +94,14 @@ def _of(items: Iterable[Key], called: set[Key]) -> set[Key]:
 
 def _tell_builds(sides: Sequence[_Side]) -> Iterator[str]:
     """Let modules of which traces have different builds be compared by names; what to tell of that."""
-    builds: dict[str, set[Key]] = {}
+    builds: dict[str, set[frozenset[Key]]] = {}  # by module: those of each trace that has it
     for side in sides:
-        for module in side.trace.modules:
-            builds.setdefault(module.name.lower(), set()).add(_identity(module))
-    for name, found in builds.items():
-        if len(found) > 1:
+        modules = side.trace.modules
+        for name in dict.fromkeys(module.name.lower() for module in modules):
+            found = frozenset(_identity(module) for module in modules if module.name.lower() == name)
+            builds.setdefault(name, set()).add(found)
+    for name, differing in builds.items():
+        if len(differing) > 1:
             yield f"{name} is not the same build everywhere: its functions are compared by their names"
             for side in sides:
                 side.by_name.add(name)

@@ -205,6 +205,32 @@ def test_another_build_is_compared_by_names_which_is_told(tmp_path: Path) -> Non
     assert rows == [["1", "m!count"], ["1", "m+0x4040", "not", "traced", "in", "A"]]
 
 
+def test_two_modules_of_one_name_are_two_if_all_traces_have_both(tmp_path: Path) -> None:
+    units = Units(4)
+    for number in (0, 1, 1):
+        units.event(ENTER, number)
+        units.event(LEAVE, number)
+    writer = TraceWriter(4)
+    for index in (0, 1):
+        writer.module(
+            {"name": "plugin.dll", "timestamp": index, "names": [[0x1000, "run"]]},
+            [(0x1000, 16, 1, 0, 0, NONE)],
+            base=0x10000000 << index,
+            index=index,
+            first_function=index,
+        )
+    writer.thread(units)
+    writer.info({"marks": [{"name": "second", "tsc": 0, "positions": [[0, 2]]}]})
+    path = writer.write(tmp_path / "t")
+    copy = writer.write(tmp_path / "copy")
+    for other in (path, copy):
+        shown, told = run("diff", f"{path}@second", other, expect=1)
+        assert told == []
+        assert [line.split() for line in shown if line.startswith("    ") and "!" in line] == [
+            ["1", "plugin!run"]
+        ]
+
+
 @pytest.mark.parametrize(
     ("about", "function"),
     [({"status": 3}, "m!count"), ({"events": "functions"}, "USER32.dll!MessageBoxW")],
