@@ -25,7 +25,7 @@ from calltrace.export import csv, parquet
 from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
 from rig.commands import run
-from rig.simulated import Frame, SimulatedThread
+from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -51,15 +51,6 @@ def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[P
 def random_trace(path: Path, seed: int) -> tuple[Path, list[SimulatedThread]]:
     programs = [random.Random(seed + number).randbytes(2000) for number in range(3)]
     return simulated_trace(path, *programs)
-
-
-def name(frame: Frame) -> str:
-    if frame.kind == simulated.FUNCTION:
-        return f"simulated!f{frame.id}"
-    if frame.kind == simulated.CALL_NODE:
-        return f"call at simulated+{0x2000 + 5 * frame.id:#x}"
-    address = {0x140001000: "simulated!f0", 0x7FFE00001234: "0x7ffe00001234", 1: "0x1"}[frame.id]
-    return address if frame.kind == simulated.API_FUNCTION else f"call {address}"
 
 
 def answers(path: Path, sql: str) -> list[list[object]]:
@@ -88,7 +79,7 @@ def test_frames_are_rows_as_they_were(tmp_path: Path, program: bytes, other: byt
         "USING (trace, function) WHERE duration IS NOT NULL",
     )
     true = [
-        [number, name(frame), frame.depth, frame.begin, frame.end, frame.self_time()]
+        [number, simulated.name(frame), frame.depth, frame.begin, frame.end, frame.self_time()]
         for number, thread in enumerate(threads)
         for frame in thread.frames()
     ]
