@@ -57,6 +57,11 @@ bool ct_find_python(HMODULE plugin, ct_python *found, wchar_t *tried);
  */
 void ct_origin(HMODULE plugin, wchar_t *path);
 
+/* Whether PYTHONPATH leads to the library of a Python, perhaps of another version: one that takes it for its own ends
+ * the process as it starts.
+ */
+bool ct_path_has_library(void);
+
 /* Python ends the process as it starts if a standard stream is open, but of no use: such ones lead nowhere afterwards.
  * Called once Python is loaded.
  */

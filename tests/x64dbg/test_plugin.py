@@ -152,6 +152,16 @@ def test_a_standard_stream_that_python_cannot_use_does_not_end_the_debugger(
     assert output.read_bytes() == b""  # the target has a console of its own
 
 
+def test_the_library_of_another_python_does_not_end_the_debugger(debugger: str, tmp_path: Path) -> None:
+    older = tmp_path / "Python27" / "Lib"
+    older.mkdir(parents=True)
+    (older / "os.py").write_text("print 'This is Python 2.'\n")
+    path = ";".join(windows.path(folder) for folder in (tmp_path, older))
+    shown = x64dbg.run(["calltrace help", 'log "still here"'], debugger, env={"PYTHONPATH": path})
+    assert shown.said("calltrace help").startswith(OVERVIEW)
+    assert shown.said('log "still here"') == "still here\n"
+
+
 def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:
     cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
     shown = x64dbg.run(["calltrace", *cycle, *cycle], debugger)

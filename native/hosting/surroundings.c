@@ -1,8 +1,11 @@
-/* Standard streams that Python cannot start with. */
+/* What of its surroundings Python cannot start with. */
 #include "hosting/hosting.h"
 
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <wchar.h>
 
 /* Of Python's C runtime, which has descriptors of its own: X(result, name, parameters) */
 typedef void bad_parameter(const wchar_t *expression, const wchar_t *function, const wchar_t *file, unsigned line,
@@ -79,4 +82,18 @@ void ct_mend_streams(void)
             replace(descriptor, (HANDLE)handle);
     }
     runtime._set_thread_local_invalid_parameter_handler(before);
+}
+
+bool ct_path_has_library(void)
+{
+    const wchar_t *paths = _wgetenv(L"PYTHONPATH");
+    for (; paths && *paths; paths += *paths == ';') {
+        wchar_t file[CT_PATH];
+        int size = (int)wcscspn(paths, L";");
+        if (size && _snwprintf(file, CT_PATH, L"%.*ls\\os.py", size, paths) > 0 &&
+            GetFileAttributesW(file) != INVALID_FILE_ATTRIBUTES)
+            return true;
+        paths += size;
+    }
+    return false;
 }
