@@ -172,7 +172,9 @@ def test_a_running_program_is_climbed_and_goes_on_as_before(tmp_path: Path) -> N
             "loop", "port_threads!fibonacci", "--json", "-o", output, "--pid", process.process_id
         )
         assert done.returncode == 0, done.stderr.decode()
-        [method] = json.loads(output.read_text())["methods"]
+        found = json.loads(output.read_text())
+        assert found["outcome"] == "done"
+        [method] = found["methods"]
         assert method["hits"] >= 3
         assert method["loops"]
     finally:

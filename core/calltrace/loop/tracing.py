@@ -268,7 +268,9 @@ class LoopTracing:
 
     def _is_done(self) -> bool:
         """Is the loop found, and a whole turn of it seen?"""
-        self._is_known = self._is_known or self._is_found()
+        if not self._is_known and self._is_found():
+            self._is_known = True
+            self._look_closer()
         return self._is_known and (self._survey is None or self._survey.is_over)
 
     def _is_found(self) -> bool:
@@ -284,8 +286,15 @@ class LoopTracing:
             return False
         if not any(above.rounds() for above in hits[-1].activation.ancestors()):
             return False
-        found = innermost_loop(hits, self._may_own)
-        return found is not None and len(found[1]) == len(hits)
+        return self._latest_loop(hits) is not None
+
+    def _latest_loop(self, hits: list[Hit]) -> tuple[Activation, list[Hit]] | None:
+        """The loop that led to all of the last samples, and all hits that it led to."""
+        last = hits[-self._options.samples :]
+        found = innermost_loop(last, self._may_own)
+        if found is None or len(found[1]) < len(last):
+            return None
+        return found[0], [hit for hit in hits if found[0] in hit.activation.ancestors()]
 
     def _may_own(self, place: int) -> bool:
         module = self._places.module_at(place)
@@ -295,24 +304,23 @@ class LoopTracing:
         )
 
     def _loops(self, method: _Method) -> list[tuple[Activation, list[Hit]]]:
-        found = (innermost_loop(hits, self._may_own) for hits in method.hits.values())
+        found = (
+            self._latest_loop(hits) or innermost_loop(hits, self._may_own) for hits in method.hits.values()
+        )
         return [each for each in found if each]
 
     def _look_closer(self) -> None:
-        """Survey the loop that the hits show, before the last of them is waited for: that saves a turn."""
-        hits = max(len(hits) for method in self._methods for hits in method.hits.values())
-        if hits < self._options.samples - 1:
-            return
-        loop = next((loop for method in self._methods for loop in self._loops(method)), None)
-        if loop is None:
-            return
-        owner, _ = loop
+        """Survey the loop that the hits show, before the last if it can be: that saves a turn."""
+        long_enough = self._options.samples - 1
+        shown = (
+            self._latest_loop(hits) or self._latest_loop(hits[:-1])  # by returns the last is known later
+            for method in self._methods
+            for hits in method.hits.values()
+            if len(hits) >= long_enough
+        )
+        owner = next((loop[0] for loop in shown if loop), None)
         known = self._survey
-        if known and (known.owner.thread, known.owner.sp, known.head) == (
-            owner.thread,
-            owner.sp,
-            owner.rounds()[0],
-        ):
+        if owner is None or (known and (known.owner, known.head) == (owner, owner.rounds()[0])):
             return
         if known:
             known.end()
