@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, edges, wine
+from calltrace import calltree, comparison, edges, parts, wine
 from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
 from calltrace.export import FORMATS, report
+from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.stacks import write_stacks, write_stacks_json
 from calltrace.export.text import TreeText
 from calltrace.export.units import NameText, plain
+from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
@@ -26,6 +28,7 @@ from calltrace.tracefile import TraceFile
 if TYPE_CHECKING:
     from calltrace import session
     from calltrace.live import LiveSession
+    from calltrace.loop.tracing import Climb, LoopOptions
 
 _PLACE = re.compile(r"((?:call at |call )?)([^!+]+)([!+].+)")  # of the names that frames have
 _DEBUGGER_THREAD = re.compile(r"~(\d+|[.#])\Z")
@@ -34,6 +37,7 @@ _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
 _DEFAULT_EDGES_LIMIT = 100
 _DEFAULT_STACK_LIMIT = 200
+_DEFAULT_LOOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Option:
     switch: bool = False
     repeated: bool = False
     required: bool = False  # of an option, or of `many`; another positional argument always is
-    optional: bool = False  # of a positional argument
+    optional: bool = False  # of a positional argument; of an option: its value
     many: bool = False  # of a positional argument: any number of them
     live_default: str | None = (
         None  # of a positional argument: what is taken without it beside a live session
@@ -96,7 +100,7 @@ class Option:
         if self.required:
             told["required"] = True
         if self.optional:
-            told["nargs"] = "?"
+            told.update(nargs="?", const="")
         if self.many:
             told["nargs"] = "+" if self.required else "*"
             told.pop("required", None)
@@ -283,56 +287,104 @@ def _attach(request: Request, console: Console) -> int:
 
 def _loop(request: Request, console: Console) -> int:
     options = request.options
+    if options.from_trace is not None:
+        return _loop_in_trace(request, console)
     if console.live:
         if request.program or options.pid is not None:
             raise UsageError("loop: here it works on the debugger's target: name no program")
+        if options.record:
+            raise UsageError("loop: here `start` records, and `loop` climbs meanwhile: leave --record out")
     elif bool(request.program) == (options.pid is not None):
-        raise UsageError("loop: name a program after --, or a running one by --pid")
+        raise UsageError(
+            "loop: name a program after --, or a running one by --pid, or a trace by --from-trace"
+        )
     if os.name != "nt":
         words = (*request.words, "--", *request.program) if request.program else request.words
         return wine.relay(words, options.prefix)
     from calltrace import looping
-    from calltrace.export.loop import write_loop, write_loop_json
-    from calltrace.loop.tracing import Climb, LoopOptions
 
-    def show(climb: Climb) -> None:
-        write = write_loop_json if options.json else write_loop
-        if options.output is not None:
-            with _created(options.output, None) as file:
-                write(climb, file, plain)
-        elif request.program:  # the standard output is the program's
-            text = io.StringIO()
-            write(climb, text, plain)
-            for line in text.getvalue().splitlines():
-                console.progress(line)
-        else:
-            write(climb, console.out, console.code_link)
-
-    chosen = LoopOptions(
-        api=options.api,
-        method=options.method,
-        samples=options.samples,
-        thread=_thread(request, console),
-        seconds=options.timeout,
-        modules=options.module,
-        arguments=options.args,
-        prototypes=_lines(options.prototypes) if options.prototypes else (),
-        group_by=options.group_by,
-    )
+    chosen = _loop_options(request, console)
     if console.live:
         climb = console.live.climb(chosen, console.progress)
-        show(climb)
+        _show_loop(climb, request, console)
         return 0 if climb.loops else 1
+
+    def show(climb: Climb) -> None:
+        _show_loop(climb, request, console)
+
     if options.pid is not None:
-        return looping.attach(options.pid, chosen, show, _progress(options, console))
+        return looping.attach(options.pid, chosen, options.record, show, _progress(options, console))
     return looping.run(
         request.program[0],
         request.program[1:],
         request.program_line,
         chosen,
+        options.record,
         show,
         _progress(options, console),
     )
+
+
+def _loop_in_trace(request: Request, console: Console) -> int:
+    """What a trace tells of a loop, without the program."""
+    from calltrace.loop import recorded
+    from calltrace.loop.traced_code import TracedCode
+
+    options = request.options
+    for name, given in (
+        ("a program", request.program),
+        ("--pid", options.pid),
+        ("--method", options.method),
+        ("--timeout", options.timeout),
+        ("--record", options.record),
+    ):
+        if given:
+            raise UsageError(f"loop: {name} has no part in what a trace tells: leave it out")
+    if options.from_trace:
+        trace = TraceFile(options.from_trace)
+    elif console.live:
+        trace = TraceFile(console.live.trace(console.progress), under_way=console.live.recording)
+    else:
+        raise UsageError("loop: name a trace file behind --from-trace")
+    with trace:
+        traced = TracedCode(trace, lambda path: wine.host_path(path, options.prefix))
+        climb = recorded.search(trace, _loop_options(request, console), traced)
+        _show_loop(climb, request, console)
+    return 0 if climb.loops else 1
+
+
+def _loop_options(request: Request, console: Console) -> LoopOptions:
+    from calltrace.loop.tracing import LoopOptions
+
+    options = request.options
+    return LoopOptions(
+        api=options.api,
+        method=options.method or "unwind",
+        samples=options.samples,
+        thread=_thread(request, console),
+        seconds=options.timeout or _DEFAULT_LOOP_SECONDS,
+        modules=options.module,
+        arguments=options.args,
+        prototypes=_lines(options.prototypes) if options.prototypes else (),
+        group_by=options.group_by,
+    )
+
+
+def _show_loop(climb: Climb, request: Request, console: Console) -> None:
+    from calltrace.export.loop import write_loop, write_loop_json
+
+    options = request.options
+    write = write_loop_json if options.json else write_loop
+    if options.output is not None:
+        with _created(options.output, None) as file:
+            write(climb, file, plain)
+    elif request.program:  # the standard output is the program's
+        text = io.StringIO()
+        write(climb, text, plain)
+        for line in text.getvalue().splitlines():
+            console.progress(line)
+    else:
+        write(climb, console.out, console.code_link)
 
 
 def _lines(path: Path) -> list[str]:
@@ -372,7 +424,9 @@ def _reference_live(request: Request, console: Console) -> int:
 
 
 def _stop(request: Request, console: Console) -> int:
-    _tell_recorded(_live(console).stop(console.progress), console)
+    live = _live(console)
+    with live.uninterrupted():
+        _tell_recorded(live.stop(console.progress), console)
     return 0
 
 
@@ -397,6 +451,13 @@ def _mark(request: Request, console: Console) -> int:
     return 0
 
 
+def _mark_file(request: Request, console: Console) -> int:
+    from calltrace.marking import mark
+
+    mark(Path(request.options.file), " ".join(request.options.name))
+    return 0
+
+
 def _save(request: Request, console: Console) -> int:
     _live(console).save(request.options.path, console.progress)
     return 0
@@ -416,9 +477,34 @@ def _live(console: Console) -> LiveSession:
 def _open_trace(request: Request, console: Console) -> TraceFile:
     """The trace that was named, or that of the live session."""
     if request.options.file is not None:
-        return TraceFile(request.options.file)
+        return _checked(TraceFile(request.options.file), console)
     live = _live(console)
-    return TraceFile(live.trace(console.progress), under_way=live.recording)
+    return _checked(TraceFile(live.trace(console.progress), under_way=live.recording), console)
+
+
+def _checked(trace: TraceFile, console: Console) -> TraceFile:
+    """The trace; what is missing from it is told."""
+    for line in report.missing(trace):
+        console.progress(line)
+    return trace
+
+
+def _open_parts(named: Sequence[parts.Part], console: Console, opened: ExitStack) -> list[TraceFile]:
+    """The trace of each part; one file is opened once, so that it is the same in all of its parts."""
+    traces: dict[Path, TraceFile] = {}
+    found = []
+    for part in named:
+        under_way = False
+        path = part.file
+        if path is None:
+            if not console.live:
+                raise UsageError(f"{part.text}: name a trace file: no recording is under way in a shell")
+            path, under_way = console.live.trace(console.progress), console.live.recording
+        path = path.absolute()
+        if path not in traces:
+            traces[path] = opened.enter_context(_checked(TraceFile(path, under_way), console))
+        found.append(traces[path])
+    return found
 
 
 def _thread(request: Request, console: Console) -> int | None:
@@ -588,6 +674,73 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
         else:
             console.out.write(f"no call of {pattern.text} was recorded\n")
     return 0
+
+
+def _diff(request: Request, console: Console) -> int:
+    wanted = parts.parse(request.options.parts)
+    if isinstance(wanted, parts.Expression):
+        return _tell_set(wanted, request, console)
+    options = request.options
+    with ExitStack() as opened:
+        traces = _open_parts(wanted, console, opened)
+        counts = comparison.count(wanted, traces, callers=options.edges)
+        if options.json:
+            different = {key for key in counts.items if comparisons.is_different(counts, key)}
+            comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
+            return int(bool(different))
+        _tell_notes(counts, console)
+        return int(
+            comparisons.write_difference(counts, options.limit, console.out, _item_text(traces, console))
+        )
+
+
+def _new(request: Request, console: Console) -> int:
+    words = request.options.words
+    is_file = words and (console.live is None or Path(words[0]).is_file())
+    file, mark = (words[0], " ".join(words[1:])) if is_file else ("", " ".join(words))
+    if not file and not console.live:
+        raise UsageError("new: name a trace file")
+    with ExitStack() as opened:
+        [trace] = _open_parts([parts.Part.parse(file)], console, opened)
+        mark = mark or _last_mark(trace)
+    since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+    wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+    return _tell_set(wanted, request, console)
+
+
+def _last_mark(trace: TraceFile) -> str:
+    for mark in reversed(trace.marks):
+        if mark.name not in (PAUSED, RESUMED):
+            number = sum(other.name == mark.name for other in trace.marks)
+            return f"{mark.name}#{number}" if number > 1 else mark.name
+    raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
+
+
+def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> int:
+    options = request.options
+    with ExitStack() as opened:
+        traces = _open_parts(wanted.parts, console, opened)
+        counts = comparison.count(wanted.parts, traces, callers=options.edges)
+        members = wanted.result(counts.ran())
+        if options.json:
+            files = [str(trace.path) for trace in traces]
+            comparisons.write_json(counts, files, members, console.out)
+        else:
+            _tell_notes(counts, console)
+            comparisons.write_set(counts, members, options.limit, console.out, _item_text(traces, console))
+    return 0
+
+
+def _tell_notes(counts: comparison.Counts, console: Console) -> None:
+    for note in counts.notes:
+        console.progress(note)
+
+
+def _item_text(traces: Sequence[TraceFile], console: Console) -> Callable[[comparison.Item], str]:
+    """How items are shown: with links, if all are of one trace."""
+    if console.shell or len({trace.path for trace in traces}) > 1:
+        return lambda item: item.text
+    return lambda item: item.text if item.address is None else console.code_link(item.text, item.address)
 
 
 def _export(request: Request, console: Console) -> int:
@@ -771,6 +924,18 @@ _EDGES = (
     Option(("--json",), "as JSON, complete", switch=True),
 )
 
+_COMPARED = (
+    Option(("--edges",), "tell calls apart by their callers", switch=True),
+    Option(
+        ("--limit",),
+        f"lines of each list to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
+        metavar="N",
+        convert=number,
+        default=_DEFAULT_EDGES_LIMIT,
+    ),
+    Option(("--json",), "as JSON, complete", switch=True),
+)
+
 COMMANDS: Sequence[Command] = (
     Command(
         "run",
@@ -846,11 +1011,23 @@ COMMANDS: Sequence[Command] = (
             ),
             Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
             Option(
+                ("--record",),
+                "record the program meanwhile, into this file; one that is started to its end",
+                metavar="FILE",
+                convert=Path,
+            ),
+            Option(
+                ("--from-trace",),
+                "what a trace tells, without the program; the API is then a recorded function, or what is "
+                "called outside; in a debugger without FILE the recording under way, or the last one",
+                metavar="FILE",
+                optional=True,
+            ),
+            Option(
                 ("--method",),
                 "unwind: by stack walks (default); returns: by what each function returns to, which needs no "
                 "unwind data; both: and tell if they differ",
                 choices=("unwind", "returns", "both"),
-                default="unwind",
             ),
             Option(
                 ("--samples",),
@@ -862,10 +1039,9 @@ COMMANDS: Sequence[Command] = (
             Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
             Option(
                 ("--timeout",),
-                "how long to look for it; default: 30",
+                f"how long to look for it; default: {_DEFAULT_LOOP_SECONDS:.0f}",
                 metavar="SECONDS",
                 convert=seconds,
-                default=30.0,
             ),
             Option(
                 ("--args",),
@@ -992,6 +1168,14 @@ COMMANDS: Sequence[Command] = (
         (Option(("name",), "the name", metavar="NAME", many=True, required=True),),
         _mark,
         live=True,
+    ),
+    Command(
+        "mark",
+        "Give this moment of a recording under way a name, which the call tree shows in every thread.",
+        "calltrace mark demo.calltrace before the click",
+        (_FILE, Option(("name",), "the name", metavar="NAME", many=True, required=True)),
+        _mark_file,
+        shell_only=True,
     ),
     Command(
         "save",
@@ -1121,6 +1305,42 @@ COMMANDS: Sequence[Command] = (
             Option(("--json",), "as JSON, with addresses", switch=True),
         ),
         _stacks,
+    ),
+    Command(
+        "new",
+        "List the functions, and the imports called, that were seen first since a mark.",
+        "calltrace new demo.calltrace before the click",
+        (
+            Option(
+                ("words",),
+                "a trace file, default in a debugger: the recording under way, or the last one; and the name "
+                "of a mark, default: the last one",
+                metavar="FILE|MARK",
+                many=True,
+            ),
+            *_COMPARED,
+        ),
+        _new,
+    ),
+    Command(
+        "diff",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set of parts: "
+        "`A & B - C`. The exit code is 1 if two differ.",
+        "calltrace diff demo.calltrace@click - demo.calltrace@idle",
+        (
+            Option(
+                ("parts",),
+                "two parts, or parts with & (in both), | (in either), - (but not in) and parentheses between "
+                "them, which a shell wants quoted. A part is FILE, or FILE@MARK: from that mark to the next; "
+                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name. In a "
+                "debugger FILE may be left out, or a dot: the recording under way, or the last one",
+                metavar="PART",
+                many=True,
+                required=True,
+            ),
+            *_COMPARED,
+        ),
+        _diff,
     ),
     Command(
         "export",

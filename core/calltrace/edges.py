@@ -8,9 +8,10 @@ called it back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range
 from calltrace.errors import UsageError
@@ -20,7 +21,7 @@ from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_li
 
 LEVELS = 64  # CT_EDGE_LEVELS
 ALL, BY_STACK = 1, 2  # enum ct_edge_flags
-_NOBODY_NAME = "code not traced"
+NOBODY_NAME = "code not traced"
 
 
 @dataclass
@@ -42,6 +43,16 @@ class Context:
         self.total_time += total_time
 
 
+class Calls(NamedTuple):
+    """How often something was called in a part of a trace, and with callers, by whom."""
+
+    part: int
+    node: tuple[int, int]  # NodeKind and id
+    calls: int
+    caller: tuple[int, int] | None = None  # NodeKind, or NOBODY, and id
+    tail: bool = False  # entered by a jump that replaced its caller's frame
+
+
 def contexts(
     trace: TraceFile, patterns: Sequence[Pattern], *, callees: bool, depth: int = 1, thread: int | None = None
 ) -> list[Context]:
@@ -55,7 +66,7 @@ def contexts(
     first, count = thread_range(trace, thread)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
     functions, sites = matching(trace, patterns)
-    return _read(trace, options, functions, sites)
+    return _merged(trace, _counted(trace, options, functions, sites))
 
 
 def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
@@ -69,12 +80,37 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     first, count = thread_range(trace, None)
     flags = ALL | (BY_STACK if by_stack else 0)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=flags)
-    return _read(trace, options, (), ())
+    return _merged(trace, _counted(trace, options))
 
 
-def _read(
-    trace: TraceFile, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
-) -> list[Context]:
+def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> Iterator[Calls]:
+    """What was called in parts of a trace, in the order in which it first was, thread by thread.
+
+    `parts` numbers the part before the first named mark, and behind each. Reads the whole trace; can be
+    interrupted. Raises EngineError if memory runs out.
+    """
+    first, count = thread_range(trace, None)
+    array = (c_uint32 * len(parts))(*parts)
+    options = EdgeOptions(
+        first_thread=first,
+        thread_count=count,
+        depth=1 if callers else 0,
+        flags=ALL,
+        parts=ctypes.addressof(array),
+        part_count=len(parts),
+    )
+    found = list(EDGE.iter_unpack(_counted(trace, options)))
+    for calls, _, _, parent, number, kind, tail, part in found:
+        if calls and parent == NONE_ID and not callers:
+            yield Calls(part, (kind, number), calls)
+        elif calls and parent != NONE_ID:
+            yield Calls(part, (found[parent][5], found[parent][4]), calls, (kind, number), bool(tail))
+
+
+def _counted(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
+) -> bytes:
+    """All struct ct_edge."""
     bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
@@ -91,7 +127,7 @@ def _read(
             raise no_memory(trace)
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
-        return _merged(trace, ctypes.string_at(address, number.value * EDGE.size) if address else b"")
+        return ctypes.string_at(address, number.value * EDGE.size) if address else b""
     finally:
         library.ct_reader_edges_close(handle)
 
@@ -100,8 +136,8 @@ def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
-    for calls, self_time, total_time, parent, node, kind, tail in EDGE.iter_unpack(edges):
-        name, address = _NOBODY_NAME, None
+    for calls, self_time, total_time, parent, node, kind, tail, _ in EDGE.iter_unpack(edges):
+        name, address = NOBODY_NAME, None
         if kind != NOBODY:
             name, address = trace.node_name(kind, node), trace.node_address(kind, node)
         among = roots if parent == NONE_ID else made[parent].others

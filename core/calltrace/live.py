@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export import units
-from calltrace.model import State
+from calltrace.model import PAUSED, RESUMED, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -108,6 +108,10 @@ class LiveSession:
         """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
         return self._host.thread_id(name)
 
+    def uninterrupted(self) -> AbstractContextManager[None]:
+        """As `Host.uninterrupted`: for what is to be told as well once it is done."""
+        return self._host.uninterrupted()
+
     def start(
         self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
     ) -> None:
@@ -126,7 +130,7 @@ class LiveSession:
             output = self._output(options, program, tell)
             with self._host.uninterrupted():
                 self._record(port, tracing, replace(chosen, output=output), program)
-            tell(f"recording into {self._trace}")
+                tell(f"recording into {self._trace}")
 
     def stop(self, tell: Progress) -> Path:
         """End the recording, and leave the target as it was; where the trace is."""
@@ -184,7 +188,7 @@ class LiveSession:
             with self._host.uninterrupted():
                 tracing.pause()
                 self.paused = True
-                self._mark("paused")
+                self._mark(PAUSED)
 
     def resume(self, tell: Progress) -> None:
         """Go on recording."""
@@ -192,7 +196,7 @@ class LiveSession:
             if not self.paused:
                 raise UsageError("the recording is not paused")
             with self._host.uninterrupted():
-                self._mark("resumed")
+                self._mark(RESUMED)
                 tracing.resume()
                 self.paused = False
 
@@ -216,15 +220,14 @@ class LiveSession:
     def climb(self, options: LoopOptions, tell: Progress) -> Climb:
         """Let the target run until the loop is found that calls an API; where it then stands is by chance.
 
-        UsageError while a recording is under way: the calls would lead into copies.
+        A recording that is under way goes on.
         """
         from calltrace.loop.tracing import LoopTracing
 
         self.look(tell)
-        if self.recording:
-            raise UsageError("a recording is under way: stop it first")
         with self._at_target() as port:
-            return LoopTracing(port, options).run()
+            copied = self._tracing.copied if self._tracing and port is self._port else ()
+            return LoopTracing(port, options, copied).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.
@@ -354,7 +357,7 @@ class LiveSession:
     def _mark(self, name: str) -> None:
         assert self._file is not None
         with tracefile.TraceFile(self._file.path) as trace:
-            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+            positions = trace.positions()
         self._file.mark(name, positions)
 
     def _forget(self) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+from calltrace.errors import TargetLost
 from calltrace.loop.tracing import Climb, LoopOptions, LoopTracing
-from calltrace.session import interrupts_held
+from calltrace.model import State
+from calltrace.session import Progress, TraceOptions, Tracing, interrupts_held, recording, tell_recorded
 from calltrace.win32 import launch
+from calltrace.win32.debugging import DebuggingPort
 
 _SLICE_SECONDS = 0.1
 
 Show = Callable[[Climb], None]  # takes what was found, as soon as it is
-Progress = Callable[[str], None]
 
 
 def run(
@@ -20,39 +25,84 @@ def run(
     arguments: Sequence[str],
     command_line: str | None,
     options: LoopOptions,
+    record: Path | None,
     show: Show,
     progress: Progress,
 ) -> int:
     """Start a program, find the loop that calls `options.api`, let it go on to its end; 0 if found, else 1.
 
-    `command_line` is the program's to the letter, None: made of the words. If the search cannot begin the
-    program is ended, and the error says why.
+    `command_line` is the program's to the letter, None: made of the words. With `record` all of the program
+    is recorded from its start to its end, into that file. If the search cannot begin the program is ended,
+    and the error says why.
     """
     path = launch.find_program(program, progress)
     port = launch.create(path, command_line or subprocess.list2cmdline([program, *arguments]))
     try:
         with interrupts_held() as interrupts:
             try:
-                climb = LoopTracing(port, options).run(interrupts)
+                about = {"program": str(path), "command_line": command_line}
+                with _recorded(port, record, about, progress, port.terminate) as tracing:
+                    climb = LoopTracing(port, options, tracing.copied if tracing else ()).run(interrupts)
+                    port.detach()
             except BaseException:
                 port.terminate()
                 raise
-            port.detach()
             show(climb)
             while port.wait(_SLICE_SECONDS) is None:  # its standard handles are ours
                 pass
+            if tracing:
+                tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress)
     finally:
         port.close()
     return 0 if climb.loops else 1
 
 
-def attach(process_id: int, options: LoopOptions, show: Show, progress: Progress) -> int:
-    """Find the loop that calls `options.api` in a running program, which goes on; 0 if found, else 1."""
+def attach(process_id: int, options: LoopOptions, record: Path | None, show: Show, progress: Progress) -> int:
+    """Find the loop that calls `options.api` in a running program, which goes on; 0 if found, else 1.
+
+    With `record` it is recorded meanwhile, into that file.
+    """
     with interrupts_held() as interrupts:
         port = launch.attach(process_id, progress)
         try:
-            climb = LoopTracing(port, options).run(interrupts)
+            about = {"program": port.modules()[0].path, "process_id": process_id}
+            with _recorded(port, record, about, progress, port.detach) as tracing:
+                climb = LoopTracing(port, options, tracing.copied if tracing else ()).run(interrupts)
+                port.detach()
+            if tracing:
+                _stop(port, tracing, progress)
         finally:
             port.close()
         show(climb)
     return 0 if climb.loops else 1
+
+
+@contextlib.contextmanager
+def _recorded(
+    port: DebuggingPort,
+    record: Path | None,
+    about: dict[str, Any],
+    progress: Progress,
+    end: Callable[[], None],
+) -> Iterator[Tracing | None]:
+    """The stopped program is recorded into `record`, if that is named; after an error left as by `end`."""
+    if record is None:
+        yield None
+        return
+    tracing = Tracing(port, progress)
+    # An int3 of ours at a function's start would stop the program each time, while it is debugged.
+    with recording(tracing, TraceOptions(record, breakpoints=False), record, about, progress, end):
+        yield tracing
+
+
+def _stop(port: DebuggingPort, tracing: Tracing, progress: Progress) -> None:
+    state, exit_code = State.STOPPED, 0
+    try:
+        port.stop()
+        tracing.stop()
+        port.detach()
+        tracing.wait_for_release()
+    except TargetLost:
+        state, exit_code = State.KILLED, port.exit_code()
+    finally:
+        tell_recorded(tracing.finish(state, exit_code), progress)

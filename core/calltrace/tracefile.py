@@ -42,7 +42,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 4
+READER_ABI = 5
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -199,6 +199,9 @@ class EdgeOptions(ctypes.LittleEndianStructure):
         ("site_bits", c_uint32),
         ("through_bits", c_uint32),
         ("flags", c_uint32),
+        ("parts", c_void_p),
+        ("part_count", c_uint32),
+        ("reserved", c_uint32),
     )
 
 
@@ -238,7 +241,7 @@ STEP = struct.Struct("<5Q3I4B")  # struct ct_step
 LINE = struct.Struct("<5Q4I5B3x")  # struct ct_line
 STACK = struct.Struct("<QIIBB6x")  # struct ct_stack
 STACK_FRAME = struct.Struct("<QIB3x")  # struct ct_stack_frame
-EDGE = struct.Struct("<3Q2IBB6x")  # struct ct_edge
+EDGE = struct.Struct("<3Q2IBB2xI")  # struct ct_edge
 
 
 @functools.cache
@@ -388,6 +391,11 @@ class TraceFile:
         return Policy.DROP_OLDEST if self.header.policy == Policy.DROP_OLDEST else Policy.BLOCK
 
     @property
+    def mode(self) -> str:
+        """What was recorded: "trace", or as TraceOptions.mode says. Without a word there is every event."""
+        return _text(_dict(self.info.get("options")).get("mode")) or "trace"
+
+    @property
     def state(self) -> State:
         """How the recording ended."""
         return State(self.header.state) if self.header.state in set(State) else State.RECORDING
@@ -437,6 +445,10 @@ class TraceFile:
             return None
         offset = self._entry(module).sites + position * SITE.size
         return module, SiteRecord._make(SITE.unpack_from(self._map, offset))
+
+    def positions(self) -> dict[int, int]:
+        """By thread index: how many units it has recorded so far."""
+        return {thread.index: thread.units + thread.lost for thread in self.threads}
 
     def node_name(self, kind: int, node_id: int) -> str:
         """What a frame is called: a function's name, what a call site calls, or an address of the C API."""
@@ -523,13 +535,16 @@ class TraceFile:
         )
 
     def _read_info(self) -> dict[str, Any]:
-        # Later chunks know better: the last is written when recording has ended.
+        # Later chunks know better: the last is written when recording has ended. Each mark is in one of them.
         told: dict[str, Any] = {}
+        marks: list[Any] = []
         span = Span()
         for at in range(self.index.infos):
             self._library.ct_reader_info(self._reader, at, ctypes.byref(span))
-            told.update(self._json(span.offset, span.size, f"INFO chunk {at}"))
-        return told
+            chunk = self._json(span.offset, span.size, f"INFO chunk {at}")
+            marks += _list(chunk.pop("marks", None))
+            told.update(chunk)
+        return {**told, "marks": marks}
 
     def _read_thread(self, at: int) -> Thread:
         entry = ThreadEntry()
@@ -538,7 +553,7 @@ class TraceFile:
 
     def _read_marks(self) -> list[Mark]:
         marks: list[Mark] = []
-        for told in map(_dict, _list(self.info.pop("marks", None))):
+        for told in map(_dict, self.info.pop("marks")):
             positions = {_number(row[0]): _number(row[1]) for row in _rows(told.get("positions"), 2)}
             marks.append(Mark(_text(told.get("name")), _number(told.get("tsc")), positions))
         entries = [

@@ -26,7 +26,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 4u
+#define CT_READER_ABI 5u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -244,6 +244,10 @@ struct ct_edge_options {
     const uint8_t *functions, *sites, *through;
     uint32_t function_bits, site_bits, through_bits;
     uint32_t flags; /* enum ct_edge_flags */
+    /* By the number of the last named mark before a call, from 0 on: the part of the trace that it is counted for.
+     * Null: all is part 0; CT_NONE is the part behind further marks. */
+    const uint32_t *parts;
+    uint32_t part_count, reserved;
 };
 
 /* A function or call in its context: below `parent`, which it calls, or is called by. */
@@ -255,7 +259,8 @@ struct ct_edge {
     uint32_t id;
     uint8_t kind; /* enum ct_node_kind */
     uint8_t tail; /* 1: the callee of the two was entered by a jump that replaced its caller */
-    uint8_t reserved[6];
+    uint8_t reserved[2];
+    uint32_t part; /* in which the call was made; others are edges of their own */
 };
 
 struct ct_snapshot;

@@ -206,6 +206,11 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
         .through_bits = options[0] >> 4,
         .flags = options[1] & (CT_EDGES_ALL | CT_EDGES_BY_STACK),
     };
+    const uint32_t parts[] = {1, 0, CT_NONE, 1};
+    if (options[1] & 4) {
+        chosen.parts = parts;
+        chosen.part_count = options[1] >> 4 & 3;
+    }
     struct ct_edges *edges = ct_reader_edges_open(reader, &chosen);
     CHECK(edges);
     uint32_t pull = CT_PULL_MORE, count;

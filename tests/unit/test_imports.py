@@ -23,6 +23,9 @@ LAYERS = (
     (
         "export",
         "calltree",
+        "comparison",
+        "marking",
+        "parts",
         "edges",
         "stacks",
         "tracefile",

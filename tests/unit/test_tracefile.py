@@ -39,7 +39,7 @@ TUPLES = {
     "ct_line": (tracefile.LINE, model.Line._fields, {"calls": "count"}),
     "ct_stack": (tracefile.STACK, ("time", "thread", "depth", "cause", "incomplete"), {}),
     "ct_stack_frame": (tracefile.STACK_FRAME, ("begin", "id", "kind"), {}),
-    "ct_edge": (tracefile.EDGE, ("calls", "self", "total", "parent", "id", "kind", "tail"), {}),
+    "ct_edge": (tracefile.EDGE, ("calls", "self", "total", "parent", "id", "kind", "tail", "part"), {}),
     "ct_function_record": (tracefile.FUNCTION, model.FunctionRecord._fields, {}),
     "ct_site_record": (tracefile.SITE, model.SiteRecord._fields, {"imported": "import"}),
 }

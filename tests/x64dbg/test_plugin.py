@@ -8,6 +8,7 @@ from pathlib import Path
 from calltrace import wine
 from calltrace.commands import COMMANDS
 from rig import targets, tracewriter, tracing, windows, x64dbg
+from rig.commands import READING, in_shell
 from rig.tracewriter import TraceWriter, Units
 
 pytestmark = x64dbg.both
@@ -56,16 +57,16 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
     file, csv = windows.path(demo_trace), tmp_path / "demo.csv"
     shown = x64dbg.run(
         [
-            f'calltrace tree "{file}"',
+            *(f"calltrace {line}".replace("{}", f'"{file}"') for line in READING),
             f"calltrace top, {file}, --limit 7",
             f"calltrace export csv {file} -o {windows.path(csv)}",
         ],
         debugger,
     )
-    tree, top, export = (text for _, text in shown.commands)
-    assert tree == tracing.shell("tree", demo_trace)
-    assert " µs" in tree
-    assert "→" in tree
+    *read, top, export = (text for _, text in shown.commands)
+    assert read == [in_shell(line, demo_trace) for line in READING]
+    assert " µs" in read[0]
+    assert "→" in read[0]
     assert top == tracing.shell("top", demo_trace, "--limit", "7")
     assert export == ""
     assert csv.read_text(encoding="utf-8") == tracing.shell("export", "csv", demo_trace)

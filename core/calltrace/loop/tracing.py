@@ -13,6 +13,7 @@ from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
 from calltrace.loop.code import Code, Kind, back_edges
 from calltrace.loop.objects import Objects
+from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
 from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
 from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop
@@ -21,6 +22,7 @@ from calltrace.loop.survey import Survey
 from calltrace.loop.unwinding import ByUnwinding
 from calltrace.loop.watch import Outcome, Watch
 from calltrace.patterns import module_matches
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Registers
 
 METHODS = ("unwind", "returns", "both")
@@ -55,6 +57,18 @@ class _Method:
     hits: dict[int, list[Hit]] = field(default_factory=dict)  # by thread
 
 
+class Names(Protocol):
+    """What addresses are called; numbers below zero are of what has no address."""
+
+    def name(self, address: int) -> str:
+        """`module!function` of the function that starts there, else `module+0xRVA`."""
+        ...
+
+    def place(self, address: int) -> str:
+        """`module+0xRVA`."""
+        ...
+
+
 @dataclass
 class Climb:
     """How a climb ended, and what each method has found."""
@@ -64,8 +78,9 @@ class Climb:
     outcome: Outcome
     seconds: float
     found: list[Found]
-    places: Places
+    places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
+    recorded: bool = False  # by a trace, not by this climb
 
     @property
     def loops(self) -> list[Loop]:
@@ -90,20 +105,23 @@ class Climb:
 class LoopTracing:
     """Climbs once."""
 
-    def __init__(self, port: Port, options: LoopOptions) -> None:
-        """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none."""
+    def __init__(self, port: Port, options: LoopOptions, copied: Sequence[Copied] = ()) -> None:
+        """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none.
+
+        `copied` are the copies of functions in the target, if it is or was recorded.
+        """
         if not port.supports(Capability.DEBUG):
             raise EngineError(
                 "this host lets nobody but its user set breakpoints: `calltrace loop` needs them"
             )
         if options.method not in METHODS:
             raise UsageError(f"method {options.method}: one of {', '.join(METHODS)}")
-        self._port, self._options = port, options
+        self._port, self._options = Originals(port, copied), options
         self._started = time.monotonic()
         self._interrupted: Sequence[object] = ()
-        self._places = Places(port)
+        self._places = Places(self._port, self._port.original)
         self._code = Code(self._read)
-        self._watch = Watch(port, self._is_over)
+        self._watch = Watch(self._port, self._is_over)
         self._sites = CallSites(self._code, self._places, self._watch)
         self._conclusions = Conclusions(self._places, self._sites)
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
