@@ -1,7 +1,7 @@
 """Frames per second of renderers while the loop tracer watches them, and while they are recorded.
 
-As ratios to the untraced runs that alternate with the others; of several runs of each the best counts. The programs
-of tests/targets time their own frames, from the first to the last.
+As ratios to the untraced runs that alternate with the others; of several runs of each the best counts. The
+programs, of tests/targets, time their own frames, from the first to the last.
 """
 
 from __future__ import annotations
@@ -48,15 +48,11 @@ def bench(variant: str, folder: Path) -> None:
         words = ["run", "--quiet", "-o", trace, *options, "--", *command]
         return lambda: tracing.calltrace(*words, env=env)
 
-    def watched(method: str) -> Run:
-        # More samples than there are frames: it watches to the end.
-        words = ["loop", renderer.api, "--method", method, "--samples", "1000000", "--timeout", "600"]
-        return lambda: tracing.calltrace(*words, "--", *command, env=env)
-
+    # More samples than there are frames: it watches to the end.
+    words = ["loop", renderer.api, "--method", "unwind", "--samples", "1000000", "--timeout", "600"]
     runs: dict[str, tuple[Run, bool]] = {
         "untraced": (lambda: windows.run(command, env=env), False),
-        "watched by unwinding": (watched("unwind"), True),
-        "watched by returns": (watched("returns"), True),
+        "watched by unwinding": (lambda: tracing.calltrace(*words, "--", *command, env=env), True),
         f"{renderer.frame} recorded": (recorded("--include", frame), False),
         "all functions recorded": (recorded(), False),
     }

@@ -255,7 +255,7 @@ class _Search:
         found = turn.candidates
         if self._draws and not any(each.draws for each in found):
             self._count_elsewhere(turn, position)
-        choose(found, self._place(min(self._api)))
+        choose(found, self._place(min(self._api)), {child.site for child in owner.children})
         return found
 
     def _count_elsewhere(self, turn: _Turn, owner: int) -> None:
