@@ -12,7 +12,7 @@ from calltrace.errors import AccessRefused, EngineError, TargetLost, UsageError
 from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
 from calltrace.loop.code import Code, Kind, back_edges
-from calltrace.loop.objects import Objects
+from calltrace.loop.objects import Objects, Vtables
 from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
 from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
@@ -81,6 +81,7 @@ class Climb:
     places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
     recorded: bool = False  # by a trace, not by this climb
+    interface: str = ""  # whose method the API is; empty: it is a function
 
     @property
     def loops(self) -> list[Loop]:
@@ -105,10 +106,17 @@ class Climb:
 class LoopTracing:
     """Climbs once."""
 
-    def __init__(self, port: Port, options: LoopOptions, copied: Sequence[Copied] = ()) -> None:
+    def __init__(
+        self,
+        port: Port,
+        options: LoopOptions,
+        copied: Sequence[Copied] = (),
+        vtables: Vtables | None = None,
+    ) -> None:
         """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none.
 
-        `copied` are the copies of functions in the target, if it is or was recorded.
+        `copied` are the copies of functions in the target, if it is or was recorded. `vtables` are what
+        earlier climbs have learned of this target's objects, to be added to.
         """
         if not port.supports(Capability.DEBUG):
             raise EngineError(
@@ -130,7 +138,14 @@ class LoopTracing:
         self._grouping = self._find_grouping(options.group_by)
         self._groups: dict[int, str] = {}  # by object or thread: what the call before said of the group
         self._arguments: list[dict[str, str]] = []
-        self._objects = Objects(self._read, self._places, self._prototypes, self._watch, self._learned)
+        self._objects = Objects(
+            self._read,
+            self._places,
+            self._prototypes,
+            self._watch,
+            self._learned,
+            set() if vtables is None else vtables,
+        )
         self._api = 0
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
         self._draws: set[int] = set()  # VAs of functions known to draw
@@ -154,7 +169,18 @@ class LoopTracing:
             self._watch.clear()
         seconds = time.monotonic() - self._started
         found = [self._conclude(method) for method in self._methods]
-        return Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        interface = self._method.owner if self._method else ""
+        arguments = self._arguments
+        return Climb(
+            self._options.api,
+            self._api,
+            outcome,
+            seconds,
+            found,
+            self._places,
+            arguments,
+            interface=interface,
+        )
 
     def _find_prototype(self, options: LoopOptions) -> Prototype | None:
         if options.arguments is not None:
