@@ -22,18 +22,18 @@ from rig.searched import RENDERERS  # noqa: E402
 RUNS = 3
 FRAMES = {"main": "300", "opengl": "3000"}  # of each renderer, to be drawn in some seconds
 RATE = re.compile(rb"([\d.]+) frames per second")
-DEBUGGED = re.compile(rb"(\d+) frames, (\d+) of them debugged")
+WATCHED = re.compile(rb"(\d+) frames, (\d+) of them watched")
 
 Run = Callable[[], "subprocess.CompletedProcess[bytes]"]
 
 
-def rate(run: Run, debugged: bool) -> float:
-    """The frames per second that a run's program tells, all or none of which were drawn under a debugger."""
+def rate(run: Run, watched: bool) -> float:
+    """The frames per second that a run tells; `watched`: each began with a breakpoint at the API, else none."""
     done = run()
-    told, counted = RATE.search(done.stderr), DEBUGGED.search(done.stderr)
+    told, counted = RATE.search(done.stderr), WATCHED.search(done.stderr)
     assert told, done.stderr
     assert counted, done.stderr
-    assert int(counted[2]) == (int(counted[1]) if debugged else 0), done.stderr
+    assert int(counted[2]) == (int(counted[1]) if watched else 0), done.stderr
     return float(told[1])
 
 
@@ -58,8 +58,8 @@ def bench(variant: str, folder: Path) -> None:
     }
     best = dict.fromkeys(runs, 0.0)
     for _ in range(RUNS):
-        for name, (run, debugged) in runs.items():
-            best[name] = max(best[name], rate(run, debugged))
+        for name, (run, watched) in runs.items():
+            best[name] = max(best[name], rate(run, watched))
     print(f"{renderer.program}, {FRAMES[variant]} frames")
     for name, frames in best.items():
         added = 1000 / frames - 1000 / best["untraced"]
