@@ -28,7 +28,7 @@ Run = Callable[[], "subprocess.CompletedProcess[bytes]"]
 
 
 def rate(run: Run, watched: bool) -> float:
-    """The frames per second that a run tells; `watched`: all frames met a breakpoint at the API, else none."""
+    """What a run tells; all of its frames met a breakpoint at the API if it is `watched`, else none."""
     done = run()
     told, counted = RATE.search(done.stderr), WATCHED.search(done.stderr)
     assert told, done.stderr
