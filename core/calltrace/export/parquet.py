@@ -24,6 +24,12 @@ one. Times are ticks of the clock, in a trace without a clock events. Null: ther
 (numbers in ``functions``), ``tail`` (entered by a jump), ``calls``, ``self``, ``total`` of the callee there.
 
 ``threads.parquet``: ``thread``, ``id`` (the system's), ``events``, ``lost``, ``ticks_per_second``.
+
+A distributed engine reads the tables of all traces in a folder as they are, each file a task of its own at
+least: ``dask.dataframe.read_parquet("traces/*.parquet/events.parquet")``, in Spark
+``spark.read.parquet("traces/*.parquet/events.parquet")``. On a cluster the folder is one that all workers
+see, or a bucket (``s3://...``), and Dask is told of it by
+``dask.distributed.Client("tcp://scheduler:8786")``.
 """
 
 from __future__ import annotations
