@@ -140,6 +140,14 @@ def test_without_its_package_or_a_python_each_menu_entry_says_what_to_do(
         assert "Process stopped with exit code 0xB (11)" in "".join(said for _, said in shown.commands)
 
 
+def test_a_python_that_is_too_old_is_named(debugger: str, tmp_path: Path) -> None:
+    shutil.copy(wine.windows_python().parent / "python39.dll", tmp_path / "python38.dll")
+    env = {"CALLTRACE_PYTHON": windows.path(tmp_path)}
+    said = x64dbg.run(["calltrace help"], debugger, env=env).said("calltrace help")
+    assert "3.9 or later" in said
+    assert "python38.dll" in said
+
+
 def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:
     cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
     shown = x64dbg.run(["calltrace", *cycle, *cycle], debugger)
