@@ -211,7 +211,9 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     done = tracing.calltrace("attach", str(other.process_id), "--seconds", "0.5", "--quiet", "-o", alone)
     assert done.returncode == 0, done.stderr.decode()
     assert other.end() == running.end()
-    assert called(beside) == called(alone)
+    # To stop it there, a thread is made, which calls what the C runtime does for each.
+    assert {f"port_threads!{name}" for name in ("fibonacci", "inner", "outer")} <= called(beside)
+    assert called(beside) <= called(alone)
     assert (tmp_path / "beside.json").read_bytes().count(b"port_threads!fibonacci") > 1000
 
 
