@@ -57,7 +57,7 @@ void state_forget_entries(void)
 
 void state_add_entry(const BRIDGEBP *point)
 {
-    uint64_t base = DbgModBaseFromName(point->mod);
+    uint64_t base = point->mod[0] ? DbgModBaseFromName(point->mod) : 0;
     if (!base || entry_count == MOST)
         return;
     snprintf(entries[entry_count].module, MAX_MODULE_SIZE, "%s", point->mod);

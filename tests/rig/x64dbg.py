@@ -97,7 +97,7 @@ def installation(debugger: str) -> Iterator[Path]:
 
 def _engine_files(debugger: str) -> list[Path]:
     if debugger == STAND_IN:
-        standin = _built("x64dbg.dll", "standin.c", "-shared", _SDK)
+        standin = _built("x64dbg.dll", "standin.c", "-shared", _SDK, "-ldbghelp")
         return [standin, *(_forwarding(standin, name) for name in ("x64bridge.dll", "TitanEngine.dll"))]
     real = real_engine()
     assert real

@@ -3,8 +3,8 @@
  *     X64DBG_SCRIPT    the file with the commands, as a user types them
  *     X64DBG_LOG       the file that gets the log, with "> COMMAND" before what each prints
  *
- * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone; after `attach` it
- * may run. These are ours:
+ * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone; after `attach`
+ * and `calltrace` it may run. These are ours:
  *
  *     !click TITLE         click the menu entry of this name
  *     !click-on TEXT|TITLE click it as soon as such a text is in the log
@@ -382,7 +382,7 @@ static void run(char *line)
     while (runs && is_debugging() && WaitForSingleObject(target_paused, 5))
         ;
     /* Not every system breaks into a process for the one that attaches to it. */
-    while (is_debugging() && is_running() && !begins(line, "attach "))
+    while (is_debugging() && is_running() && !begins(line, "attach ") && !begins(line, "calltrace "))
         Sleep(5);
     settle();
 }

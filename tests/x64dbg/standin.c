@@ -12,6 +12,8 @@
 #include <string.h>
 #include <windows.h>
 
+#include <dbghelp.h>
+
 #define EXPORT __declspec(dllexport)
 #define SDK_FUNCTION EXPORT
 #include "sdk.h"
@@ -921,6 +923,8 @@ static void unload_plugin(void)
 
 EXPORT const char *DbgInit(void)
 {
+    void *volatile walks = (void *)(uintptr_t)StackWalk64; /* which the debugger imports for its call stack */
+    (void)walks;
     queue_filled = CreateSemaphoreW(NULL, 0, MOST, NULL);
     queue_lock = CreateEventW(NULL, FALSE, TRUE, NULL);
     may_run = CreateEventW(NULL, TRUE, TRUE, NULL);

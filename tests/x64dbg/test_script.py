@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from calltrace.calltree import summarize
 from calltrace.model import State
 from calltrace.tracefile import TraceFile
 from rig import corpus, targets, tracing, windows, x64dbg
+from rig.running import Running
 
 pytestmark = x64dbg.only_real
 
@@ -171,3 +173,59 @@ def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: 
         assert sorted(file.name for file in tmp_path.glob("written*.txt")) == [
             f"written{i}.txt" for i in range(3)
         ]
+
+
+def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> None:
+    """Wine does not break into a process for the one that attaches: a breakpoint stops it first.
+
+    It is on a function that one thread calls. If several come to one at once, x64dbg itself loses threads
+    there under Wine: it takes what they have raised for the program's own, traced or not.
+    """
+    running = Running("port_threads")
+    outer, beside = address_of("outer"), tmp_path / "beside.calltrace"
+    script = [
+        f"attach {running.process_id:x}",
+        "calltrace start ",
+        f"bp {outer}",
+        f"calltrace start -o {windows.path(beside)}",
+        "run",
+        "!callstack",
+        "calltrace stacks",
+        "calltrace tree --limit 40",
+        f"bc {outer}",
+        "calltrace stop",
+        f"calltrace export chrome -o {windows.path(tmp_path / 'beside.json')}",
+        "sti",
+        "detach",
+    ]
+    shown = x64dbg.run(script, x64dbg.REAL)
+    assert running.end() == ("rounds some, wrong 0, debugged 0", 5)
+    [refused] = [line for line in shown.said("calltrace start ").splitlines() if "calltrace: " in line]
+    assert refused.startswith("calltrace: there is no stopped target: ")
+    assert "INT3 breakpoint at port_threads." in shown.said("run")
+    assert re.match(r"port_threads\.\w{16}\n(.*\n)*ntdll\.", shown.said("!callstack"))
+    assert "so far, as of its event" in shown.said("calltrace stacks")
+    assert "port_threads!fibonacci" in shown.said("calltrace tree --limit 40")
+    alone = tmp_path / "alone.calltrace"
+    other = Running("port_threads")
+    done = tracing.calltrace("attach", str(other.process_id), "--seconds", "0.5", "--quiet", "-o", alone)
+    assert done.returncode == 0, done.stderr.decode()
+    assert other.end() == running.end()
+    # To stop it there, a thread is made, which calls what the C runtime does for each.
+    assert {f"port_threads!{name}" for name in ("fibonacci", "inner", "outer")} <= called(beside)
+    assert called(beside) <= called(alone)
+    assert (tmp_path / "beside.json").read_bytes().count(b"port_threads!fibonacci") > 1000
+
+
+def address_of(function: str) -> str:
+    listed = subprocess.run(
+        ["x86_64-w64-mingw32-nm", targets.build("port_threads")], capture_output=True, text=True, check=True
+    )
+    [address] = re.findall(rf"^([0-9a-f]+) \w {function}$", listed.stdout, re.MULTILINE)
+    return str(address)
+
+
+def called(trace: Path) -> set[str]:
+    with TraceFile(trace) as opened:
+        assert opened.state == State.STOPPED
+        return {stat.name for stat in summarize(opened).stats if stat.calls}
