@@ -241,8 +241,28 @@ def test_misuse_is_one_line_each(debugger: str, tmp_path: Path) -> None:
     )
     again, unknown, _, late = (said for _, said in shown.commands[2:])
     assert "a recording is under way" in again
+    assert again.count("\n") == 1
     assert late == "calltrace: no recording is under way: start one first\n"
     assert unknown.count("\n") == 1
+
+
+@x64dbg.both
+def test_other_misuse_is_one_line_each_too(debugger: str) -> None:
+    mistakes = {
+        "calltrace start --clock sundial": "--clock",
+        "calltrace start --nosuch": "--nosuch",
+        "calltrace stop now": "now",
+        "calltrace loop": "API",
+        "calltrace tree": "nothing has been recorded",
+        "calltrace pause": "no recording is under way",
+        "calltrace resume": "no recording is under way",
+        "calltrace mark here": "no recording is under way",
+    }
+    shown = session(debugger, [*mistakes, "calltrace status"], "session_calls", "3")
+    for command, words in mistakes.items():
+        assert shown.said(command).count("\n") == 1
+        assert words in shown.said(command)
+    assert "nothing" in shown.said("calltrace status")
 
 
 @x64dbg.both

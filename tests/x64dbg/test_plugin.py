@@ -162,6 +162,14 @@ def test_the_library_of_another_python_does_not_end_the_debugger(debugger: str, 
     assert shown.said('log "still here"') == "still here\n"
 
 
+def test_a_python_that_is_too_old_is_named(debugger: str, tmp_path: Path) -> None:
+    shutil.copy(wine.windows_python().parent / "python39.dll", tmp_path / "python38.dll")
+    env = {"CALLTRACE_PYTHON": windows.path(tmp_path)}
+    said = x64dbg.run(["calltrace help"], debugger, env=env).said("calltrace help")
+    assert "3.9 or later" in said
+    assert "python38.dll" in said
+
+
 def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:
     cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
     shown = x64dbg.run(["calltrace", *cycle, *cycle], debugger)
