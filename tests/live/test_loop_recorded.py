@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rig import display, targets
+from rig.running import Running
 from rig.searched import assert_loop, name, search, tree
 from rig.tracing import calltrace
 
@@ -157,9 +158,36 @@ def test_a_loop_that_was_entered_before_the_recording_has_its_frame_function(tmp
     trace = recorded(tmp_path, "loop_receive", "40", options=options)
     [method] = told("loop_receive!api_receive", trace)["methods"]
     [loop] = method["loops"]
+    assert_loop(method, "serve", "handle_message", "loop_receive")
+    assert loop["turns"] == 39
+    assert any("serve was entered before the recording: it is" in note for note in method["notes"])
+
+
+def test_a_running_program_s_loop_is_told_though_it_was_entered_before(tmp_path: Path) -> None:
+    trace, process = tmp_path / "t.calltrace", Running("loop_endless")
+    try:
+        done = calltrace("attach", process.process_id, "--seconds", "0.5", "-o", trace)
+        assert done.returncode == 0, done.stderr.decode()
+    finally:
+        process.end()
+    [method] = told("loop_endless!api", trace)["methods"]
+    loop = assert_loop(method, "serve", "turn", "loop_endless")
+    assert {name(each["function"]): each["why"] for each in loop["candidates"]} == {
+        "turn": "once per turn, leads to the API",
+        "idle": "does not lead to the API",
+    }
+
+
+def test_without_code_nothing_is_said_of_who_was_entered_before(tmp_path: Path) -> None:
+    program, trace = tmp_path / "gone.exe", tmp_path / "gone.calltrace"
+    shutil.copyfile(targets.build("loop_receive"), program)
+    options = ("--include", "gone!handle_message", "--include", "gone!*receive")
+    assert calltrace("run", "-o", trace, *options, "--", program, "40").returncode == 0
+    program.unlink()
+    [method] = told("gone!api_receive", trace)["methods"]
+    [loop] = method["loops"]
     assert loop["owner"]["name"] == "code that was entered before the recording, or is not traced"
     assert name(loop["frame_function"]) == "handle_message"
-    assert loop["turns"] == 39
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from calltrace.tracefile import TraceFile
 
 _Node = tuple[int, int]  # NodeKind and id
 _OPENS = (StepType.OPEN, StepType.CLOSE)
+_NEVER = -1  # the position of what was entered before the recording
 
 
 @dataclass(eq=False)
@@ -73,6 +74,7 @@ class _Search:
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
         self._notes: list[str] = []
         self._entries: dict[int, list[int]] = {}  # by site: the functions entered by it
+        self._outside: dict[int, int] = {}  # calls by functions that were entered before the recording
         self._api = self._find_api()
         self._draws = self._find_draws()
 
@@ -283,7 +285,8 @@ class _Search:
                     turn.drawn_elsewhere(step.time)
 
     def _builder(self, thread: int, opened: _Opened | None = None) -> _Builder:
-        return _Builder(self._trace, thread, self._traced, self._api, self._entries, self._note, opened)
+        known = self._entries, self._outside
+        return _Builder(self._trace, thread, self._traced, self._api, *known, self._note, opened)
 
 
 def place_of(trace: TraceFile, traced: TracedCode, node: _Node) -> int:
@@ -304,15 +307,19 @@ class _Builder:
         traced: TracedCode,
         api: set[_Node],
         entries: dict[int, list[int]],
+        outside: dict[int, int],
         note: Callable[[str], None],
         opened: _Opened | None,
     ) -> None:
-        """`opened` is told of each frame, and no activations are made then."""
+        """`opened` is told of each frame, and no activations are made then.
+
+        `outside` is to have the calls of outermost frames: what stands for them, and what they are.
+        """
         self._trace, self._traced, self._api, self._note = trace, traced, api, note
-        self._entries, self._opened = entries, opened
+        self._entries, self._outside, self._opened = entries, outside, opened
         self._thread = trace.threads[thread]
         before = traced.unplaced("code that was entered before the recording, or is not traced")
-        self._root = _Call(self._thread.id, before)
+        self._root = _Call(self._thread.id, before, position=_NEVER)
         self._frames: list[_Frame] = []
         self._left: _Frame | None = None  # by a jump
         self._suspended: list[list[_Frame]] = []  # stacks that were left for others
@@ -328,10 +335,36 @@ class _Builder:
                 self._take(step)
         for parent in self._doubtful:
             self._settle(parent)
-        if not self._root.rounds():  # then nothing is known of it
-            for child in self._root.children:
-                child.parent = None
+        self._name_outermost()
         return self._hits
+
+    def _name_outermost(self) -> None:
+        """Say who called the outermost frames, in a loop that was entered before: who alone can have."""
+        loops = set(self._root.rounds())
+        owners: dict[int, _Call] = {}
+        for child in self._root.children:
+            child.parent = self._root if child.site in loops else None
+        for site in loops:
+            called = [child for child in self._root.children if child.site == site]
+            for callee in self._entries[site]:
+                calls = self._traced.callers(callee)
+                functions = {self._traced.function_at(call) for call in calls}
+                function = functions.pop() if len(functions) == 1 else None
+                if function is None:
+                    continue
+                owner = owners.setdefault(function, _Call(self._thread.id, function, position=_NEVER))
+                self._entries.setdefault(calls[0], []).append(callee)
+                if len(calls) == 1:
+                    self._outside[site] = calls[0]
+                for child in called:
+                    owner.called(child, self._outside.get(site, site))
+                name = self._traced.name(function)
+                self._note(
+                    f"{name} was entered before the recording: it is known as the only function that calls "
+                    f"{self._traced.name(callee)} directly"
+                )
+        for owner in owners.values():
+            owner.children.sort(key=_position)
 
     def _take(self, step: Step) -> None:
         is_open = step.type == StepType.OPEN
@@ -433,7 +466,8 @@ class _Builder:
             return self._trace.node_address(kind, number) or 0
         callee = self._traced.name(frame.functions[0])
         if caller is None:
-            return self._traced.unplaced(f"a call of {callee}")
+            site = self._traced.unplaced(f"a call of {callee}")
+            return self._outside.get(site, site)
         if caller.node[0] != NodeKind.FUNCTION:
             return self._traced.unplaced(f"in {self._traced.name(caller.functions[-1])}, a call of {callee}")
         functions = caller.functions
@@ -467,6 +501,11 @@ class _Builder:
                     child.site = self._traced.unplaced(self._traced.place(site), fresh=True)
 
 
+def _position(activation: Activation) -> int:
+    assert isinstance(activation, _Call)
+    return activation.position
+
+
 class _Turn:
     """What one activation called in a turn of its loop."""
 
@@ -487,7 +526,7 @@ class _Turn:
     def opened(self, frames: Sequence[_Frame], step: Step, site: Callable[[], int]) -> None:
         """The last of `frames` is new, or has become another function by a jump; `site` tells its call."""
         call = frames[-1].call  # the function that the owner's call has led to is the owner
-        if self._owner.position in (step.position, call.position if call else -1):
+        if self._owner.position in (step.position, call.position if call else None):
             self._level = len(frames)
         if self._is_over or self._level < 0 or step.position < self._first or len(frames) <= self._level:
             return
