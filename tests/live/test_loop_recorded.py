@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rig import display, targets
+from rig import corpus, display, targets
 from rig.running import Running
 from rig.searched import assert_loop, name, search, tree
 from rig.tracing import calltrace
@@ -205,3 +205,42 @@ def test_what_a_trace_cannot_tell_is_refused(options: tuple[str, ...], said: str
     assert done.returncode == 64
     assert said in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "api", "arguments"),
+    [
+        ("cmake", "kernel32!ReadFile", ("-E", "sha256sum", "lines")),
+        ("ripgrep", "ntdll!NtReadFile", ("-c", "777", "--no-mmap", "-j1", "lines")),
+    ],
+)
+def test_in_real_programs_a_trace_tells_what_a_climb_finds(
+    program: str, api: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "lines").write_text("".join(f"a line like {number}\n" for number in range(60_000)))
+    trace, found, path = tmp_path / "t.calltrace", tmp_path / "found.json", corpus.program(program)
+    done = calltrace("run", "--events", "all", "-o", trace, "--", path, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    [recorded_loop] = told(api, trace)["methods"][0]["loops"]
+    done = calltrace("loop", api, "--json", "-o", found, "--", path, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    [climbed] = json.loads(found.read_text())["methods"][0]["loops"]
+    for what in ("owner", "frame_function", "site", "back_edges"):
+        assert recorded_loop[what] == climbed[what]
+    seen, ways = (list(ways_down(each["levels"])) for each in (climbed, recorded_loop))
+    assert seen
+    assert all(way in ways for way in seen)
+    assert len(ways) <= len(seen)
+    outer, known = ([level["site"]["place"] for level in each["outer"]] for each in (climbed, recorded_loop))
+    assert outer[: len(known)] == known
+    assert len(known) >= 3
+
+
+def ways_down(levels: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """The call instructions on each way from a loop to the API."""
+    for level in levels:
+        here = [level["site"]["place"]]
+        if not level["below"]:
+            yield here
+        for way in ways_down(level["below"]):
+            yield here + way
