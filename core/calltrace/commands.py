@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import re
@@ -12,13 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, comparison, edges, parts, wine
-from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
-from calltrace.export import FORMATS, report
+from calltrace import calltree, comparison, edges, parts, query, wine
+from calltrace.errors import FileMissing, NotTraceable, UsageError
+from calltrace.export import FORMATS, To, report
 from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
+from calltrace.export.files import created
 from calltrace.export.stacks import write_stacks, write_stacks_json
-from calltrace.export.text import TreeText
+from calltrace.export.status import write_status, write_status_json
+from calltrace.export.text import write_tree
+from calltrace.export.tree import write_tree_json
 from calltrace.export.units import NameText, plain
 from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
@@ -37,6 +41,7 @@ _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
 _DEFAULT_EDGES_LIMIT = 100
 _DEFAULT_STACK_LIMIT = 200
+_DEFAULT_QUERY_LIMIT = 1000
 _DEFAULT_LOOP_SECONDS = 30.0
 
 
@@ -53,6 +58,8 @@ class Console:
     # What a debugger does for its user at a VA; None: there is no debugger.
     set_breakpoint: Callable[[int], None] | None = None
     set_label: Callable[[int, str], None] | None = None
+    names: NameText = plain  # how names are shown in a shell
+    meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
     # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
@@ -387,7 +394,7 @@ def _act_on_frame(climb: Climb, request: Request, console: Console) -> None:
         patterns = [climb.places.place(each) for each in climb.subtree]
         console.progress(f"{name} leads to {len(patterns):,} functions, it among them")
         if options.include:
-            with _created(Path(options.include), None) as file:
+            with created(Path(options.include), None, _open_text) as file:
                 file.writelines(pattern + "\n" for pattern in patterns)
         else:
             for pattern in patterns:
@@ -453,7 +460,7 @@ def _show_loop(climb: Climb, request: Request, console: Console) -> None:
     options = request.options
     write = write_loop_json if options.json else write_loop
     if options.output is not None:
-        with _created(options.output, None) as file:
+        with created(options.output, None, _open_text) as file:
             write(climb, file, plain)
     elif request.program:  # the standard output is the program's
         text = io.StringIO()
@@ -477,7 +484,10 @@ def _install_x64dbg(request: Request, console: Console) -> int:
         return wine.relay(request.words, request.options.prefix)
     from calltrace.install import install_x64dbg
 
-    console.progress(f"installed {install_x64dbg(request.options.folder)}: type `calltrace` in x64dbg")
+    plugin, client = install_x64dbg(request.options.folder)
+    console.progress(f"installed {plugin}: type `calltrace` in x64dbg")
+    if client:
+        console.progress(f"installed {client}: `import {client.stem}` in scripts of x64dbgpy")
     return 0
 
 
@@ -543,7 +553,8 @@ def _save(request: Request, console: Console) -> int:
 
 def _status(request: Request, console: Console) -> int:
     told = _live(console).status(console.progress)
-    report.write_rows(told, console.out)
+    write = write_status_json if request.options.json else write_status
+    write(told, console.out)
     return 0
 
 
@@ -564,6 +575,7 @@ def _checked(trace: TraceFile, console: Console) -> TraceFile:
     """The trace; what is missing from it is told."""
     for line in report.missing(trace):
         console.progress(line)
+    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
     return trace
 
 
@@ -596,10 +608,16 @@ def _thread(request: Request, console: Console) -> int | None:
 
 
 def _names(request: Request, console: Console) -> NameText:
-    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    return _names_in(request.options.file, console)
+
+
+def _names_in(file: str | None, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code.
+
+    `file` is the trace as the user named it; none: the live session's.
+    """
     if console.shell:
-        return plain
-    file = request.options.file
+        return console.names
     where = "callers" if file is None else f"callers {_quoted(file)}"
 
     def text(name: str, address: int | None) -> str:
@@ -686,10 +704,9 @@ def _tree(request: Request, console: Console) -> int:
             depth=_depth(request, console),
             limit=options.limit,
         )
-        tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
-        for line in tree:
-            console.out.write(text.line(line) + "\n")
-        if tree.limited:
+        if options.json:
+            write_tree_json(trace, calltree.Tree(trace, chosen), console.out)
+        elif write_tree(trace, chosen, console.out, _names(request, console)):
             console.out.write(f"limit of {options.limit:,} lines reached: --limit 0 shows all\n")
     return 0
 
@@ -755,11 +772,10 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 
 
 def _diff(request: Request, console: Console) -> int:
-    wanted = parts.parse(request.options.parts)
-    if isinstance(wanted, parts.Expression):
-        return _tell_set(wanted, request, console)
-    options = request.options
+    options, wanted = request.options, parts.parse(request.options.parts)
     with ExitStack() as opened:
+        if isinstance(wanted, parts.Expression):
+            return _tell_set(wanted, _open_parts(wanted.parts, console, opened), request, console)
         traces = _open_parts(wanted, console, opened)
         counts = comparison.count(wanted, traces, callers=options.edges)
         if options.json:
@@ -767,9 +783,8 @@ def _diff(request: Request, console: Console) -> int:
             comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
             return int(bool(different))
         _tell_notes(counts, console)
-        return int(
-            comparisons.write_difference(counts, options.limit, console.out, _item_text(traces, console))
-        )
+        names = _item_names(counts.parts, console)
+        return int(comparisons.write_difference(counts, options.limit, console.out, names))
 
 
 def _new(request: Request, console: Console) -> int:
@@ -781,9 +796,9 @@ def _new(request: Request, console: Console) -> int:
     with ExitStack() as opened:
         [trace] = _open_parts([parts.Part.parse(file)], console, opened)
         mark = mark or _last_mark(trace)
-    since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
-    wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
-    return _tell_set(wanted, request, console)
+        since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+        wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+        return _tell_set(wanted, [trace, trace], request, console)
 
 
 def _last_mark(trace: TraceFile) -> str:
@@ -794,18 +809,18 @@ def _last_mark(trace: TraceFile) -> str:
     raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
 
 
-def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> int:
+def _tell_set(
+    wanted: parts.Expression, traces: Sequence[TraceFile], request: Request, console: Console
+) -> int:
     options = request.options
-    with ExitStack() as opened:
-        traces = _open_parts(wanted.parts, console, opened)
-        counts = comparison.count(wanted.parts, traces, callers=options.edges)
-        members = wanted.result(counts.ran())
-        if options.json:
-            files = [str(trace.path) for trace in traces]
-            comparisons.write_json(counts, files, members, console.out)
-        else:
-            _tell_notes(counts, console)
-            comparisons.write_set(counts, members, options.limit, console.out, _item_text(traces, console))
+    counts = comparison.count(wanted.parts, traces, callers=options.edges)
+    members = wanted.result(counts.ran())
+    if options.json:
+        comparisons.write_json(counts, [str(trace.path) for trace in traces], members, console.out)
+    else:
+        _tell_notes(counts, console)
+        names = _item_names(counts.parts, console)
+        comparisons.write_set(counts, members, options.limit, console.out, names)
     return 0
 
 
@@ -814,34 +829,54 @@ def _tell_notes(counts: comparison.Counts, console: Console) -> None:
         console.progress(note)
 
 
-def _item_text(traces: Sequence[TraceFile], console: Console) -> Callable[[comparison.Item], str]:
-    """How items are shown: with links, if all are of one trace."""
-    if console.shell or len({trace.path for trace in traces}) > 1:
-        return lambda item: item.text
-    return lambda item: item.text if item.address is None else console.code_link(item.text, item.address)
+def _item_names(named: Sequence[parts.Part], console: Console) -> NameText:
+    """How names are shown: in a debugger with links, if all are of one trace."""
+    files = {part.file for part in named}
+    if len(files) > 1:
+        return console.names
+    [file] = files
+    return _names_in(None if file is None else str(file), console)
 
 
 def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
         form, path = FORMATS[options.format], options.output
-        if path is None and (form.binary or not console.shell):  # no user can read it on the screen
+        if path is None and (
+            form.to is not To.TEXT or not console.shell
+        ):  # no user can read it on the screen
             path = trace.path.with_suffix(form.suffix)
             console.progress(f"writing {path}")
-        made = opened.enter_context(_created(path, trace.path)) if path else console.out
-        form.write(trace, made.buffer if form.binary else made)
+        if form.to is To.PATH:
+            for further in form.write(trace, path)[1:]:
+                console.progress(f"writing {further}")
+            return 0
+        made = opened.enter_context(created(path, trace.path, _open_text)) if path else console.out
+        form.write(trace, made.buffer if form.to is To.BYTES else made)
     return 0
 
 
-def _created(path: Path, source: Path | None) -> TextIO:
-    try:
-        if source is not None and path.exists() and path.samefile(source):
-            raise UsageError(f"export: {path} is the trace itself: name another file with -o")
-        return path.open("w", encoding="utf-8", newline="\n")
-    except FileNotFoundError:
-        raise FileMissing(f"cannot create {path}: its folder does not exist") from None
-    except OSError as error:
-        raise AccessRefused(f"cannot create {path}: {error.strerror}") from None
+def _query(request: Request, console: Console) -> int:
+    options = request.options
+    with ExitStack() as opened:
+        if options.file is None:
+            traces = [opened.enter_context(_open_trace(request, console))]
+        else:
+            paths = query.traces_in(options.file)
+            traces = [opened.enter_context(_checked(TraceFile(path), console)) for path in paths]
+
+        def show(result: query.Result) -> None:
+            if options.json:
+                query.write_json(result, console.out)
+            else:
+                query.write(result, options.limit, console.out)
+
+        query.run(traces, options.sql, show, console.progress)
+    return 0
+
+
+def _open_text(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", newline="\n")
 
 
 def _help(request: Request, console: Console) -> int:
@@ -1263,7 +1298,7 @@ COMMANDS: Sequence[Command] = (
         "status",
         "Tell what is being recorded since when, and where to.",
         "calltrace status",
-        (),
+        (Option(("--json",), "as JSON", switch=True),),
         _status,
         live=True,
     ),
@@ -1354,6 +1389,7 @@ COMMANDS: Sequence[Command] = (
                 convert=number,
                 default=_DEFAULT_TREE_LIMIT,
             ),
+            Option(("--json",), "as JSON, with addresses, and times in ticks", switch=True),
         ),
         _tree,
     ),
@@ -1430,8 +1466,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "diff",
-        "Compare what was called in two traces, or in parts of them; or list what is in a set of parts: "
-        "`A & B - C`. The exit code is 1 if two differ.",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set made of parts: "
+        "in this, and not in that. The exit code is 1 if two differ.",
         "calltrace diff demo.calltrace@click - demo.calltrace@idle",
         (
             Option(
@@ -1459,13 +1495,39 @@ COMMANDS: Sequence[Command] = (
             _FILE,
             Option(
                 ("-o",),
-                "default: the standard output; for drcov, and in a debugger, a file beside the trace",
+                "default: the standard output; for drcov, perfetto and parquet, and in a debugger, a file or "
+                "folder beside the trace",
                 metavar="FILE",
                 dest="output",
                 convert=Path,
             ),
         ),
         _export,
+    ),
+    Command(
+        "query",
+        "Answer SQL over a trace, or all traces in a folder: tables events, functions, edges and threads, "
+        "which are written beside each trace as Parquet at first.",
+        'calltrace query demo.calltrace "SELECT name, calls FROM functions ORDER BY calls DESC LIMIT 5"',
+        (
+            Option(
+                ("file",),
+                "the trace file, or a folder with *.calltrace files",
+                metavar="FILE",
+                convert=Path,
+                live_default="the trace of this recording, or of the last",
+            ),
+            Option(("sql",), "DuckDB's SQL; in double quotes if it has blanks", metavar="SQL"),
+            Option(
+                ("--limit",),
+                f"rows to show; 0: all; default: {_DEFAULT_QUERY_LIMIT}",
+                metavar="N",
+                convert=number,
+                default=_DEFAULT_QUERY_LIMIT,
+            ),
+            Option(("--json",), "a JSON object for each row, a line each, complete", switch=True),
+        ),
+        _query,
     ),
     Command(
         "help",

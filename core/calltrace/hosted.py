@@ -40,6 +40,10 @@ class Debugger(Protocol):
         """
         ...
 
+    def show_note(self, line: str) -> None:
+        """Print one line, without its end, that is not of what the command was asked for."""
+        ...
+
     def show_error(self, line: str) -> None:
         """Print one line, without its end, as an error."""
         ...
@@ -72,9 +76,16 @@ class Debugger(Protocol):
 def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
     """Run a command line as the user typed it, from the verb on; with `live` on the debugger's target."""
     out = _Output(debugger.show)
+
+    def tell(told: str) -> None:
+        out.end_line()
+        out.flush()
+        with interrupts_held():
+            debugger.show_note(f"calltrace: {told}")
+
     console = Console(
         out,
-        lambda told: print(f"calltrace: {told}", file=out, flush=True),
+        tell,
         debugger.name,
         shell=False,
         live=live,

@@ -16,7 +16,7 @@ PACKAGE = CORE / "calltrace"
 LAYERS = (
     ("__main__",),
     ("cli", "hosted"),
-    ("dispatch",),
+    ("dispatch", "terminal"),
     ("commands",),
     ("live", "looping"),
     ("session", "wine"),
@@ -46,9 +46,11 @@ LAYERS = (
         "win32",
         "patterns",
         "native",
+        "query",
     ),
     ("ports",),
     ("model",),
+    ("extras",),
     ("errors",),
 )
 PARTS = 6  # the layer whose modules may import each other

@@ -52,6 +52,10 @@ class WinDbg:
         """Print text, with its links where the user prefers DML."""
         self._print(_NORMAL, text)
 
+    def show_note(self, line: str) -> None:
+        """Print one line."""
+        self._print(_NORMAL, line + "\n")
+
     def show_error(self, line: str) -> None:
         """Print one line as an error."""
         self._print(_ERROR, line + "\n")

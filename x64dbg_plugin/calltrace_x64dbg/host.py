@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
@@ -43,18 +43,22 @@ class X64dbg:
 
     def __init__(self, library: int) -> None:
         self.library = ctypes.CDLL("calltrace.dp64", handle=library)
-        self.library.ct_print.argtypes = (ctypes.c_char_p,)
+        for function in (self.library.ct_print, self.library.ct_print_note, self.library.ct_print_error):
+            function.argtypes = (ctypes.c_char_p,)
         self.library.ct_interrupted.restype = ctypes.c_bool
         self.library.ct_is_debugging.restype = ctypes.c_bool
 
     def show(self, text: str) -> None:
         """Print text in the log, where an address of 16 digits is a link to its disassembly."""
-        for piece in printable(with_addresses(text)):
-            self.library.ct_print(piece.encode())
+        self._print(self.library.ct_print, with_addresses(text))
+
+    def show_note(self, line: str) -> None:
+        """Print one line."""
+        self._print(self.library.ct_print_note, line + "\n")
 
     def show_error(self, line: str) -> None:
         """Print one line."""
-        self.show(line + "\n")
+        self._print(self.library.ct_print_error, line + "\n")
 
     def has_links(self) -> bool:
         """Whether there is a target, to whose addresses links can lead."""
@@ -85,6 +89,10 @@ class X64dbg:
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""
         return bool(self.library.ct_interrupted())
+
+    def _print(self, function: Callable[[bytes], None], text: str) -> None:
+        for piece in printable(text):
+            function(piece.encode())
 
 
 def words(line: str) -> str:
