@@ -28,7 +28,7 @@ def test_the_loop_and_its_frame_function_are_found_and_no_pixel_changes(variant:
         assert method["hits"] == 3
         loop = assert_loop(method, renderer.owner, renderer.frame, renderer.module or renderer.program)
         assert loop["turns"] == 2
-    frames = re.search(r"(\d+) frames, (\d+) of them debugged", found.told)
+    frames = re.search(r"(\d+) frames, (\d+) of them watched", found.told)
     assert frames
     assert frames[1] == FRAMES
     assert 0 < int(frames[2]) <= 3
