@@ -339,6 +339,17 @@ def test_a_part_of_no_file_and_marks_that_are_not_there_are_told(tmp_path: Path,
         run("new", plain, "idle")
 
 
+def test_counts_without_events_have_no_parts(tmp_path: Path) -> None:
+    units = Units(4)
+    writer = TraceWriter(4)
+    writer.thread(units)
+    writer.info({"options": {"mode": "graph"}, "marks": [{"name": "a", "tsc": 0, "positions": []}]})
+    path = writer.write(tmp_path / "t")
+    with pytest.raises(UsageError, match="recorded with --mode graph, which counts without regard to marks"):
+        run("diff", f"{path}@a")
+    assert run("diff", path, path)[0][0].endswith("nothing, 0 calls")
+
+
 def test_two_parts_are_compared_and_one_is_a_set(marked: Path) -> None:
     assert isinstance(parse([str(marked)]), Expression)
     assert isinstance(parse([str(marked), f"{marked}@idle"]), tuple)
