@@ -244,6 +244,31 @@ def test_what_one_trace_would_not_show_is_said(tmp_path: Path, about: dict[str, 
     assert {row["name"]: row["untraced"] for row in told["found"]}[function] == [False, True]
 
 
+def test_a_function_whose_calls_alone_are_seen_is_told_as_such(tmp_path: Path) -> None:
+    """A call site whose callee is left alone counts for it; calls from elsewhere are not seen."""
+    traces = []
+    for name, status in (("a", 0), ("b", 3)):
+        units = Units(4)
+        units.event(ENTER, 0)
+        units.event(CALL, 0)
+        if not status:
+            units.event(ENTER, 1)
+            units.event(LEAVE, 1)
+        units.event(RETURN, 0)
+        units.event(LEAVE, 0)
+        writer = TraceWriter(4)
+        names = [[0x1000, "main"], [0x2000, "f"]]
+        functions = [(0x1000, 16, 1, 0, 0, NONE), (0x2000, 16, 1, 0, status, NONE)]
+        writer.module({"name": "m.exe", "names": names}, functions, [(0x1008, 0, 0x2000, NONE)])
+        writer.thread(units)
+        traces.append(writer.write(tmp_path / name))
+    assert run("diff", *traces)[0][-1] == "in both, another number of times: nothing"
+    shown, _ = run("diff", f"{traces[1]}", "-", f"{traces[0]}")
+    assert shown[-1] == "nothing"
+    shown, _ = run("diff", f"{traces[0]} & {traces[1]}")
+    assert shown[-1] == "             1             1  m!f  in B only calls by traced code"
+
+
 # ---- marks and sets ----
 
 
