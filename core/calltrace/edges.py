@@ -130,9 +130,11 @@ def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> I
     found = _counted(trace, options)
     for edge in found:
         node = edge.kind, edge.id
-        if edge.calls and edge.parent == NONE_ID and not callers:
+        if not edge.calls or callers != (edge.parent != NONE_ID):
+            continue
+        if not callers:
             yield Calls(edge.part, node, edge.calls)
-        elif edge.calls and edge.parent != NONE_ID:
+        else:
             called = found[edge.parent]
             yield Calls(edge.part, (called.kind, called.id), edge.calls, node, bool(edge.tail))
 

@@ -244,6 +244,31 @@ def test_what_one_trace_would_not_show_is_said(tmp_path: Path, about: dict[str, 
     assert {row["name"]: row["untraced"] for row in told["found"]}[function] == [False, True]
 
 
+def test_a_function_whose_calls_alone_are_seen_is_told_as_such(tmp_path: Path) -> None:
+    """A call site whose callee is left alone counts for it; calls from elsewhere are not seen."""
+    traces = []
+    for name, status in (("a", 0), ("b", 3)):
+        units = Units(4)
+        units.event(ENTER, 0)
+        units.event(CALL, 0)
+        if not status:
+            units.event(ENTER, 1)
+            units.event(LEAVE, 1)
+        units.event(RETURN, 0)
+        units.event(LEAVE, 0)
+        writer = TraceWriter(4)
+        names = [[0x1000, "main"], [0x2000, "f"]]
+        functions = [(0x1000, 16, 1, 0, 0, NONE), (0x2000, 16, 1, 0, status, NONE)]
+        writer.module({"name": "m.exe", "names": names}, functions, [(0x1008, 0, 0x2000, NONE)])
+        writer.thread(units)
+        traces.append(writer.write(tmp_path / name))
+    assert run("diff", *traces)[0][-1] == "in both, another number of times: nothing"
+    shown, _ = run("diff", f"{traces[1]}", "-", f"{traces[0]}")
+    assert shown[-1] == "nothing"
+    shown, _ = run("diff", f"{traces[0]} & {traces[1]}")
+    assert shown[-1] == "             1             1  m!f  in B only calls by traced code"
+
+
 # ---- marks and sets ----
 
 
@@ -337,6 +362,17 @@ def test_a_part_of_no_file_and_marks_that_are_not_there_are_told(tmp_path: Path,
         run("new", plain)
     with pytest.raises(UsageError, match="plain has no mark idle: it has none"):
         run("new", plain, "idle")
+
+
+def test_counts_without_events_have_no_parts(tmp_path: Path) -> None:
+    units = Units(4)
+    writer = TraceWriter(4)
+    writer.thread(units)
+    writer.info({"options": {"mode": "graph"}, "marks": [{"name": "a", "tsc": 0, "positions": []}]})
+    path = writer.write(tmp_path / "t")
+    with pytest.raises(UsageError, match="recorded with --mode graph, which counts without regard to marks"):
+        run("diff", f"{path}@a")
+    assert run("diff", path, path)[0][0].endswith("nothing, 0 calls")
 
 
 def test_two_parts_are_compared_and_one_is_a_set(marked: Path) -> None:
