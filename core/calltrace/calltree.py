@@ -6,7 +6,7 @@ All of it is pulled from the native reader in batches, so memory stays small and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char, c_uint32
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from calltrace.tracefile import LINE, STEP, Stat, Totals, TraceFile, TreeOptions
 
 _BATCH = 4096
 _ALL_THREADS = 0xFFFFFFFF
-MORE, _END, _LIMIT, NO_MEMORY = range(4)  # enum ct_pull
+MORE, END, LIMIT, NO_MEMORY, WANTS_TEXT, SPLIT = range(6)  # enum ct_pull
 _WINDOW = 1 << 16  # lines held back until their ends are known
 _LOOKAHEAD = 200_000_000  # steps behind the last line in which ends are still looked for: some seconds
 
@@ -118,22 +118,55 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
                 yield FunctionStat(*found, stat.calls, stat.self, stat.total)
 
 
+Stats = dict[tuple[int, int], tuple[int, int, int]]  # by kind and id: calls, self and total time
+
+
+def stats_in_slices(trace: TraceFile) -> Generator[None, None, Stats]:
+    """Calls and times (as in FunctionStat) of all that was called, in the end; pauses like edges_in_slices.
+
+    Raises EngineError if memory runs out.
+    """
+    summary = _open_whole(trace, None)
+    try:
+        yield from _read_on(trace, summary)
+        return {
+            (kind, number): (stat.calls, stat.self, stat.total)
+            for kind in NodeKind
+            for number, stat in enumerate(_counted(summary, kind))
+            if stat.calls
+        }
+    finally:
+        reader_library().ct_reader_summary_close(summary)
+
+
 @contextmanager
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[int]:
     """The native summary of what has been read."""
-    library = reader_library()
-    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
-    if not summary:
-        raise no_memory(trace)
+    summary = _open_whole(trace, thread)
     try:
-        pull = MORE
-        while pull == MORE:
-            pull = library.ct_reader_summary_run(summary)
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
+        for _ in _read_on(trace, summary):
+            pass
         yield summary
     finally:
-        library.ct_reader_summary_close(summary)
+        reader_library().ct_reader_summary_close(summary)
+
+
+def _open_whole(trace: TraceFile, thread: int | None) -> int:
+    summary: int | None = reader_library().ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
+    if not summary:
+        raise no_memory(trace)
+    return summary
+
+
+def _read_on(trace: TraceFile, summary: int) -> Iterator[None]:
+    """Reads the whole trace, a slice of some milliseconds at a time."""
+    pull = MORE
+    while pull == MORE:
+        pull = reader_library().ct_reader_summary_run(summary)
+        trace.release_pages()
+        yield
+    if pull == NO_MEMORY:
+        raise no_memory(trace)
 
 
 def _counted(summary: int, kind: NodeKind) -> Iterable[Stat]:
@@ -188,7 +221,7 @@ class Tree:
         self._trace = trace
         self.limited = False  # after the last line: were there more than the limit?
         first, count = thread_range(trace, chosen.thread)
-        self._options = TreeOptions(
+        self.options = TreeOptions(  # of the native reader, as long as this lives
             first_thread=first,
             thread_count=count,
             max_depth=min(chosen.depth, 0xFFFFFFFF),
@@ -199,14 +232,14 @@ class Tree:
         if chosen.functions:
             functions, sites = matching(trace, chosen.functions)
             self._bits = [bits_of(functions), bits_of(sites)]
-            (function_bits, self._options.function_bits), (site_bits, self._options.site_bits) = self._bits
-            self._options.functions = ctypes.addressof(function_bits)
-            self._options.sites = ctypes.addressof(site_bits)
+            (function_bits, self.options.function_bits), (site_bits, self.options.site_bits) = self._bits
+            self.options.functions = ctypes.addressof(function_bits)
+            self.options.sites = ctypes.addressof(site_bits)
 
     def __iter__(self) -> Iterator[Line]:
         """Raises EngineError if memory runs out."""
         library = reader_library()
-        handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self._options))
+        handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self.options))
         if not handle:
             raise no_memory(self._trace)
         batch = (c_char * (_BATCH * LINE.size))()
@@ -219,7 +252,7 @@ class Tree:
             library.ct_reader_tree_close(handle)
         if pull.value == NO_MEMORY:
             raise no_memory(self._trace)
-        self.limited = pull.value == _LIMIT
+        self.limited = pull.value == LIMIT
 
 
 def matching(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], list[int]]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, comparison, edges, parts, wine
-from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
-from calltrace.export import FORMATS, report
+from calltrace import calltree, comparison, edges, parts, query, wine
+from calltrace.errors import FileMissing, NotTraceable, UsageError
+from calltrace.export import FORMATS, To, report
 from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
+from calltrace.export.files import created
 from calltrace.export.stacks import write_stacks, write_stacks_json
-from calltrace.export.text import TreeText
+from calltrace.export.text import write_tree
 from calltrace.export.units import NameText, plain
 from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
@@ -37,6 +38,7 @@ _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
 _DEFAULT_EDGES_LIMIT = 100
 _DEFAULT_STACK_LIMIT = 200
+_DEFAULT_QUERY_LIMIT = 1000
 _DEFAULT_LOOP_SECONDS = 30.0
 
 
@@ -376,7 +378,7 @@ def _show_loop(climb: Climb, request: Request, console: Console) -> None:
     options = request.options
     write = write_loop_json if options.json else write_loop
     if options.output is not None:
-        with _created(options.output, None) as file:
+        with created(options.output, None, _open_text) as file:
             write(climb, file, plain)
     elif request.program:  # the standard output is the program's
         text = io.StringIO()
@@ -608,10 +610,7 @@ def _tree(request: Request, console: Console) -> int:
             depth=_depth(request, console),
             limit=options.limit,
         )
-        tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
-        for line in tree:
-            console.out.write(text.line(line) + "\n")
-        if tree.limited:
+        if write_tree(trace, chosen, console.out, _names(request, console)):
             console.out.write(f"limit of {options.limit:,} lines reached: --limit 0 shows all\n")
     return 0
 
@@ -747,23 +746,41 @@ def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
         form, path = FORMATS[options.format], options.output
-        if path is None and (form.binary or not console.shell):  # no user can read it on the screen
+        if path is None and (
+            form.to is not To.TEXT or not console.shell
+        ):  # no user can read it on the screen
             path = trace.path.with_suffix(form.suffix)
             console.progress(f"writing {path}")
-        made = opened.enter_context(_created(path, trace.path)) if path else console.out
-        form.write(trace, made.buffer if form.binary else made)
+        if form.to is To.PATH:
+            for further in form.write(trace, path)[1:]:
+                console.progress(f"writing {further}")
+            return 0
+        made = opened.enter_context(created(path, trace.path, _open_text)) if path else console.out
+        form.write(trace, made.buffer if form.to is To.BYTES else made)
     return 0
 
 
-def _created(path: Path, source: Path | None) -> TextIO:
-    try:
-        if source is not None and path.exists() and path.samefile(source):
-            raise UsageError(f"export: {path} is the trace itself: name another file with -o")
-        return path.open("w", encoding="utf-8", newline="\n")
-    except FileNotFoundError:
-        raise FileMissing(f"cannot create {path}: its folder does not exist") from None
-    except OSError as error:
-        raise AccessRefused(f"cannot create {path}: {error.strerror}") from None
+def _query(request: Request, console: Console) -> int:
+    options = request.options
+    with ExitStack() as opened:
+        if options.file is None:
+            traces = [opened.enter_context(_open_trace(request, console))]
+        else:
+            paths = query.traces_in(options.file)
+            traces = [opened.enter_context(_checked(TraceFile(path), console)) for path in paths]
+
+        def show(result: query.Result) -> None:
+            if options.json:
+                query.write_json(result, console.out)
+            else:
+                query.write(result, options.limit, console.out)
+
+        query.run(traces, options.sql, show, console.progress)
+    return 0
+
+
+def _open_text(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", newline="\n")
 
 
 def _help(request: Request, console: Console) -> int:
@@ -1353,13 +1370,39 @@ COMMANDS: Sequence[Command] = (
             _FILE,
             Option(
                 ("-o",),
-                "default: the standard output; for drcov, and in a debugger, a file beside the trace",
+                "default: the standard output; for drcov, perfetto and parquet, and in a debugger, a file or "
+                "folder beside the trace",
                 metavar="FILE",
                 dest="output",
                 convert=Path,
             ),
         ),
         _export,
+    ),
+    Command(
+        "query",
+        "Answer SQL over a trace, or all traces in a folder: tables events, functions, edges and threads, "
+        "which are written beside each trace as Parquet at first.",
+        'calltrace query demo.calltrace "SELECT name, calls FROM functions ORDER BY calls DESC LIMIT 5"',
+        (
+            Option(
+                ("file",),
+                "the trace file, or a folder with *.calltrace files",
+                metavar="FILE",
+                convert=Path,
+                live_default="the trace of this recording, or of the last",
+            ),
+            Option(("sql",), "DuckDB's SQL; in double quotes if it has blanks", metavar="SQL"),
+            Option(
+                ("--limit",),
+                f"rows to show; 0: all; default: {_DEFAULT_QUERY_LIMIT}",
+                metavar="N",
+                convert=number,
+                default=_DEFAULT_QUERY_LIMIT,
+            ),
+            Option(("--json",), "a JSON object for each row, a line each, complete", switch=True),
+        ),
+        _query,
     ),
     Command(
         "help",

@@ -8,7 +8,7 @@ called it back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -41,6 +41,19 @@ class Context:
         self.calls += calls
         self.self_time += self_time
         self.total_time += total_time
+
+
+class Edge(NamedTuple):
+    """struct ct_edge. Times as in Context."""
+
+    calls: int
+    self_time: int
+    total_time: int
+    parent: int  # position of the caller's edge, or NONE_ID: a function or call by itself
+    id: int
+    kind: int  # NodeKind
+    tail: int
+    part: int  # of the trace, where parts are told apart
 
 
 class Calls(NamedTuple):
@@ -77,10 +90,16 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
-    first, count = thread_range(trace, None)
-    flags = ALL | (BY_STACK if by_stack else 0)
-    options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=flags)
+    options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
     return _merged(trace, _counted(trace, options))
+
+
+def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
+    """Who called what, by id, in the end; pauses after each slice of some milliseconds.
+
+    Raises EngineError if memory runs out.
+    """
+    return (yield from _in_slices(trace, _all_edges(trace, callees=True, depth=1)))
 
 
 def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> Iterator[Calls]:
@@ -89,28 +108,40 @@ def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> I
     `parts` numbers the part before the first named mark, and behind each. Reads the whole trace; can be
     interrupted. Raises EngineError if memory runs out.
     """
-    first, count = thread_range(trace, None)
     array = (c_uint32 * len(parts))(*parts)
-    options = EdgeOptions(
-        first_thread=first,
-        thread_count=count,
-        depth=1 if callers else 0,
-        flags=ALL,
-        parts=ctypes.addressof(array),
-        part_count=len(parts),
+    options = _all_edges(trace, callees=False, depth=1 if callers else 0)
+    options.parts, options.part_count = ctypes.addressof(array), len(parts)
+    found = _counted(trace, options)
+    for edge in found:
+        node = edge.kind, edge.id
+        if edge.calls and edge.parent == NONE_ID and not callers:
+            yield Calls(edge.part, node, edge.calls)
+        elif edge.calls and edge.parent != NONE_ID:
+            called = found[edge.parent]
+            yield Calls(edge.part, (called.kind, called.id), edge.calls, node, bool(edge.tail))
+
+
+def _all_edges(trace: TraceFile, *, callees: bool, depth: int, flags: int = 0) -> EdgeOptions:
+    first, count = thread_range(trace, None)
+    return EdgeOptions(
+        first_thread=first, thread_count=count, depth=depth, callees=callees, flags=ALL | flags
     )
-    found = list(EDGE.iter_unpack(_counted(trace, options)))
-    for calls, _, _, parent, number, kind, tail, part in found:
-        if calls and parent == NONE_ID and not callers:
-            yield Calls(part, (kind, number), calls)
-        elif calls and parent != NONE_ID:
-            yield Calls(part, (found[parent][5], found[parent][4]), calls, (kind, number), bool(tail))
 
 
 def _counted(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
-) -> bytes:
-    """All struct ct_edge."""
+) -> list[Edge]:
+    reading = _in_slices(trace, options, functions, sites)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return list(end.value)
+
+
+def _in_slices(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
+) -> Generator[None, None, list[Edge]]:
     bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
@@ -123,20 +154,23 @@ def _counted(
         pull = MORE
         while pull == MORE:
             pull = library.ct_reader_edges_run(handle)
+            trace.release_pages()
+            yield
         if pull == NO_MEMORY:
             raise no_memory(trace)
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
-        return ctypes.string_at(address, number.value * EDGE.size) if address else b""
+        raw = ctypes.string_at(address, number.value * EDGE.size) if address else b""
+        return list(map(Edge._make, EDGE.iter_unpack(raw)))
     finally:
         library.ct_reader_edges_close(handle)
 
 
-def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
+def _merged(trace: TraceFile, edges: Sequence[Edge]) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
-    for calls, self_time, total_time, parent, node, kind, tail, _ in EDGE.iter_unpack(edges):
+    for calls, self_time, total_time, parent, node, kind, tail, _ in edges:
         name, address = NOBODY_NAME, None
         if kind != NOBODY:
             name, address = trace.node_name(kind, node), trace.node_address(kind, node)

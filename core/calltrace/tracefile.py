@@ -15,8 +15,9 @@ import json
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
-from ctypes import POINTER, c_char, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,7 +43,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 5
+READER_ABI = 6
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -205,6 +206,47 @@ class EdgeOptions(ctypes.LittleEndianStructure):
     )
 
 
+class ExportOptions(ctypes.LittleEndianStructure):
+    """struct ct_export_options."""
+
+    _fields_ = (
+        ("format", c_uint32),
+        ("process_id", c_uint32),
+        ("start", c_uint64),
+        ("hz", c_uint64),
+        ("limit", c_uint64),
+        ("timed", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class Node(ctypes.LittleEndianStructure):
+    """struct ct_node."""
+
+    _fields_ = (("id", c_uint32), ("kind", c_uint32))
+
+
+class Columns(ctypes.LittleEndianStructure):
+    """struct ct_columns."""
+
+    _fields_ = (
+        ("thread", c_void_p),
+        ("position", c_void_p),
+        ("time", c_void_p),
+        ("depth", c_void_p),
+        ("node", c_void_p),
+        ("value", c_void_p),
+        ("duration", c_void_p),
+        ("self", c_void_p),
+        ("event", c_void_p),
+        ("cause", c_void_p),
+        ("has_node", c_void_p),
+        ("has_value", c_void_p),
+        ("closes", c_void_p),
+        ("start", c_uint64),
+    )
+
+
 class MarkEntry(ctypes.LittleEndianStructure):
     """struct ct_mark."""
 
@@ -283,6 +325,17 @@ def reader_library() -> ctypes.CDLL:
         "edges_run": (u32, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
+        "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
+        "export_run": (u32, [c_void_p, POINTER(c_void_p), POINTER(c_uint64), POINTER(Node)]),
+        "export_text": (u32, [c_void_p, POINTER(Node), c_char_p, u32]),
+        "export_nodes": (c_void_p, [c_void_p, pull]),
+        "export_close": (None, [c_void_p]),
+        "columns_open": (c_void_p, [c_void_p]),
+        "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
+        "columns_nodes": (c_void_p, [c_void_p, pull]),
+        "columns_close": (None, [c_void_p]),
+        "row_name": (c_char_p, [u32]),
+        "duration": (u32, [c_uint64, c_uint64, c_void_p]),
     }
     try:
         for name, (result, arguments) in signatures.items():
@@ -356,6 +409,7 @@ class TraceFile:
             if snapshot:
                 self._library.ct_reader_snapshot_close(snapshot)
             raise _open_failure(self.path, status.value)
+        self.release_pages()  # of all blocks: each has a header
 
     def __enter__(self) -> TraceFile:
         return self
@@ -374,6 +428,11 @@ class TraceFile:
             self._pin.release()
             self._pin = None
         self._map.close()
+
+    def release_pages(self) -> None:
+        """What has been read need not stay in memory: who reads all of a large file says so now and then."""
+        if sys.platform != "win32":  # which takes such pages back by itself
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     @property
     def reader(self) -> int:

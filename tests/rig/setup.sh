@@ -7,6 +7,9 @@ packages="ca-certificates gcc g++ libc6-dev make python3 python3-venv
     clang-14 clang-format-14 libclang-rt-14-dev lld-14
     graphviz valgrind"
 
+# Node.js' own packages bring npm themselves, and conflict with Debian's.
+command -v npm >/dev/null || packages="$packages npm"
+
 missing=""
 for package in $packages; do
     case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true) in

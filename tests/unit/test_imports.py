@@ -46,9 +46,11 @@ LAYERS = (
         "win32",
         "patterns",
         "native",
+        "query",
     ),
     ("ports",),
     ("model",),
+    ("extras",),
     ("errors",),
 )
 PARTS = 6  # the layer whose modules may import each other

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import edges, model, tracefile
+from calltrace import calltree, edges, model, tracefile
 from calltrace.calltree import Tree, TreeFilter, steps, summarize
 from calltrace.errors import AccessRefused, BadTrace, CalltraceError, FileMissing
+from calltrace.export import native
 from calltrace.tracefile import TraceFile
 from rig import tracewriter
 from rig.tracewriter import TraceWriter, Units
@@ -32,6 +33,9 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "ct_mark": tracefile.MarkEntry,
     "ct_totals": tracefile.Totals,
     "ct_stat": tracefile.Stat,
+    "ct_export_options": tracefile.ExportOptions,
+    "ct_node": tracefile.Node,
+    "ct_columns": tracefile.Columns,
 }
 # Tuples are read by format; their fields go by other names than in C where Python needs it.
 TUPLES = {
@@ -56,6 +60,8 @@ ENUMS = {
     "CT_CAUSE_": (model.Cause,),
     "CT_STEP_": (model.StepType,),
     "CT_LINE_": (model.LineType,),
+    "CT_EXPORT_": (native.ExportFormat,),
+    "CT_TEXT_": (native.TextKind,),
 }
 
 
@@ -124,6 +130,10 @@ def test_numbers_of_enumerations_are_those_of_the_headers(tmp_path: Path) -> Non
     expected += [model.NOBODY, edges.LEVELS]
     statements += ["CT_EDGES_ALL", "CT_EDGES_BY_STACK"]
     expected += [edges.ALL, edges.BY_STACK]
+    pulls = ("MORE", "END", "LIMIT", "NO_MEMORY", "TEXT", "SPLIT")
+    statements += [f"CT_PULL_{name}" for name in pulls]
+    expected += [calltree.MORE, calltree.END, calltree.LIMIT, calltree.NO_MEMORY]
+    expected += [calltree.WANTS_TEXT, calltree.SPLIT]
     found = compiled_output(
         tmp_path, "".join(f'    printf("%u ", (unsigned){text});\n' for text in statements)
     )

@@ -6,6 +6,7 @@ of different functions and calls in it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,29 +19,41 @@ from calltrace.export import (
     drcov,
     folded,
     offsets,
+    parquet,
+    perfetto,
     speedscope,
     text,
 )
 from calltrace.tracefile import TraceFile
 
 
+class To(enum.Enum):
+    """What a format is written to."""
+
+    TEXT = enum.auto()  # a TextIO
+    BYTES = enum.auto()  # a BinaryIO
+    PATH = enum.auto()  # by itself, into one or more files; it returns their paths
+
+
 class Format(NamedTuple):
     """What a whole trace can be written as."""
 
-    write: Callable[[TraceFile, Any], None]  # to a TextIO, or a BinaryIO
+    write: Callable[[TraceFile, Any], Any]
     suffix: str  # of a file's name
-    binary: bool = False
+    to: To = To.TEXT
 
 
 FORMATS = {
     "text": Format(text.write, ".txt"),
     "csv": Format(csv.write, ".csv"),
     "chrome": Format(chrome.write, ".json"),
+    "perfetto": Format(perfetto.write, ".pftrace", To.PATH),
     "speedscope": Format(speedscope.write, ".speedscope.json"),
+    "parquet": Format(parquet.write, ".parquet", To.PATH),
     "folded": Format(folded.write, ".folded"),
     "callgrind": Format(callgrind.write, ".callgrind"),
     "dot": Format(dot.write, ".dot"),
-    "drcov": Format(drcov.write, ".drcov", binary=True),
+    "drcov": Format(drcov.write, ".drcov", To.BYTES),
     "offsets": Format(offsets.write, ".offsets.txt"),
     "ida": Format(disassemblers.write_ida, ".ida.py"),
     "ghidra": Format(disassemblers.write_ghidra, ".ghidra.py"),
