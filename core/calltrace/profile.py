@@ -122,6 +122,7 @@ def profile(
         pull = MORE
         while pull == MORE:
             pull = library.ct_reader_profile_run(handle)
+            trace.release_pages()
             progress(library.ct_reader_profile_units(handle))
         if pull == NO_MEMORY:
             raise no_memory(trace)

@@ -27,6 +27,7 @@ LAYERS = (
         "marking",
         "parts",
         "edges",
+        "profile",
         "stacks",
         "tracefile",
         "plan",

@@ -15,9 +15,9 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from calltrace import __version__, comparison
 from calltrace.calltree import CallStat, Summary, summarize
@@ -47,14 +47,13 @@ class Bounds(NamedTuple):
     differences: int = 10_000  # of each kind
 
 
-def write(
+def page(
     traces: Sequence[TraceFile],
-    out: TextIO,
     progress: Callable[[str], None] = lambda line: None,
     bounds: Bounds = Bounds(),  # noqa: B008: immutable
     limits: Limits = Limits(),  # noqa: B008
-) -> None:
-    """Write the page of one trace, or of two with their differences.
+) -> str:
+    """The page about one trace, or about two and their differences.
 
     Can be interrupted. Raises EngineError if memory runs out.
     """
@@ -76,15 +75,14 @@ def write(
         **scripts,
     }
     # In one go: nothing that was put in is looked at again.
-    for at, part in enumerate(re.split(r"@(\w+)@", _text("page.html"))):
-        out.write(places[part] if at % 2 else part)
+    return re.sub(r"@(\w+)@", lambda place: places[place[1]], _text("page.html"))
 
 
 def _text(file: str) -> str:
     return (_WEB / file).read_text(encoding="utf-8")
 
 
-def _policy(scripts: Sequence[str] | Any) -> str:
+def _policy(scripts: Iterable[str]) -> str:
     """Nothing may be loaded, and nothing run but these scripts. d3-flame-graph adds a style sheet."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
@@ -197,7 +195,7 @@ class _Page:
         rows = [("program", str(trace.info.get("command_line") or ""))]
         seconds = f", {told['seconds']:,.3f} s" if told["seconds"] is not None else ""
         rows.append(("recorded", f"{told['created'] or 'at an unknown time'}{seconds}, clock {told['clock']}"))
-        rows.append(("ended", report.ending(told, trace.under_way)))
+        rows.append(("ended", report.ending(trace, told)))
         rows.append(("process", str(header.process_id)))
         for module in told["modules"]:
             functions = module["functions"]
@@ -354,7 +352,7 @@ class _Page:
         rows = [
             [self._names.number(stat.name), stat.calls, stat.self_time, stat.total_time] for stat in kept
         ]
-        text = f"{units.count(len(stats), 'function or call').replace('or calls', 'and calls')}."
+        text = f"{len(stats):,} functions, and calls of what was not traced."
         if len(kept) < len(stats):
             text = f"The first {len(kept):,} of {text}"
         return rows, text, {row[0] for row in rows}

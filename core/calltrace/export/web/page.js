@@ -68,12 +68,14 @@
     return (hash ^ (hash >>> 15)) >>> 0;
   }
 
+  const plain = () => (dark.matches ? "hsl(215 8% 58%)" : "hsl(215 16% 86%)"); // of threads
+
   function colour(name) {
     let found = colours.get(name);
     if (!found) {
       const module = name.split(/[!+]/)[0].replace(/^call (at )?/, "").replace(/\.dll$/i, "").toLowerCase();
       const shade = hashed(name) % 13;
-      const hue = (hashed(module) % 24) * 15;
+      const hue = (hashed(module) % 24) * 15 + ((hashed(name) >>> 8) % 5) * 7;
       found = dark.matches ? `hsl(${hue} 30% ${56 + shade}%)` : `hsl(${hue} 52% ${72 + shade}%)`;
       colours.set(name, found);
     }
@@ -272,8 +274,9 @@
       calls: side.stacks.calls[at],
       value: side.stacks.self[at] + side.stacks.hidden[at],
       parent,
+      thread: parent < 0,
     }));
-    const root = { name: "all threads", own: 0, hidden: 0, calls: 0, value: 0, children: [] };
+    const root = { name: "all threads", thread: true, own: 0, hidden: 0, calls: 0, value: 0, children: [] };
     for (let at = made.length - 1; at >= 0; at--) {
       const above = made[at].parent < 0 ? root : made[made[at].parent];
       above.value += made[at].value;
@@ -316,7 +319,7 @@
       .setDetailsElement(document.getElementById("details"))
       .setSearchMatch((frame) => matches(frame.data.name))
       .setSearchHandler((frames, sum) => found(frames.length, sum))
-      .setColorMapper((frame) => (frame.highlight ? HIT : colour(frame.data.name)))
+      .setColorMapper((frame) => (frame.highlight ? HIT : frame.data.thread ? plain() : colour(frame.data.name)))
       .onClick((frame) => (document.getElementById("reset").disabled = !frame.parent));
     d3.select(body).datum(tree).call(chart);
     document.getElementById("reset").disabled = true;
@@ -431,7 +434,7 @@
     thread.levels.forEach((runs, level) => {
       for (const [column, length, name, eighths] of runs) {
         const text = side.names[name];
-        draw.globalAlpha = (term && !matches(text) ? 0.18 : 1) * (0.25 + (0.75 * eighths) / 8);
+        draw.globalAlpha = (term && !matches(text) ? 0.18 : 1) * (0.4 + (0.6 * eighths) / 8);
         draw.fillStyle = matches(text) ? HIT : colour(text);
         draw.fillRect(column * step, ACTIVITY + 3 + level * LANE, Math.max(1, length * step), LANE - 1);
       }
