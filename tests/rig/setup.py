@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,8 @@ BULLSEYE = {
 
 # npm's package with the schema of speedscope's files.
 SPEEDSCOPE = ("speedscope@1.25.0", "2831f1e0d26df914b477e522d78b8485511495a6af81a0b88158f8b48f9e0d03")
+
+WEB_PACKAGES = TREE / "core" / "calltrace" / "export" / "web" / "packages.json"
 
 # By LLVM, and by Zig's own code generator and linker, which make no unwind data.
 ZIG_PROGRAMS = {"llvm": ["-OReleaseSafe"], "self-hosted": ["-ODebug", "-fno-llvm", "-fno-lld"]}
@@ -112,6 +115,21 @@ def unpack_wheels(wheels: Iterable[Path], folder: Path) -> None:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
+
+
+def unpack_npm(package: str, pinned: str, files: dict[str, Path]) -> None:
+    """Some files of npm's archive of a package, each to its path here."""
+    with tempfile.TemporaryDirectory(dir=DOWNLOADS) as folder:
+        run("npm", "pack", "--silent", package, cwd=Path(folder))
+        [archive] = Path(folder).iterdir()
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != pinned:
+            sys.exit(f"setup: {package} has SHA-256 {found}, not {pinned}")
+        with tarfile.open(archive) as contents:
+            for name, path in files.items():
+                file = contents.extractfile(name)
+                assert file
+                path.write_bytes(file.read())
 
 
 def make_venv() -> None:
@@ -257,17 +275,16 @@ def make_zig_programs() -> None:
 def make_readers() -> None:
     """Packages and a schema that read exports; what these require themselves is not needed for it."""
     unpack_wheels(pip_download(REQUIREMENTS / "readers.txt", "--only-binary=:all:"), fresh(READERS))
-    package, pinned = SPEEDSCOPE
-    with tempfile.TemporaryDirectory(dir=DOWNLOADS) as folder:
-        run("npm", "pack", "--silent", package, cwd=Path(folder))
-        [archive] = Path(folder).iterdir()
-        found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if found != pinned:
-            sys.exit(f"setup: {package} has SHA-256 {found}, not {pinned}")
-        with tarfile.open(archive) as files:
-            schema = files.extractfile("package/dist/release/file-format-schema.json")
-            assert schema
-            (READERS / "speedscope.schema.json").write_bytes(schema.read())
+    schema = "package/dist/release/file-format-schema.json"
+    unpack_npm(*SPEEDSCOPE, {schema: READERS / "speedscope.schema.json"})
+
+
+def make_web_packages() -> None:
+    """What the pages of `report` are built on, as its packages have it."""
+    folder = fresh(CACHE / "web")
+    for told in json.loads(WEB_PACKAGES.read_text(encoding="utf-8")):
+        files = {there: folder / here for there, here in told["files"].items()}
+        unpack_npm(told["package"], told["sha256"], files)
 
 
 def main() -> None:
@@ -283,6 +300,7 @@ def main() -> None:
         step("Windows python.exe", [*pins, RIG / "python.c"], make_python_exe)
         step("test corpus", [REQUIREMENTS / "corpus.txt", RIG / "bcryptprimitives.c"], make_corpus)
         step("readers of exports", [REQUIREMENTS / "readers.txt", repr(SPEEDSCOPE)], make_readers)
+        step("packages of web pages", [WEB_PACKAGES], make_web_packages)
         step("Zig programs", [REQUIREMENTS / "zig.txt", repr(ZIG_PROGRAMS)], make_zig_programs)
     print(f"setup: ready in {CACHE}")
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calltrace import __version__, comparison
+from calltrace import comparison
 from calltrace.calltree import CallStat, Summary, summarize
 from calltrace.edges import NOBODY_NAME, Context, call_graph
 from calltrace.export import report, units
@@ -67,7 +67,6 @@ def page(
     licences = (_text(file) for file in ("d3.LICENSE", "d3-flamegraph.LICENSE"))
     places = {
         "title": html.escape(title),
-        "version": __version__,
         "policy": _policy(scripts.values()),
         "style": _text("page.css"),
         "licences": html.escape("\n\n".join(licences)),
@@ -194,7 +193,9 @@ class _Page:
         told = report.info(trace, summary)
         rows = [("program", str(trace.info.get("command_line") or ""))]
         seconds = f", {told['seconds']:,.3f} s" if told["seconds"] is not None else ""
-        rows.append(("recorded", f"{told['created'] or 'at an unknown time'}{seconds}, clock {told['clock']}"))
+        rows.append(
+            ("recorded", f"{told['created'] or 'at an unknown time'}{seconds}, clock {told['clock']}")
+        )
         rows.append(("ended", report.ending(trace, told)))
         rows.append(("process", str(header.process_id)))
         for module in told["modules"]:
@@ -349,9 +350,7 @@ class _Page:
         """Name, calls, self and total of each, as `top` has them."""
         stats = sorted(summary.stats, key=self._weight)
         kept = stats[: self._bounds.functions]
-        rows = [
-            [self._names.number(stat.name), stat.calls, stat.self_time, stat.total_time] for stat in kept
-        ]
+        rows = [[self._names.number(stat.name), stat.calls, stat.self_time, stat.total_time] for stat in kept]
         text = f"{len(stats):,} functions, and calls of what was not traced."
         if len(kept) < len(stats):
             text = f"The first {len(kept):,} of {text}"
@@ -370,7 +369,12 @@ class _Page:
         rows.sort(key=lambda row: (-row[5], -row[3], row))
         kept = rows[: self._bounds.edges]
         left = len(rows) - len(kept)
-        return kept, f"Of {len(rows):,} calls by different callers the {left:,} smallest are left out." if left else ""
+        return (
+            kept,
+            f"Of {len(rows):,} calls by different callers the {left:,} smallest are left out."
+            if left
+            else "",
+        )
 
     def _edge(self, callee: int, caller: Context) -> list[int]:
         number = -1 if caller.name == NOBODY_NAME else self._names.number(caller.name)

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const ROWS = 100; // shown of a table at first, and more with each click
+  const ROWS = 100, DIFFERENCES = 20; // shown of a table at first, and more with each click
   const THREADS = 6; // the same of the time line
   const LANE = 10, ACTIVITY = 20; // pixels
   const HIT = "#ffd45e";
@@ -95,8 +95,8 @@
   // ---- tables ----
 
   /* A table of rows that are made when they are shown. columns: title, key for sorting, cell(row, td). */
-  function table(body, rows, columns, order, name, choose) {
-    const made = { shown: ROWS, order, down: true };
+  function table(body, rows, columns, order, name, shown, choose) {
+    const made = { shown, order, down: true };
     const head = element("tr");
     for (const column of columns) {
       const cell = element("th", undefined, column.cls);
@@ -203,7 +203,7 @@
         ]
       : [calls, named(name)];
     section.querySelector(".hint").textContent = side.told.functions;
-    functions = table(section.querySelector(".body"), side.functions, columns, columns[0], name, choose);
+    functions = table(section.querySelector(".body"), side.functions, columns, columns[0], name, ROWS, choose);
     showDetail(null);
   }
 
@@ -508,7 +508,7 @@
       if (group.left) body.append(element("p", group.left, "hint"));
       if (!group.count) continue;
       body.append(place);
-      lists.push(table(place, group.rows, columns, most, name, null));
+      lists.push(table(place, group.rows, columns, most, name, DIFFERENCES, null));
     }
   }
 
@@ -521,6 +521,7 @@
     for (const list of lists) list.draw();
     drawTimeline();
     document.getElementById("found").textContent = "";
+    document.documentElement.dataset.search = term; // for tests: it is done
     if (!chart) return;
     if (term) chart.search(term);
     else chart.clear();
