@@ -1399,8 +1399,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "report",
-        "Write one self-contained HTML page: summary, time line, flame graph, functions with their callers and "
-        "callees; of two traces also what differs.",
+        "Write one self-contained HTML page: summary, time line, flame graph, functions with their callers "
+        "and callees; of two traces also what differs.",
         "calltrace report demo.calltrace -o demo.html",
         (
             _FILE,

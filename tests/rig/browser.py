@@ -11,6 +11,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -56,21 +57,22 @@ class Page:
     def search(self, text: str) -> None:
         """Type into the search field, in place of what was there."""
         [field] = self.all("#search")
-        field.clear()
-        field.send_keys(text)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(Keys.BACKSPACE, text)
         self.wait(f"document.documentElement.dataset.search === {json.dumps(text.strip().lower())}")
 
     def complaints(self) -> list[str]:
         """What the console has of errors and warnings, since the last time."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
-    def requests(self) -> list[str]:
-        """The addresses that were asked for since the last time, whatever became of it."""
+    def requests(self, path: Path) -> list[str]:
+        """The addresses that the page of this file asked for since the last time, whatever became of it."""
         found = []
         for entry in self.driver.get_log("performance"):
             told = json.loads(entry["message"])["message"]
-            if told["method"] == "Network.requestWillBeSent":
-                found.append(told["params"]["request"]["url"])
+            about = told["params"]
+            if told["method"] == "Network.requestWillBeSent" and about["documentURL"] == path.as_uri():
+                found.append(about["request"]["url"])
         return found
 
 

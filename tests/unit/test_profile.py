@@ -66,7 +66,7 @@ def stacks_of(told: Profile) -> dict[Place, list[int]]:
 
 
 def true_stacks(threads: list[SimulatedThread], by_calls: bool) -> dict[Place, list[int]]:
-    """Own weight and calls; ids of the C API's addresses as the reader numbers them: in order of their use."""
+    """Own weight and calls; ids of the C API's addresses are numbers in the order of their use."""
     addresses: dict[int, int] = {}
     sums: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
 

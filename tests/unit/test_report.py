@@ -1,4 +1,4 @@
-"""The page that `report` writes: its numbers are those of the other commands, and nothing in it can be run but ours."""
+"""The page that `report` writes: its numbers are those of other commands, and only our scripts can run."""
 
 from __future__ import annotations
 
@@ -260,8 +260,8 @@ def test_damaged_traces_give_a_page_or_one_line(tmp_path: Path) -> None:
     whole = simulated_trace(tmp_path / "whole.calltrace").read_bytes()
     rng = random.Random(5)
     file = tmp_path / "t.calltrace"
-    pages = 0
-    for _ in range(60):
+    told: list[str] = []
+    for _ in range(30):
         data = bytearray(whole)
         for _ in range(rng.randrange(1, 30)):
             at = rng.choice([rng.randrange(200), rng.randrange(len(data))])
@@ -269,10 +269,10 @@ def test_damaged_traces_give_a_page_or_one_line(tmp_path: Path) -> None:
         file.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
         try:
             report_of(file)
-            pages += 1
         except CalltraceError as error:
-            assert "\n" not in str(error)
-    assert pages > 5
+            told.append(str(error))
+    assert len(told) < 25
+    assert not any("\n" in line for line in told)
 
 
 def test_where_the_page_goes_and_what_is_said(tmp_path: Path) -> None:

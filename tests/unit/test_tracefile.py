@@ -72,7 +72,8 @@ def compiled_output(folder: Path, statements: str) -> list[str]:
     """What a C program with these statements prints, words apart."""
     source = folder / "layout.c"
     source.write_text(
-        '#include "trace_format.h"\n#include "reader.h"\n#include "profile.h"\n#include <stddef.h>\n#include <stdio.h>\n'
+        '#include "trace_format.h"\n#include "reader.h"\n#include "profile.h"\n'
+        "#include <stddef.h>\n#include <stdio.h>\n"
         f"int main(void)\n{{\n{statements}\n    return 0;\n}}\n"
     )
     program = folder / "layout"

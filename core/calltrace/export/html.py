@@ -1,8 +1,8 @@
 """One self-contained page about a trace, or two: `calltrace report`.
 
-The page holds all it needs: its data as JSON, its style, and the scripts that draw it. d3 and d3-flame-graph are
-those of their packages, unchanged (web/README.md). It asks for nothing from anywhere, and its content security
-policy lets it run those scripts only.
+The page holds all it needs: its data as JSON, its style, and the scripts that draw it. d3 and d3-flame-graph
+are those of their packages, unchanged (web/README.md). It asks for nothing from anywhere, and its content
+security policy lets it run those scripts only.
 
 What is in it does not grow with the trace: the stacks, functions, calls and threads that weigh most, with a
 word about what was left out. The same trace gives the same bytes, wherever it lies.
@@ -47,11 +47,14 @@ class Bounds(NamedTuple):
     differences: int = 10_000  # of each kind
 
 
+_BOUNDS, _LIMITS = Bounds(), Limits()
+
+
 def page(
     traces: Sequence[TraceFile],
     progress: Callable[[str], None] = lambda line: None,
-    bounds: Bounds = Bounds(),  # noqa: B008: immutable
-    limits: Limits = Limits(),  # noqa: B008
+    bounds: Bounds = _BOUNDS,
+    limits: Limits = _LIMITS,
 ) -> str:
     """The page about one trace, or about two and their differences.
 
@@ -149,7 +152,7 @@ class _Page:
             "columns": self._limits.columns,
             "column_ticks": found.column_ticks,
             "marks": self._marks(span[0]),
-            "threads": self._threads(found, shown, summary),
+            "threads": self._threads(found, shown),
             "stacks": stacks,
             "functions": functions,
             "edges": edges,
@@ -183,8 +186,8 @@ class _Page:
             notes.append("It was still being recorded: what came later is not here.")
         if self._hits:
             notes.append(
-                "Recorded by --mode hits: only the first entry of each function. Counts of calls, callers and "
-                "stacks are not known."
+                "Recorded by --mode hits: only the first entry of each function. Counts of calls, callers "
+                "and stacks are not known."
             )
         return notes
 
@@ -236,15 +239,15 @@ class _Page:
             f"Above, calls begun in each of {limits.columns} equal parts of the time; below, the outermost "
             f"{limits.levels} levels: what filled most of each part."
             if self._timed
-            else f"Above, calls begun in each of {limits.columns} equal parts of what was recorded; below, the "
-            f"outermost {limits.levels} levels. Without a clock a thread's own events are its time: threads "
-            "cannot be held against each other."
+            else f"Above, calls begun in each of {limits.columns} equal parts of what was recorded; below, "
+            f"the outermost {limits.levels} levels. Without a clock a thread's own events are its time: "
+            "threads cannot be held against each other."
         )
         if shown < len(self._trace.threads):
             text += f" The {shown:,} busiest of {len(self._trace.threads):,} threads."
         return text
 
-    def _threads(self, found: Profile, shown: Sequence[int], summary: Summary) -> list[dict[str, Any]]:
+    def _threads(self, found: Profile, shown: Sequence[int]) -> list[dict[str, Any]]:
         activity: dict[int, list[tuple[int, int]]] = {}
         for column in found.columns:
             activity.setdefault(column.thread, []).append((column.column, column.calls))
@@ -332,15 +335,16 @@ class _Page:
         text = (
             "As wide as the time spent on each stack, callers above callees."
             if self._timed
-            else "As wide as the number of calls made on each stack, callers above callees: there was no clock."
+            else "As wide as the number of calls made on each stack, callers above callees: there was no "
+            "clock."
         )
         text += " Click one to see it alone."
         if hidden:
             much = units.duration(self._trace, hidden) if self._timed else units.count(hidden, "call")
             of = f" of {count:,}" if count > kept else ""
             text += (
-                f" The {kept:,} largest stacks{of}, {self._limits.depth} frames deep at most; {much} in others "
-                "count for the caller, without being told apart."
+                f" The {kept:,} largest stacks{of}, {self._limits.depth} frames deep at most; {much} in "
+                "others count for the caller, without being told apart."
             )
         return text
 
@@ -399,7 +403,7 @@ def _differences(traces: Sequence[TraceFile], bounds: Bounds) -> dict[str, Any]:
     )
     told = []
     for name, title, keys in groups:
-        rows = []
+        rows: list[list[Any]] = []
         for key in keys:
             calls = [each.get(key, 0) for each in counts.calls]
             missing = [letter for letter, absent in zip(_LETTERS, counts.untraced) if key in absent]
