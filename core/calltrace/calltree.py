@@ -144,7 +144,7 @@ def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[int]:
     """The native summary of what has been read."""
     summary = _open_whole(trace, thread)
     try:
-        for _ in _read_on(trace, summary):
+        for _ in _read_on(trace, summary, thread):
             pass
         yield summary
     finally:
@@ -158,12 +158,15 @@ def _open_whole(trace: TraceFile, thread: int | None) -> int:
     return summary
 
 
-def _read_on(trace: TraceFile, summary: int) -> Iterator[None]:
-    """Reads the whole trace, a slice of some milliseconds at a time."""
-    pull = MORE
+def _read_on(trace: TraceFile, summary: int, thread: int | None = None) -> Iterator[None]:
+    """Reads the whole trace, or one thread, a slice of some milliseconds at a time."""
+    library = reader_library()
+    pull, totals, whole = MORE, Totals(), units_of(trace, *thread_range(trace, thread))
     while pull == MORE:
-        pull = reader_library().ct_reader_summary_run(summary)
+        pull = library.ct_reader_summary_run(summary)
         trace.release_pages()
+        library.ct_reader_summary_totals(summary, ctypes.byref(totals))
+        trace.on_read(totals.units if pull == MORE else whole, whole)
         yield
     if pull == NO_MEMORY:
         raise no_memory(trace)
@@ -294,6 +297,11 @@ def thread_range(trace: TraceFile, thread: int | None) -> tuple[int, int]:
         if thread in numbers:
             return numbers.index(thread), 1
     raise UsageError(f"{trace.path} has no thread {thread}: `calltrace info` lists its threads")
+
+
+def units_of(trace: TraceFile, first: int, count: int) -> int:
+    """How many units were recorded by `count` threads from position `first` on."""
+    return sum(one.units for one in trace.threads[first : first + count])
 
 
 def no_memory(trace: TraceFile) -> EngineError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import re
@@ -19,7 +20,9 @@ from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.files import created
 from calltrace.export.stacks import write_stacks, write_stacks_json
+from calltrace.export.status import write_status, write_status_json
 from calltrace.export.text import write_tree
+from calltrace.export.tree import write_tree_json
 from calltrace.export.units import NameText, plain
 from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
@@ -52,6 +55,11 @@ class Console:
     # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
     link: Callable[[str, str], str] = lambda text, line: text
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
+    # What a debugger does for its user at a VA; None: there is no debugger.
+    set_breakpoint: Callable[[int], None] | None = None
+    set_label: Callable[[int, str], None] | None = None
+    names: NameText = plain  # how names are shown in a shell
+    meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
     # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
@@ -202,12 +210,24 @@ byte_size.__name__ = "size"
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
+    told["include"] = _patterns(options.include)
+    told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
+
+
+def _patterns(words: Sequence[str]) -> list[str]:
+    """Patterns as they were given, or @FILE of them: one a line."""
+    found = []
+    for word in words:
+        found += (
+            [line for line in map(str.strip, _lines(Path(word[1:]))) if line] if word[:1] == "@" else [word]
+        )
+    return found
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
     # Before a process is started or touched.
-    for text in (*options.include, *options.exclude):
+    for text in (*_patterns(options.include), *_patterns(options.exclude)):
         Pattern.parse(text)
 
 
@@ -289,6 +309,7 @@ def _attach(request: Request, console: Console) -> int:
 
 def _loop(request: Request, console: Console) -> int:
     options = request.options
+    _check_loop_actions(request, console)
     if options.from_trace is not None:
         return _loop_in_trace(request, console)
     if console.live:
@@ -309,22 +330,82 @@ def _loop(request: Request, console: Console) -> int:
     if console.live:
         climb = console.live.climb(chosen, console.progress)
         _show_loop(climb, request, console)
+        if climb.frame and options.start is not None:
+            _start_subtree(climb, console)
         return 0 if climb.loops else 1
 
     def show(climb: Climb) -> None:
         _show_loop(climb, request, console)
 
+    recording = looping.Recording(options.record, Path(options.start) if options.start else None)
     if options.pid is not None:
-        return looping.attach(options.pid, chosen, options.record, show, _progress(options, console))
+        return looping.attach(options.pid, chosen, recording, show, _progress(options, console))
     return looping.run(
         request.program[0],
         request.program[1:],
         request.program_line,
         chosen,
-        options.record,
+        recording,
         show,
         _progress(options, console),
     )
+
+
+def _check_loop_actions(request: Request, console: Console) -> None:
+    """Before anything is touched: can this host do what is wanted of the frame function?"""
+    options = request.options
+    if options.breakpoint and not console.set_breakpoint:
+        raise UsageError("loop: --break is for a debugger: nobody would stop there")
+    if options.label and not console.set_label:
+        raise UsageError("loop: --label is for a debugger: nobody would see it")
+    here = options.from_trace is None or (console.live is not None and console.live.recording)
+    if (options.breakpoint or options.label) and not here:
+        raise UsageError("loop: --break and --label want the program itself, or its recording under way")
+    if options.start is None:
+        return
+    if options.record or options.from_trace is not None:
+        raise UsageError(
+            "loop: --start records the program behind the climb: leave --record and --from-trace out"
+        )
+    if console.live and options.start:
+        raise UsageError("loop: here --start records into a new file, as `start` does: name none")
+    if console.live and console.live.recording:
+        raise UsageError("loop: a recording is under way: stop it before one is started by --start")
+    if not console.live and not options.start:
+        raise UsageError("loop: name the trace file behind --start")
+
+
+def _act_on_frame(climb: Climb, request: Request, console: Console) -> None:
+    """What is wanted of the frame function beside being told."""
+    options, frame = request.options, climb.frame
+    if frame is None:
+        if options.breakpoint or options.label or options.include is not None or options.start is not None:
+            console.progress("no frame function was found, and so nothing is done with it")
+        return
+    name = climb.places.name(frame)
+    if options.breakpoint and console.set_breakpoint:
+        console.set_breakpoint(frame)
+        console.progress(f"a breakpoint stands on {name}")
+    if options.label and console.set_label:
+        label = re.sub(r"\W", "_", re.split("[!:]", climb.api)[-1]) + "_frame"
+        console.set_label(frame, label)
+        console.progress(f"{name} is called {label}")
+    if options.include is not None:
+        patterns = [climb.places.place(each) for each in climb.subtree]
+        console.progress(f"{name} leads to {len(patterns):,} functions, it among them")
+        if options.include:
+            with created(Path(options.include), None, _open_text) as file:
+                file.writelines(pattern + "\n" for pattern in patterns)
+        else:
+            for pattern in patterns:
+                console.progress(f"--include {pattern}")
+
+
+def _start_subtree(climb: Climb, console: Console) -> None:
+    from calltrace import session
+
+    patterns = [climb.places.place(each) for each in climb.subtree]
+    _live(console).start(session.TraceOptions(breakpoints=False), patterns, (), console.progress)
 
 
 def _loop_in_trace(request: Request, console: Console) -> int:
@@ -369,6 +450,7 @@ def _loop_options(request: Request, console: Console) -> LoopOptions:
         arguments=options.args,
         prototypes=_lines(options.prototypes) if options.prototypes else (),
         group_by=options.group_by,
+        subtree=options.include is not None or options.start is not None,
     )
 
 
@@ -387,6 +469,7 @@ def _show_loop(climb: Climb, request: Request, console: Console) -> None:
             console.progress(line)
     else:
         write(climb, console.out, console.code_link)
+    _act_on_frame(climb, request, console)
 
 
 def _lines(path: Path) -> list[str]:
@@ -401,7 +484,10 @@ def _install_x64dbg(request: Request, console: Console) -> int:
         return wine.relay(request.words, request.options.prefix)
     from calltrace.install import install_x64dbg
 
-    console.progress(f"installed {install_x64dbg(request.options.folder)}: type `calltrace` in x64dbg")
+    plugin, client = install_x64dbg(request.options.folder)
+    console.progress(f"installed {plugin}: type `calltrace` in x64dbg")
+    if client:
+        console.progress(f"installed {client}: `import {client.stem}` in scripts of x64dbgpy")
     return 0
 
 
@@ -467,7 +553,8 @@ def _save(request: Request, console: Console) -> int:
 
 def _status(request: Request, console: Console) -> int:
     told = _live(console).status(console.progress)
-    report.write_rows(told, console.out)
+    write = write_status_json if request.options.json else write_status
+    write(told, console.out)
     return 0
 
 
@@ -488,6 +575,7 @@ def _checked(trace: TraceFile, console: Console) -> TraceFile:
     """The trace; what is missing from it is told."""
     for line in report.missing(trace):
         console.progress(line)
+    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
     return trace
 
 
@@ -520,10 +608,16 @@ def _thread(request: Request, console: Console) -> int | None:
 
 
 def _names(request: Request, console: Console) -> NameText:
-    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    return _names_in(request.options.file, console)
+
+
+def _names_in(file: str | None, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code.
+
+    `file` is the trace as the user named it; none: the live session's.
+    """
     if console.shell:
-        return plain
-    file = request.options.file
+        return console.names
     where = "callers" if file is None else f"callers {_quoted(file)}"
 
     def text(name: str, address: int | None) -> str:
@@ -610,7 +704,9 @@ def _tree(request: Request, console: Console) -> int:
             depth=_depth(request, console),
             limit=options.limit,
         )
-        if write_tree(trace, chosen, console.out, _names(request, console)):
+        if options.json:
+            write_tree_json(trace, calltree.Tree(trace, chosen), console.out)
+        elif write_tree(trace, chosen, console.out, _names(request, console)):
             console.out.write(f"limit of {options.limit:,} lines reached: --limit 0 shows all\n")
     return 0
 
@@ -676,11 +772,10 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
 
 
 def _diff(request: Request, console: Console) -> int:
-    wanted = parts.parse(request.options.parts)
-    if isinstance(wanted, parts.Expression):
-        return _tell_set(wanted, request, console)
-    options = request.options
+    options, wanted = request.options, parts.parse(request.options.parts)
     with ExitStack() as opened:
+        if isinstance(wanted, parts.Expression):
+            return _tell_set(wanted, _open_parts(wanted.parts, console, opened), request, console)
         traces = _open_parts(wanted, console, opened)
         counts = comparison.count(wanted, traces, callers=options.edges)
         if options.json:
@@ -688,9 +783,8 @@ def _diff(request: Request, console: Console) -> int:
             comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
             return int(bool(different))
         _tell_notes(counts, console)
-        return int(
-            comparisons.write_difference(counts, options.limit, console.out, _item_text(traces, console))
-        )
+        names = _item_names(counts.parts, console)
+        return int(comparisons.write_difference(counts, options.limit, console.out, names))
 
 
 def _new(request: Request, console: Console) -> int:
@@ -702,9 +796,9 @@ def _new(request: Request, console: Console) -> int:
     with ExitStack() as opened:
         [trace] = _open_parts([parts.Part.parse(file)], console, opened)
         mark = mark or _last_mark(trace)
-    since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
-    wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
-    return _tell_set(wanted, request, console)
+        since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+        wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+        return _tell_set(wanted, [trace, trace], request, console)
 
 
 def _last_mark(trace: TraceFile) -> str:
@@ -715,18 +809,18 @@ def _last_mark(trace: TraceFile) -> str:
     raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
 
 
-def _tell_set(wanted: parts.Expression, request: Request, console: Console) -> int:
+def _tell_set(
+    wanted: parts.Expression, traces: Sequence[TraceFile], request: Request, console: Console
+) -> int:
     options = request.options
-    with ExitStack() as opened:
-        traces = _open_parts(wanted.parts, console, opened)
-        counts = comparison.count(wanted.parts, traces, callers=options.edges)
-        members = wanted.result(counts.ran())
-        if options.json:
-            files = [str(trace.path) for trace in traces]
-            comparisons.write_json(counts, files, members, console.out)
-        else:
-            _tell_notes(counts, console)
-            comparisons.write_set(counts, members, options.limit, console.out, _item_text(traces, console))
+    counts = comparison.count(wanted.parts, traces, callers=options.edges)
+    members = wanted.result(counts.ran())
+    if options.json:
+        comparisons.write_json(counts, [str(trace.path) for trace in traces], members, console.out)
+    else:
+        _tell_notes(counts, console)
+        names = _item_names(counts.parts, console)
+        comparisons.write_set(counts, members, options.limit, console.out, names)
     return 0
 
 
@@ -735,11 +829,13 @@ def _tell_notes(counts: comparison.Counts, console: Console) -> None:
         console.progress(note)
 
 
-def _item_text(traces: Sequence[TraceFile], console: Console) -> Callable[[comparison.Item], str]:
-    """How items are shown: with links, if all are of one trace."""
-    if console.shell or len({trace.path for trace in traces}) > 1:
-        return lambda item: item.text
-    return lambda item: item.text if item.address is None else console.code_link(item.text, item.address)
+def _item_names(named: Sequence[parts.Part], console: Console) -> NameText:
+    """How names are shown: in a debugger with links, if all are of one trace."""
+    files = {part.file for part in named}
+    if len(files) > 1:
+        return console.names
+    [file] = files
+    return _names_in(None if file is None else str(file), console)
 
 
 def _export(request: Request, console: Console) -> int:
@@ -879,7 +975,10 @@ _EVENTS = Option(
 )
 _PATTERNS = (
     Option(
-        ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
+        ("--include",),
+        "trace only these functions: module!function, with *, or @FILE with one on each line",
+        metavar="PAT",
+        repeated=True,
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
@@ -1097,6 +1196,31 @@ COMMANDS: Sequence[Command] = (
                 metavar="PAT",
                 repeated=True,
             ),
+            Option(
+                ("--break",),
+                "in a debugger: set a breakpoint on the frame function",
+                dest="breakpoint",
+                switch=True,
+            ),
+            Option(
+                ("--label",),
+                "in a debugger: let it call the frame function API_frame",
+                switch=True,
+            ),
+            Option(
+                ("--include",),
+                "patterns that mean the frame function and all it is known to call: printed, or written into "
+                "FILE for --include @FILE of `run` and `start`",
+                metavar="FILE",
+                optional=True,
+            ),
+            Option(
+                ("--start",),
+                "then record just these functions: into FILE, until the program ends, or with --pid until "
+                "Ctrl+C; in a debugger without FILE, as `start` does",
+                metavar="FILE",
+                optional=True,
+            ),
             Option(("--json",), "as JSON, complete", switch=True),
             Option(
                 ("-o",),
@@ -1192,7 +1316,7 @@ COMMANDS: Sequence[Command] = (
         "status",
         "Tell what is being recorded since when, and where to.",
         "calltrace status",
-        (),
+        (Option(("--json",), "as JSON", switch=True),),
         _status,
         live=True,
     ),
@@ -1283,6 +1407,7 @@ COMMANDS: Sequence[Command] = (
                 convert=number,
                 default=_DEFAULT_TREE_LIMIT,
             ),
+            Option(("--json",), "as JSON, with addresses, and times in ticks", switch=True),
         ),
         _tree,
     ),
@@ -1359,8 +1484,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "diff",
-        "Compare what was called in two traces, or in parts of them; or list what is in a set of parts: "
-        "`A & B - C`. The exit code is 1 if two differ.",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set made of parts: "
+        "in this, and not in that. The exit code is 1 if two differ.",
         "calltrace diff demo.calltrace@click - demo.calltrace@idle",
         (
             Option(

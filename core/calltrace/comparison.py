@@ -38,13 +38,6 @@ class Item:
     caller: str | None = None
     tail: bool = False  # as of Call
 
-    @property
-    def text(self) -> str:
-        """The item on one line."""
-        if self.caller is None:
-            return self.name
-        return f"{self.caller} → {self.name}{'  by a tail jump' if self.tail else ''}"
-
 
 @dataclass(frozen=True)
 class Counts:

@@ -13,7 +13,7 @@ from ctypes import c_uint32
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range
+from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range, units_of
 from calltrace.errors import UsageError
 from calltrace.model import NOBODY, NONE_ID, module_stem
 from calltrace.patterns import Pattern
@@ -151,10 +151,11 @@ def _in_slices(
     if not handle:
         raise no_memory(trace)
     try:
-        pull = MORE
+        pull, whole = MORE, units_of(trace, options.first_thread, options.thread_count)
         while pull == MORE:
             pull = library.ct_reader_edges_run(handle)
             trace.release_pages()
+            trace.on_read(library.ct_reader_edges_units(handle) if pull == MORE else whole, whole)
             yield
         if pull == NO_MEMORY:
             raise no_memory(trace)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
-from calltrace.export import units
+from calltrace.export.status import Recording, Status
 from calltrace.model import PAUSED, RESUMED, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
@@ -270,30 +269,24 @@ class LiveSession:
             )
         return self._trace
 
-    def status(self, tell: Progress) -> Iterator[tuple[str, str]]:
-        """What there is to say about the recordings of this session: labels and texts."""
+    def status(self, tell: Progress) -> Status:
+        """What there is to say about the recordings of this session."""
         self.look(tell)
         if self._file is None or self._port is None:
-            yield "recording", "nothing"
-            if self._trace:
-                yield "last trace", str(self._trace)
-            return
+            return Status(self._trace, None)
         with tracefile.TraceFile(self._file.path) as trace:
-            begun = trace.header.created_ns / 1e9
-            since = time.strftime("%H:%M:%S", time.localtime(begun))
-            paused = ", paused" if self.paused else ""
-            yield "recording", f"process {self._port.process_id}{paused}"
-            yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
-            yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
-            yield (
-                "recorded",
-                f"{units.count(trace.index.units, 'unit')} in {units.count(len(trace.threads), 'thread')}",
+            recording = Recording(
+                process_id=self._port.process_id,
+                paused=self.paused,
+                since=trace.header.created_ns / 1e9,
+                size=trace.index.file_size,
+                units=trace.index.units,
+                lost=trace.index.lost,
+                threads=len(trace.threads),
+                modules=[module.name for module in trace.modules],
+                marks=[mark.name for mark in trace.marks],
             )
-            yield "lost", units.count(trace.index.lost, "unit") if trace.index.lost else "nothing"
-            for module in trace.modules:
-                yield "module", module.name
-            for mark in trace.marks:
-                yield "mark", mark.name
+        return Status(self._trace, recording)
 
     # Inside
 

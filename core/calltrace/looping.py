@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calltrace.errors import TargetLost
+from calltrace.errors import CalltraceError, TargetLost
 from calltrace.loop.tracing import Climb, LoopOptions, LoopTracing
 from calltrace.model import State
-from calltrace.session import Progress, TraceOptions, Tracing, interrupts_held, recording, tell_recorded
+from calltrace.session import (
+    AttachOptions,
+    Progress,
+    TraceOptions,
+    Tracing,
+    interrupts_held,
+    recording,
+    tell_recorded,
+)
+from calltrace.session import attach as attach_and_record
 from calltrace.win32 import launch
 from calltrace.win32.debugging import DebuggingPort
 
@@ -20,20 +30,27 @@ _SLICE_SECONDS = 0.1
 Show = Callable[[Climb], None]  # takes what was found, as soon as it is
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded beside a climb."""
+
+    meanwhile: Path | None = None  # all of the program, into this file
+    subtree: Path | None = None  # afterwards, the frame function and what it calls
+
+
 def run(
     program: str,
     arguments: Sequence[str],
     command_line: str | None,
     options: LoopOptions,
-    record: Path | None,
+    recorded: Recording,
     show: Show,
     progress: Progress,
 ) -> int:
     """Start a program, find the loop that calls `options.api`, let it go on to its end; 0 if found, else 1.
 
-    `command_line` is the program's to the letter, None: made of the words. With `record` all of the program
-    is recorded from its start to its end, into that file. If the search cannot begin the program is ended,
-    and the error says why.
+    `command_line` is the program's to the letter, None: made of the words. What is recorded is so until the
+    program ends. If the search cannot begin the program is ended, and the error says why.
     """
     path = launch.find_program(program, progress)
     port = launch.create(path, command_line or subprocess.list2cmdline([program, *arguments]))
@@ -41,13 +58,15 @@ def run(
         with interrupts_held() as interrupts:
             try:
                 about = {"program": str(path), "command_line": command_line}
-                with _recorded(port, record, about, progress, port.terminate) as tracing:
+                with _recorded(port, recorded.meanwhile, about, progress, port.terminate) as tracing:
                     climb = LoopTracing(port, options, tracing.copied if tracing else ()).run(interrupts)
                     port.detach()
             except BaseException:
                 port.terminate()
                 raise
             show(climb)
+            if recorded.subtree:
+                _record_subtree(port.process_id, climb, recorded.subtree, progress)
             while port.wait(_SLICE_SECONDS) is None:  # its standard handles are ours
                 pass
             if tracing:
@@ -57,16 +76,16 @@ def run(
     return 0 if climb.loops else 1
 
 
-def attach(process_id: int, options: LoopOptions, record: Path | None, show: Show, progress: Progress) -> int:
+def attach(process_id: int, options: LoopOptions, recorded: Recording, show: Show, progress: Progress) -> int:
     """Find the loop that calls `options.api` in a running program, which goes on; 0 if found, else 1.
 
-    With `record` it is recorded meanwhile, into that file.
+    What is recorded afterwards is so until Ctrl+C, or until the program ends.
     """
     with interrupts_held() as interrupts:
         port = launch.attach(process_id, progress)
         try:
             about = {"program": port.modules()[0].path, "process_id": process_id}
-            with _recorded(port, record, about, progress, port.detach) as tracing:
+            with _recorded(port, recorded.meanwhile, about, progress, port.detach) as tracing:
                 climb = LoopTracing(port, options, tracing.copied if tracing else ()).run(interrupts)
                 port.detach()
             if tracing:
@@ -74,7 +93,22 @@ def attach(process_id: int, options: LoopOptions, record: Path | None, show: Sho
         finally:
             port.close()
         show(climb)
+        if recorded.subtree:
+            _record_subtree(process_id, climb, recorded.subtree, progress)
     return 0 if climb.loops else 1
+
+
+def _record_subtree(process_id: int, climb: Climb, output: Path, progress: Progress) -> None:
+    """Record the frame function of a running program and what it calls, to its end or until Ctrl+C."""
+    if climb.frame is None:
+        return
+    patterns = [climb.places.place(each) for each in climb.subtree]
+    module = patterns[0].partition("+")[0]
+    options = TraceOptions(output, include=patterns, modules=[module])
+    try:
+        attach_and_record(AttachOptions(process_id, trace=options), progress)
+    except CalltraceError as error:  # the program may have ended; what was found has been told
+        progress(f"nothing is recorded: {error}")
 
 
 @contextlib.contextmanager

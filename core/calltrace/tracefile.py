@@ -16,7 +16,7 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -323,6 +323,7 @@ def reader_library() -> ctypes.CDLL:
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),
+        "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
@@ -362,6 +363,8 @@ class TraceFile:
         """
         self.path = Path(path)
         self.under_way = under_way
+        # Told while all of it is read: how many units are done, and of how many.
+        self.on_read: Callable[[int, int], None] = lambda done, whole: None
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
         self._reader = 0

@@ -140,8 +140,11 @@ def _for_windows(argv: Sequence[str], prefix: Path) -> list[str]:
             at += 1
         elif word.startswith("--prefix="):
             pass
-        elif word in ("-o", "--output", "--record") and at < len(ours):
+        elif word in ("-o", "--output", "--record", "--start") and at < len(ours):
             passed += [word, _output(ours[at], prefix)]
+            at += 1
+        elif word in ("--include", "--exclude") and at < len(ours):
+            passed += [word, _patterns(ours[at], prefix)]
             at += 1
         elif word.startswith(("--output=", "--record=")):
             name, _, path = word.partition("=")
@@ -165,6 +168,13 @@ def _output(path: str, prefix: Path) -> str:
     # A relative name is one to Windows too, and stays what the user can type when it is told back to him.
     converted = windows_path(path, prefix)
     return converted if os.path.isabs(path) else path
+
+
+def _patterns(word: str, prefix: Path) -> str:
+    # One pattern, or @FILE; of `loop` a file to be written. No pattern begins with a slash.
+    if word[:1] == "@":
+        return "@" + _output(word[1:], prefix)
+    return _output(word, prefix) if os.path.isabs(word) else word
 
 
 def _search_path(path: str, prefix: Path) -> str:

@@ -396,6 +396,8 @@ CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
 CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
+/* How many units have been read. */
+CT_READER_EXPORT uint64_t ct_reader_edges_units(const struct ct_edges *edges);
 /* Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);

@@ -114,6 +114,8 @@ def main() -> None:
             measure(events, "stacks", str(path))
             measure(events, "callers", str(path), "function1", "--depth", "3")
             measure(events, "callees", str(path), "function1", "--depth", "3")
+            measure(events, "diff", str(path))
+            measure(events, "diff", "--edges", str(path))
             for name, form in FORMATS.items():
                 out = path.with_suffix(form.suffix) if form.to is To.PATH else Path(os.devnull)
                 measure(events, "export", name, str(path), "-o", str(out))

@@ -6,13 +6,12 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from calltrace.loop.prototypes import KNOWN, Prototypes
 from rig import display
-from rig.searched import DRAW, FRAMES, PRESENT, RENDERERS, Searched, assert_loop, name, search, tree
+from rig.searched import DRAW, FRAMES, PRESENT, RENDERERS, Searched, assert_loop, name, passes, search, tree
 
 
 @pytest.mark.parametrize("variant", RENDERERS)
@@ -67,16 +66,6 @@ def test_an_opengl_program_s_frame_function_holds_what_it_draws() -> None:
     for method in found.methods:
         [loop] = method["loops"]
         assert {name(each["function"]): each["draws"] for each in loop["candidates"]}["draw_frame"] == 3
-
-
-def passes(levels: list[dict[str, Any]]) -> dict[str | None, float]:
-    """Hits per turn of each function that draws by itself."""
-    found: dict[str | None, float] = {}
-    for level in levels:
-        if any(not below["below"] for below in level["below"]):
-            found[name(level["function"])] = level["hits"] / level["turns"]
-        found.update(passes(level["below"]))
-    return found
 
 
 def test_slots_are_those_of_the_headers(tmp_path: Path) -> None:

@@ -112,6 +112,15 @@ RENDERERS = {
 }
 
 
+# What tests/targets/loop_shapes.c states: the API, the loop's owner, the frame function.
+SHAPES = {
+    "tail": ("api", "tail_owner", "tail_frame"),
+    "pointer": ("api", "pointer_owner", "pointer_frame"),
+    "recursive": ("api", "recursive_owner", "dive"),
+    "reentrant": ("calls_back", "reentrant_owner", "reenter"),
+}
+
+
 @functools.cache
 def symbols(program: str) -> dict[str, int]:
     """What a program or library has of names, RVAs, as the linker's own tool reads them."""
@@ -158,3 +167,13 @@ def assert_loop(method: dict[str, Any], owner: str, frame: str | None, program: 
     [[back, header], *_] = loop["back_edges"]
     assert loop["owner"]["address"] <= header["address"] <= loop["site"]["address"] < back["address"]
     return loop
+
+
+def passes(levels: list[dict[str, Any]]) -> dict[str | None, float]:
+    """Hits per turn of each function that draws by itself."""
+    found: dict[str | None, float] = {}
+    for level in levels:
+        if any(not below["below"] for below in level["below"]):
+            found[name(level["function"])] = level["hits"] / level["turns"]
+        found.update(passes(level["below"]))
+    return found

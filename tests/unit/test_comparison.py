@@ -318,6 +318,27 @@ def test_two_parts_are_compared_and_one_is_a_set(marked: Path) -> None:
     assert isinstance(parse([str(marked), f"{marked}@idle"]), tuple)
 
 
+def test_names_are_links_in_a_debugger_where_all_are_of_one_trace(tmp_path: Path, marked: Path) -> None:
+    def shown(*words: str | Path) -> str:
+        out = io.StringIO()
+        console = Console(
+            out,
+            lambda line: None,
+            link=lambda text, line: f"<{line}|{text}>",
+            code_link=lambda text, address: f"<{address:#x}|{text}>",
+            shell=False,
+        )
+        dispatch.run_words([str(word) for word in words], console)
+        return out.getvalue()
+
+    linked = f"<callers {marked} m!draw|m><0x140002000|!draw>"
+    assert linked in shown("diff", f"{marked}@click", f"{marked}@idle")
+    assert f"<callers {marked} m!main|m>!main → {linked}" in shown("diff", "--edges", marked)
+    other = recorded(tmp_path / "other", "", base=0x10000)
+    assert "m!draw" in shown("diff", marked, other)
+    assert "<" not in shown("diff", marked, other)
+
+
 # ---- damage ----
 
 
@@ -329,6 +350,31 @@ def test_what_is_missing_from_a_trace_is_told_and_the_rest_compared(tmp_path: Pa
     shown, told = run("diff", whole, cut, expect=1)
     assert told == [f"{cut} is cut off: what comes later is missing"]
     assert names(shown) == ["count"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tree {}",
+        "top {}",
+        "info {}",
+        "stacks {}",
+        "callers {} draw",
+        "callees {} main",
+        "export csv {}",
+        "export drcov {} -o {}.out",
+        "diff {}",
+        "new {} idle",
+    ],
+)
+def test_a_truncated_trace_answers_for_what_is_there_and_says_so(tmp_path: Path, words: str) -> None:
+    path = recorded(tmp_path / "t", "dc", marks=[("idle", 0)])
+    data = path.read_bytes()
+    path.write_bytes(data + data[-0x10000:][:5000])  # a block of which the rest is missing
+    shown, told = run(*(word.replace("{}", str(path)) for word in words.split()))
+    assert told == [f"{path} is cut off: what comes later is missing"]
+    expected = {"stacks": "no open frame", "info": "events", "export": ""}.get(words.split()[0], "m!draw")
+    assert expected in "\n".join(shown)
 
 
 @pytest.mark.parametrize(

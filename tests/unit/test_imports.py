@@ -16,7 +16,7 @@ PACKAGE = CORE / "calltrace"
 LAYERS = (
     ("__main__",),
     ("cli", "hosted"),
-    ("dispatch",),
+    ("dispatch", "terminal"),
     ("commands",),
     ("live", "looping"),
     ("session", "wine"),

@@ -119,6 +119,27 @@ def test_without_a_python_it_loads_and_names_each_place(debugger: str) -> None:
     assert shown.said('log "still here"') == "still here\n"
 
 
+def test_without_its_package_or_a_python_each_menu_entry_says_what_to_do(
+    debugger: str, tmp_path: Path
+) -> None:
+    program = x64dbg.init(targets.build("session_calls"), "1")
+    nowhere = windows.path(tmp_path / "nowhere")
+    reasons = {
+        "CALLTRACE_PYTHON": f"calltrace: no 64-bit Python 3.9 or later to run in: install one, or name it in "
+        f"the environment variable CALLTRACE_PYTHON (folder, python.exe or pythonXY.dll)\n"
+        f"  CALLTRACE_PYTHON: {nowhere} does not exist\n",
+        "CALLTRACE_PACKAGE": f"calltrace: the package calltrace is neither in {nowhere} nor installed for ",
+    }
+    clicks = [f"!click {title}" for title in ("Start on this module", "Stacks", "Help")]
+    script = [program, "!select session_calls:leaf", *clicks, "!click Cancel the running command", "erun"]
+    for variable, reason in reasons.items():
+        shown = x64dbg.run([*script, "erun"], debugger, env={variable: nowhere})
+        for click in clicks:
+            assert shown.said(click).startswith(reason)
+            assert shown.said(click).count("\n") == max(1, reason.count("\n"))
+        assert "Process stopped with exit code 0xB (11)" in "".join(said for _, said in shown.commands)
+
+
 def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:
     cycle = ["plugunload calltrace", "calltrace", "plugload calltrace", "calltrace help"]
     shown = x64dbg.run(["calltrace", *cycle, *cycle], debugger)

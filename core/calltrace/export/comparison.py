@@ -14,14 +14,14 @@ The object that ``--json`` prints has these keys; they stay as they are, further
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, TextIO
 
 from calltrace.comparison import Counts, Item, Key
 from calltrace.export import units
+from calltrace.export.units import NameText
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-ItemText = Callable[[Item], str]
 
 
 def is_different(counts: Counts, key: Key) -> bool:
@@ -32,7 +32,7 @@ def is_different(counts: Counts, key: Key) -> bool:
     return first != second
 
 
-def write_difference(counts: Counts, limit: int, out: TextIO, text: ItemText) -> bool:
+def write_difference(counts: Counts, limit: int, out: TextIO, names: NameText) -> bool:
     """Write what is in one of two parts only, and what is in both but not alike. False if there is nothing.
 
     Of each of the three up to `limit` lines; 0: all.
@@ -48,18 +48,18 @@ def write_difference(counts: Counts, limit: int, out: TextIO, text: ItemText) ->
         out.write(f"\n{title}: {_count(counts, keys)}\n")
         if keys:
             columns = [number for number in (0, 1) if any(key in counts.calls[number] for key in keys)]
-            _write_items(counts, keys, columns, limit, out, text)
+            _write_items(counts, keys, columns, limit, out, names)
     return any(keys for _, keys in groups)
 
 
-def write_set(counts: Counts, keys: set[Key], limit: int, out: TextIO, text: ItemText) -> None:
+def write_set(counts: Counts, keys: set[Key], limit: int, out: TextIO, names: NameText) -> None:
     """Write the members of a set, in the order in which they were first called, thread by thread."""
     _write_parts(counts, out)
     ordered = [key for key in counts.items if key in keys]
     columns = [number for number, calls in enumerate(counts.calls) if any(key in calls for key in ordered)]
     out.write(f"\n{_count(counts, ordered)}\n")
     if ordered:
-        _write_items(counts, ordered, columns, limit, out, text)
+        _write_items(counts, ordered, columns, limit, out, names)
 
 
 def _write_parts(counts: Counts, out: TextIO) -> None:
@@ -79,7 +79,7 @@ def _by_difference(counts: Counts, keys: set[Key]) -> list[Key]:
 
 
 def _write_items(
-    counts: Counts, keys: Sequence[Key], columns: Sequence[int], limit: int, out: TextIO, text: ItemText
+    counts: Counts, keys: Sequence[Key], columns: Sequence[int], limit: int, out: TextIO, names: NameText
 ) -> None:
     what = "caller → function" if counts.callers else "function"
     out.write("".join(f"{_LETTERS[number]:>14}" for number in columns) + f"  {what}\n")
@@ -88,9 +88,16 @@ def _write_items(
         row = "".join(f"{counts.calls[number].get(key, 0):>14,}" for number in columns)
         missing = [letter for letter, keys in zip(_LETTERS, counts.untraced) if key in keys]
         note = f"  not traced in {', '.join(missing)}" if missing else ""
-        out.write(f"{row}  {text(counts.items[key])}{note}\n")
+        out.write(f"{row}  {_text(counts.items[key], names)}{note}\n")
     if len(shown) < len(keys):
         out.write(f"{len(keys) - len(shown):,} more: --limit 0 shows all\n")
+
+
+def _text(item: Item, names: NameText) -> str:
+    name = names(item.name, item.address)
+    if item.caller is None:
+        return name
+    return f"{names(item.caller, None)} → {name}{'  by a tail jump' if item.tail else ''}"
 
 
 def write_json(counts: Counts, files: Sequence[str], keys: Iterable[Key], out: TextIO) -> None:

@@ -24,7 +24,8 @@ def write_loop(climb: Climb, out: TextIO, link: Link) -> None:
     for found in climb.found:
         method = _METHODS[found.method]
         for loop in found.loops:
-            out.write(f"{method}, thread {loop.thread}: {count(loop.turns, 'whole turn')}\n")
+            turns = count(loop.turns, "whole turn")
+            out.write(f"{method}, thread {loop.thread}: {turns} that led to it\n")
             text.write_loop(loop)
         for thread, chain in found.chains.items():
             out.write(f"{method}, thread {thread}: not seen in a loop\n")

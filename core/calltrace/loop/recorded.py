@@ -21,7 +21,7 @@ from calltrace.loop.survey import choose
 from calltrace.loop.traced_code import TracedCode
 from calltrace.loop.tracing import Climb, LoopOptions
 from calltrace.loop.watch import Outcome
-from calltrace.model import NONE_ID, Cause, Clock, NodeKind, Step, StepType
+from calltrace.model import LINE_TAIL_KNOWN, NONE_ID, Cause, Clock, LineType, NodeKind, Step, StepType
 from calltrace.model import STEP_RESUMED as RESUMED
 from calltrace.model import STEP_TAIL_CALLEE as TAIL_CALLEE
 from calltrace.patterns import Pattern, module_matches
@@ -98,7 +98,21 @@ class _Search:
                 found.chains[thread_id] = conclusions.chain(calls[0])
         first = min(self._api)
         address = self._place(first) if hits else 0
-        return Climb(self._options.api, address, Outcome.DONE, 0.0, [found], self._traced, [], recorded=True)
+        climb = Climb(self._options.api, address, Outcome.DONE, 0.0, [found], self._traced, [], recorded=True)
+        if self._options.subtree and climb.frame:
+            climb.subtree = self._subtree(climb.frame)
+        return climb
+
+    def _subtree(self, frame: int) -> Sequence[int]:
+        """The functions that were recorded in calls of the frame function."""
+        found = {frame}
+        below = calltree.TreeFilter(functions=[Pattern.parse(f"{frame:#x}")])
+        for line in calltree.Tree(self._trace, below):
+            nodes = [(line.kind, line.id)] if line.type == LineType.FRAME else []
+            if line.flags & LINE_TAIL_KNOWN:
+                nodes.append((line.tail_kind, line.tail_id))
+            found |= {self._place(node) for node in nodes if node[0] == NodeKind.FUNCTION}
+        return sorted(found)
 
     def entry(self, site: int) -> list[int]:
         """The functions that the call at `site` entered."""
@@ -245,17 +259,16 @@ class _Search:
     def _candidates(self, owner: Activation, loop: Loop) -> list[Candidate]:
         """All that the loop's function called in its last whole turn."""
         head = [child for child in owner.children if child.site == loop.site]
-        first, last = head[-2], head[-1]
+        first = head[-2]
         assert isinstance(owner, _Call)
         assert isinstance(first, _Call)
-        assert isinstance(last, _Call)
-        turn = _Turn(owner, first.position, last.position, self._api, self._draws)
+        turn = _Turn(owner, first.position, loop.site, self._api, self._draws)
         position = [thread.id for thread in self._trace.threads].index(owner.thread)
         self._builder(position, turn.opened).run()
         found = turn.candidates
         if self._draws and not any(each.draws for each in found):
             self._count_elsewhere(turn, position)
-        choose(found, self._place(min(self._api)))
+        choose(found, self._place(min(self._api)), {child.site for child in owner.children})
         return found
 
     def _count_elsewhere(self, turn: _Turn, owner: int) -> None:
@@ -440,8 +453,8 @@ class _Builder:
             )
         else:
             self._note(
-                f"where {name} calls {callee} is not known: two calls pass for a loop. Record with --events "
-                "all, or put the program's file where it was"
+                "where functions call each other is not known: two calls pass for a loop. Record with "
+                "--events all, or put the program's file where it was"
             )
         return site
 
@@ -455,11 +468,12 @@ class _Builder:
 
 
 class _Turn:
-    """What one activation called from one call of its to the next."""
+    """What one activation called in a turn of its loop."""
 
-    def __init__(self, owner: _Call, first: int, last: int, api: set[_Node], draws: set[_Node]) -> None:
-        """`first` and `last`: the positions of the two calls."""
-        self._owner, self._first, self._last, self._api, self._draws = owner, first, last, api, draws
+    def __init__(self, owner: _Call, first: int, head: int, api: set[_Node], draws: set[_Node]) -> None:
+        """The call at position `first` is by instruction `head`, whose next call begins another turn."""
+        self._owner, self._first, self._head, self._api, self._draws = owner, first, head, api, draws
+        self._is_over = False
         self._level = 0 if owner.parent is None else -1  # of the frames that the owner calls; -1: not open
         self._by_site: dict[int, Candidate] = {}
         self._open: Candidate | None = None  # the call made last
@@ -475,14 +489,15 @@ class _Turn:
         call = frames[-1].call  # the function that the owner's call has led to is the owner
         if self._owner.position in (step.position, call.position if call else -1):
             self._level = len(frames)
-        if self._level < 0 or not self._first <= step.position <= self._last or len(frames) <= self._level:
-            return
-        if step.position == self._last:
-            self._begins.append((step.time, None))
+        if self._is_over or self._level < 0 or step.position < self._first or len(frames) <= self._level:
             return
         frame, node = frames[-1], (step.kind, step.id)
         if len(frames) - 1 == self._level and len(frame.functions) == 1:
             place = site()
+            if place == self._head and self._open:
+                self._begins.append((step.time, None))
+                self._is_over = True
+                return
             self._open = self._by_site.setdefault(place, Candidate(place, 0, 0, 0, 0, 0))
             self._open.calls += 1
             self._begins.append((step.time, self._open))

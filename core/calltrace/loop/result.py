@@ -110,6 +110,13 @@ class Entries(Protocol):
         ...
 
 
+def seen_below(loops: Iterable[Loop], function: int) -> set[int]:
+    """The functions that were seen to be called by the function at a VA, on the way to the API; it too."""
+    levels = (level for loop in loops for top in loop.levels for level in top.descend())
+    called = [level for level in levels if function in (level.function, level.entered)]
+    return {below.function for level in called for below in level.descend()}
+
+
 class Conclusions:
     """Turns activations into levels."""
 

@@ -69,7 +69,7 @@ class Survey:
             reached = self._sites.entry(each.site)
             each.function = reached[-1] if reached else 0
             each.entered = reached[0] if reached and reached[0] != each.function else 0
-        choose(found, self._api)
+        choose(found, self._api, {child.site for child in self.owner.children})
         return found
 
     def _called(self, thread: int, registers: Registers) -> None:
@@ -94,8 +94,10 @@ class Survey:
                 self._open.draws_elsewhere += 1
 
 
-def choose(calls: Sequence[Candidate], api: int) -> None:
+def choose(calls: Sequence[Candidate], api: int, led: Collection[int]) -> None:
     """Say of each call of a turn whether it is the frame function, and why.
+
+    `led` are sites whose calls led to the API in other turns: it need not be called in every one.
 
     With draw calls seen it is the one under which all of them were made; without any on this thread, the one
     while which others made them; without any at all, the one that led to the API.
@@ -114,7 +116,7 @@ def choose(calls: Sequence[Candidate], api: int) -> None:
             each.why = "draws nothing"
         elif draws < total:
             each.why = f"only {draws} of {total} draw calls are made in it{where}"
-        elif not total and not each.hits:
+        elif not total and not each.hits and each.site not in led:
             each.why = "does not lead to the API"
         elif not each.function:
             each.why = "where it leads was not seen"

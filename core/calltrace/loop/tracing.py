@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from calltrace.loop.code import Code, Kind, back_edges
 from calltrace.loop.objects import Objects
 from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
-from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
-from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop
+from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes
+from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop, seen_below
 from calltrace.loop.returning import ByReturns
 from calltrace.loop.survey import Survey
 from calltrace.loop.unwinding import ByUnwinding
@@ -41,6 +42,7 @@ class LoopOptions:
     arguments: str | None = None  # the API's prototype; None: a known one, if there is any
     prototypes: Sequence[str] = ()  # lines that state more of them
     group_by: str | None = None  # an argument, or Function.argument: that of the call before
+    subtree: bool = False  # also tell what the frame function can call
 
 
 class _Climber(Protocol):
@@ -81,11 +83,18 @@ class Climb:
     places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
     recorded: bool = False  # by a trace, not by this climb
+    subtree: Sequence[int] = ()  # starts of the frame function and of what it calls, in its module; VAs
 
     @property
     def loops(self) -> list[Loop]:
         """Those found by whichever method."""
         return [loop for found in self.found for loop in found.loops]
+
+    @property
+    def frame(self) -> int | None:
+        """The start of the frame function of the loop found first that has one, a VA."""
+        chosen = (each for loop in self.loops for each in loop.candidates if each.chosen)
+        return next((each.entered or each.function for each in chosen if each.function > 0), None)
 
     @property
     def differences(self) -> list[str]:
@@ -130,6 +139,7 @@ class LoopTracing:
         self._grouping = self._find_grouping(options.group_by)
         self._groups: dict[int, str] = {}  # by object or thread: what the call before said of the group
         self._arguments: list[dict[str, str]] = []
+        self._returns: dict[tuple[int, int], dict[str, str]] = {}  # of calls that are to return: thread, RSP
         self._objects = Objects(self._read, self._places, self._prototypes, self._watch, self._learned)
         self._api = 0
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
@@ -154,11 +164,24 @@ class LoopTracing:
             self._watch.clear()
         seconds = time.monotonic() - self._started
         found = [self._conclude(method) for method in self._methods]
-        return Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        climb = Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        if self._options.subtree and climb.frame:
+            climb.subtree = self._subtree(climb, climb.frame)
+        return climb
+
+    def _subtree(self, climb: Climb, frame: int) -> Sequence[int]:
+        """What is reached from the frame function by direct calls, and by those seen through pointers."""
+        home = self._places.module_at(frame)
+        starts = seen_below(climb.loops, frame) | {frame}
+        return self._code.reachable(
+            starts,
+            self._places.function_at,
+            lambda address: self._places.is_code(address) and self._places.module_at(address) == home,
+        )
 
     def _find_prototype(self, options: LoopOptions) -> Prototype | None:
         if options.arguments is not None:
-            return parse_one(options.arguments)
+            return self._prototypes.parse(options.arguments)
         if self._method:
             return self._method
         module, _, name = options.api.rpartition("!")
@@ -229,7 +252,8 @@ class LoopTracing:
     def _note_group(self, thread: int, registers: Registers) -> None:
         assert self._grouping
         function, argument = self._grouping
-        self._groups[self._group_key(thread, registers)] = function.values(registers, self._read)[argument]
+        values = function.values(registers, self._read, functools.partial(self._port.vectors, thread))
+        self._groups[self._group_key(thread, registers)] = values[argument]
 
     def _group_key(self, thread: int, registers: Registers) -> int:
         """Of calls that belong together: those of one object, or else of one thread."""
@@ -275,14 +299,28 @@ class LoopTracing:
 
     def _note_arguments(self, thread: int, registers: Registers) -> str:
         """Keep the arguments of a call of the API; the group that it belongs to."""
-        values = self._prototype.values(registers, self._read) if self._prototype else {}
-        if values and len(self._arguments) < self._options.samples:
-            self._arguments.append(values)
+        values: dict[str, str] = {}
+        if self._prototype:
+            values = self._prototype.values(
+                registers, self._read, functools.partial(self._port.vectors, thread)
+            )
+            if len(self._arguments) < self._options.samples:
+                self._arguments.append(values)
+                if self._prototype.returns:
+                    back = self._places.original(int.from_bytes(self._read(registers.rsp, 8), "little"))
+                    self._returns[thread, registers.rsp + 8] = values
+                    self._watch.at([back], self._api_returned)
         if self._grouping is None:
             return ""
         if self._grouping[0] is self._prototype:
             return values[self._grouping[1]]
         return self._groups.get(self._group_key(thread, registers), "?")
+
+    def _api_returned(self, thread: int, registers: Registers) -> None:
+        values = self._returns.pop((thread, registers.rsp), None)
+        if values is not None and self._prototype:
+            vectors = functools.partial(self._port.vectors, thread)
+            values["returns"] = self._prototype.result(registers, self._read, vectors)
 
     def _is_done(self) -> bool:
         """Is the loop found, and a whole turn of it seen?"""

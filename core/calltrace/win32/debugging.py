@@ -128,6 +128,11 @@ class Stepping(ProcessMemory, abc.ABC):
         for address in known:
             del self._own_bytes[address]
 
+    def vectors(self, thread: int) -> bytes:
+        """XMM0 to XMM15."""
+        self._require_stop()
+        return bytes(self._standing(thread).XmmRegisters)
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let the target run to its next event, or until it is to be over."""
         if self._ended:

@@ -81,6 +81,10 @@ class EnginePort(ProcessMemory):
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
 
+    def vectors(self, thread: int) -> bytes:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
