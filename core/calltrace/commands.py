@@ -886,7 +886,7 @@ def _report(request: Request, console: Console) -> int:
         path: Path = options.output or traces[0].path.with_suffix(".html")
         if path.exists() and any(path.samefile(trace.path) for trace in traces):
             raise UsageError(f"report: {path} is the trace itself: name another file with -o")
-        page = html.page(traces, console.progress)
+        page = html.page(traces)
         with created(path, None, _open_text) as file:
             file.write(page)
     console.progress(f"wrote {path} ({path.stat().st_size / 1e6:,.1f} MB): open it in a browser")

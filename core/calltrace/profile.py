@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any, NamedTuple
 
-from calltrace.calltree import MORE, NO_MEMORY, no_memory
+from calltrace.calltree import MORE, NO_MEMORY, no_memory, units_of
 from calltrace.errors import EngineError
 from calltrace.model import NONE_ID
 from calltrace.tracefile import TraceFile, bits_of, reader_library
@@ -94,13 +94,11 @@ def profile(
     span: tuple[int, int],
     by_calls: bool,
     limits: Limits,
-    progress: Callable[[int], None],
 ) -> Profile:
     """Read the whole trace; can be interrupted.
 
     `shown`: the threads, by their positions, of which columns are made. `span`: times of the first and the
-    last event. `progress` is told how many units have been read, now and then. Raises EngineError if memory
-    runs out.
+    last event. Raises EngineError if memory runs out.
     """
     bits, bit_count = bits_of(shown)
     options = ProfileOptions(
@@ -119,11 +117,11 @@ def profile(
     if not handle:
         raise no_memory(trace)
     try:
-        pull = MORE
+        pull, units = MORE, units_of(trace, 0, len(trace.threads))
         while pull == MORE:
             pull = library.ct_reader_profile_run(handle)
             trace.release_pages()
-            progress(library.ct_reader_profile_units(handle))
+            trace.on_read(library.ct_reader_profile_units(handle) if pull == MORE else units, units)
         if pull == NO_MEMORY:
             raise no_memory(trace)
         stacks = map(Stack._make, STACK.iter_unpack(_array(handle, "stacks", STACK)))

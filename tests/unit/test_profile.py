@@ -34,7 +34,7 @@ def read(
     with TraceFile(path) as trace:
         summary = summarize(trace)
         span = (summary.first_time, summary.last_time)
-        return profile(trace, shown, span, by_calls, limits, lambda read: None), span
+        return profile(trace, shown, span, by_calls, limits), span
 
 
 def trace_of(path: Path, programs: list[bytes], unit_size: int = 8) -> list[SimulatedThread]:

@@ -195,12 +195,14 @@ def test_the_page_does_not_depend_on_where_the_trace_lies(tmp_path: Path) -> Non
 def test_the_libraries_are_those_of_their_packages() -> None:
     folder = wine.cache_folder() / "web"
     assert folder.is_dir(), f"{folder} is missing: run `make setup`"
-    files = {}
+    bundled = set()
     for told in json.loads((WEB / "packages.json").read_text(encoding="utf-8")):
-        files.update(dict.fromkeys(told["files"].values(), told["package"]))
-    assert set(files) == {path.name for path in WEB.iterdir() if path.name.startswith("d3")}
-    for name, package in files.items():
-        assert (WEB / name).read_bytes() == (folder / name).read_bytes(), package
+        package = folder / told["package"].partition("@")[0]
+        assert json.loads((package / "package.json").read_text())["license"] == told["licence"]
+        for there, here in told["files"].items():
+            assert (WEB / here).read_bytes() == (package / there).read_bytes(), here
+            bundled.add(here)
+    assert bundled == {path.name for path in WEB.iterdir() if path.name.startswith("d3")}
 
 
 def test_two_traces_differ_as_diff_says(tmp_path: Path) -> None:

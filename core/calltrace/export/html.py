@@ -15,7 +15,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ from calltrace.tracefile import TraceFile
 _WEB = Path(__file__).parent / "web"
 _SCRIPTS = {"d3": "d3.min.js", "flamegraph": "d3-flamegraph.min.js", "page": "page.js"}
 _LETTERS = "AB"
-_LONG = 20_000_000  # units: reading more is told of as it goes on
 _EIGHTHS = 8  # that a column is filled to
 
 
@@ -52,7 +51,6 @@ _BOUNDS, _LIMITS = Bounds(), Limits()
 
 def page(
     traces: Sequence[TraceFile],
-    progress: Callable[[str], None] = lambda line: None,
     bounds: Bounds = _BOUNDS,
     limits: Limits = _LIMITS,
 ) -> str:
@@ -62,7 +60,7 @@ def page(
     """
     told: dict[str, Any] = {"traces": [], "differences": None}
     for letter, trace in zip(_LETTERS, traces):
-        told["traces"].append({"letter": letter, **_Page(trace, bounds, limits, progress).told()})
+        told["traces"].append({"letter": letter, **_Page(trace, bounds, limits).told()})
     if len(traces) > 1:
         told["differences"] = _differences(traces, bounds)
     title = " and ".join(trace.path.name for trace in traces)
@@ -119,13 +117,10 @@ class _Names:
 class _Page:
     """What the page says of one trace."""
 
-    def __init__(
-        self, trace: TraceFile, bounds: Bounds, limits: Limits, progress: Callable[[str], None]
-    ) -> None:
+    def __init__(self, trace: TraceFile, bounds: Bounds, limits: Limits) -> None:
         self._trace = trace
         self._bounds = bounds
         self._limits = limits
-        self._progress = progress
         self._names = _Names()
         self._timed = trace.clock is not Clock.NONE
         self._hits = trace.mode == "hits"
@@ -136,8 +131,7 @@ class _Page:
         summary = summarize(trace)
         shown = self._busiest()
         span = (summary.first_time, max(summary.first_time, summary.last_time))
-        by_calls = not self._timed
-        found = profile(trace, shown, span, by_calls, self._limits, self._tell_progress())
+        found = profile(trace, shown, span, not self._timed, self._limits)
         stacks, stacks_told = self._stacks(found.stacks)
         functions, functions_told, ids = self._functions(summary)
         edges, edges_told = self._edges(ids)
@@ -164,18 +158,6 @@ class _Page:
             },
             "names": self._names.told(),
         }
-
-    def _tell_progress(self) -> Callable[[int], None]:
-        trace, quarters = self._trace, 0
-
-        def tell(read: int) -> None:
-            nonlocal quarters
-            now = min(read * 4 // max(1, trace.index.units), 4)
-            if now > quarters and trace.index.units > _LONG:
-                self._progress(f"{trace.path.name}: {now * 25} % read")
-            quarters = now
-
-        return tell
 
     # ---- what it is ----
 
