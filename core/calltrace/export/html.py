@@ -390,7 +390,7 @@ def _differences(traces: Sequence[TraceFile], bounds: Bounds) -> dict[str, Any]:
             calls = [each.get(key, 0) for each in counts.calls]
             missing = [letter for letter, absent in zip(_LETTERS, counts.untraced) if key in absent]
             note = f"not traced in {', '.join(missing)}" if missing else ""
-            rows.append([counts.items[key].text, *calls, note])
+            rows.append([counts.items[key].name, *calls, note])
         rows.sort(key=lambda row: (-abs(row[2] - row[1]), row))
         left = f"The {bounds.differences:,} largest." if len(rows) > bounds.differences else ""
         told.append(
