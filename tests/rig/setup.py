@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -48,6 +49,8 @@ NODE_PACKAGES = {
 }
 # Packages that the trace engine wants, but not for what is read of ours.
 UNUSED = ("third-party-web", "legacy-javascript")
+
+WEB_PACKAGES = TREE / "core" / "calltrace" / "export" / "web" / "packages.json"
 
 # By LLVM, and by Zig's own code generator and linker, which make no unwind data.
 ZIG_PROGRAMS = {"llvm": ["-OReleaseSafe"], "self-hosted": ["-ODebug", "-fno-llvm", "-fno-lld"]}
@@ -260,14 +263,14 @@ def make_zig_programs() -> None:
             run(*command, *choices, *modules, cwd=fresh(ZIG / name), env={**os.environ, **caches})
 
 
-def unpack_node_package(package: str, folder: Path) -> None:
+def unpack_node_package(package: str, pinned: str, folder: Path) -> None:
     """One of npm's packages, without those that it requires."""
     with tempfile.TemporaryDirectory(dir=DOWNLOADS) as packed:
         run("npm", "pack", "--silent", package, cwd=Path(packed))
         [archive] = Path(packed).iterdir()
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if found != NODE_PACKAGES[package]:
-            sys.exit(f"setup: {package} has SHA-256 {found}, not {NODE_PACKAGES[package]}")
+        if found != pinned:
+            sys.exit(f"setup: {package} has SHA-256 {found}, not {pinned}")
         with tarfile.open(archive) as files, tempfile.TemporaryDirectory(dir=CACHE) as unpacked:
             files.extractall(unpacked)
             Path(unpacked, "package").replace(folder)
@@ -276,13 +279,20 @@ def unpack_node_package(package: str, folder: Path) -> None:
 def make_readers() -> None:
     """Packages that read exports; what these require themselves is not needed for it."""
     unpack_wheels(pip_download(REQUIREMENTS / "readers.txt", "--only-binary=:all:"), fresh(READERS))
-    for package in NODE_PACKAGES:
-        unpack_node_package(package, READERS / re.sub(r"^@\w+/|@[\d.]+$", "", package))
+    for package, pinned in NODE_PACKAGES.items():
+        unpack_node_package(package, pinned, READERS / re.sub(r"^@\w+/|@[\d.]+$", "", package))
     for name in UNUSED:
         unused = READERS / "trace_engine" / "node_modules" / name
         unused.mkdir(parents=True)
         (unused / "package.json").write_text('{"type": "module", "main": "index.js"}')
         (unused / "index.js").write_text("export default {};")
+
+
+def make_web_packages() -> None:
+    """What the pages of `report` are built on, as its packages have it."""
+    folder = fresh(CACHE / "web")
+    for told in json.loads(WEB_PACKAGES.read_text(encoding="utf-8")):
+        unpack_node_package(told["package"], told["sha256"], folder / told["package"].partition("@")[0])
 
 
 def main() -> None:
@@ -300,6 +310,7 @@ def main() -> None:
         step(
             "readers of exports", [REQUIREMENTS / "readers.txt", repr((NODE_PACKAGES, UNUSED))], make_readers
         )
+        step("packages of web pages", [WEB_PACKAGES], make_web_packages)
         step("Zig programs", [REQUIREMENTS / "zig.txt", repr(ZIG_PROGRAMS)], make_zig_programs)
     print(f"setup: ready in {CACHE}")
 
