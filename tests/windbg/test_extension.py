@@ -40,8 +40,10 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
     )
     package = targets.TREE / "windbg_ext" / "calltrace_windbg"
     shutil.copy(package / "host.py", folder / "calltrace_windbg" / "genuine.py")
-    for name in ("live.py", "listener.py", "notifications.py"):
-        shutil.copy(package / name, folder / "calltrace_windbg")
+    made = folder / "calltrace_windbg"
+    for part in package.glob("*.py"):
+        if not (made / part.name).exists():
+            shutil.copy(part, made)
     return env
 
 
