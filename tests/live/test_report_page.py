@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import reports, simulated, targets, tracewriter, tracing, windows
+from rig import simulated, targets, tracewriter, tracing, windows
 from rig.browser import Page, chromium
 from rig.commands import run
 from rig.simulated import SimulatedThread
@@ -43,6 +43,27 @@ def other_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo(browser: Page, demo_trace: Path, tmp_path: Path) -> Iterator[Page]:
     """The page about a recorded run; whatever is done there, nobody complains and nothing is asked for."""
     yield from opened(browser, tmp_path, demo_trace)
+
+
+@pytest.fixture
+def known(browser: Page, tmp_path: Path) -> Iterator[Page]:
+    """The page about two threads whose times are known: main spends 1,000 in itself, 5,000 in slow, and 2,000
+    in fast, which is half leaf; other, in the second thread, spends 2,000."""
+    writer = TraceWriter(8)
+    functions = [(0x1000 + 16 * at, 16, 1, 0, 0, tracewriter.NONE) for at in range(5)]
+    names = [[0x1000 + 16 * at, name] for at, name in enumerate(("main", "slow", "fast", "leaf", "other"))]
+    writer.module({"name": "known.exe", "names": names}, functions)
+    enter, leave = tracewriter.ENTER, tracewriter.LEAVE
+    slow = [(enter, 1, 5000), (leave, 1, 0)]
+    fast = [(enter, 2, 1000), (enter, 3, 1000), (leave, 3, 0), (leave, 2, 0)]
+    stories = [[(enter, 0, 1000), *slow, *fast, (leave, 0, 0)], [(enter, 4, 2000), (leave, 4, 0)]]
+    for thread, story in enumerate(stories):
+        units = Units(8)
+        for event, number, ticks in story:
+            units.event(event, number)
+            units.now += ticks
+        writer.thread(units, thread)
+    yield from opened(browser, tmp_path, writer.write(tmp_path / "known.calltrace"))
 
 
 def opened(browser: Page, folder: Path, *traces: Path) -> Iterator[Page]:
@@ -129,19 +150,22 @@ def click_frame(page: Page, name: str) -> None:
     frame.find_element("css selector", "rect").click()
 
 
-def test_a_click_on_a_frame_shows_it_alone_and_a_button_all_again(demo: Page) -> None:
-    before = widths(demo)
+def test_a_click_on_a_frame_shows_it_alone_and_a_button_all_again(known: Page) -> None:
+    before = widths(known)
     whole = before["all threads"]
-    name = "KERNEL32.dll!CreateThread"
-    assert 1 < before[name] < whole / 2
-    click_frame(demo, name)
-    demo.wait(f"{_width(name)} > {whole - 2}")
-    assert "KERNEL32.dll!WaitForSingleObject" not in {
-        each for each, width in widths(demo).items() if width > 1
+    click_frame(known, "known!fast")
+    known.wait(f"{_width('known!fast')} > {whole - 2}")
+    assert {name for name, width in widths(known).items() if width > 1} == {
+        "all threads",
+        "thread 0 (id 1000)",
+        "known!main",
+        "known!fast",
+        "known!leaf",
     }
-    demo.all("#reset")[0].click()
-    demo.wait(f"Math.abs({_width(name)} - {before[name]}) < 1")
-    assert widths(demo).keys() == before.keys()
+    known.all("#reset")[0].click()
+    for name, width in before.items():
+        known.wait(f"Math.abs({_width(name)} - {width}) < 1")
+    assert widths(known).keys() == before.keys()
 
 
 def _width(name: str) -> str:
@@ -151,35 +175,54 @@ def _width(name: str) -> str:
     )
 
 
-def test_the_flame_graph_is_as_wide_as_the_time(demo: Page, demo_trace: Path) -> None:
-    found = reports.read(Path(demo.driver.current_url.removeprefix("file://")))
-    wholes: dict[tuple[str, ...], int] = {}
-    for stack, (own, hidden, _) in found.stacks().items():
-        for depth in range(len(stack) + 1):
-            wholes[stack[:depth]] = wholes.get(stack[:depth], 0) + own + hidden
-    told = json.loads(run(f'top "{demo_trace}" --limit 0 --json'))
-    assert wholes[()] == sum(one["self"] for one in told["functions"])
-    drawn = widths(demo)
-    for name in ("KERNEL32.dll!CreateThread", "demo!main"):
-        share = max(whole for stack, whole in wholes.items() if stack and stack[-1] == name) / wholes[()]
-        assert abs(drawn[name] / drawn["all threads"] - share) < 0.003
+def test_the_flame_graph_is_as_wide_as_the_time(known: Page) -> None:
+    drawn = widths(known)
+    whole = drawn.pop("all threads")
+    assert {name: round(100 * width / whole) for name, width in drawn.items()} == {
+        "thread 0 (id 1000)": 80,
+        "known!main": 80,
+        "known!slow": 50,
+        "known!fast": 20,
+        "known!leaf": 10,
+        "thread 1 (id 1004)": 20,
+        "known!other": 20,
+    }
 
 
-def test_search_finds_marks_and_filters(demo: Page, demo_trace: Path) -> None:
+def highlighted(page: Page) -> list[str]:
+    """The frames in the colour of what was searched for."""
+    return list(
+        page.run(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".filter(g => g.querySelector('rect').getAttribute('fill') === arguments[1])"
+            ".map(g => g.getAttribute('name'))",
+            FRAMES,
+            HIGHLIGHT,
+        )
+    )
+
+
+def test_search_highlights_frames_and_tells_their_share(known: Page) -> None:
+    assert highlighted(known) == []
+    known.search("LEAF")
+    assert highlighted(known) == ["known!leaf"]
+    assert known.texts("#found") == ["10.00 % in 1 stack"]
+    known.search("s")
+    assert highlighted(known) == ["known!slow", "known!fast"]
+    assert known.texts("#found") == ["70.00 % in 2 stacks"]
+    known.search("known!main")
+    assert known.texts("#found") == ["80.00 % in 1 stack"]
+    known.search("")
+    assert highlighted(known) == []
+    assert known.texts("#found") == [""]
+
+
+def test_search_filters_the_table_and_marks_what_matches(demo: Page, demo_trace: Path) -> None:
     every = [row[-1] for row in top(demo_trace)]
     demo.search("CREATEthread")
     rows = shown(demo, "#functions .split .body tbody tr")
     assert [row[-1] for row in rows] == ["KERNEL32.dll!CreateThread"]
     assert demo.texts("#functions tbody mark") == ["CreateThread"]
-    assert demo.texts("#found")[0].endswith(" in 1 stack")
-    coloured = demo.run(
-        "return [...document.querySelectorAll(arguments[0])]"
-        ".filter(g => g.querySelector('rect').getAttribute('fill') === arguments[1])"
-        ".map(g => g.getAttribute('name'))",
-        FRAMES,
-        HIGHLIGHT,
-    )
-    assert coloured == ["KERNEL32.dll!CreateThread"]
     demo.search("demo!parse")
     rows = shown(demo, "#functions .split .body tbody tr")
     assert sorted(row[-1] for row in rows) == sorted(name for name in every if "demo!parse" in name)
@@ -230,6 +273,24 @@ def test_two_traces_show_what_differs(
         assert sorted(shown(page, "#functions .split .body tbody tr")) == sorted(top(other_trace))
         page.search("parse")
         assert all("parse" in row[3] for row in shown(page, "#differences tbody tr"))
+
+
+def test_first_entries_are_listed_without_counts_and_stacks(browser: Page, tmp_path: Path) -> None:
+    units = Units()
+    for number in (1, 0):
+        units.event(tracewriter.ENTER, number)
+        units.event(tracewriter.LEAVE, number)
+    writer = TraceWriter()
+    functions = [(0x1000 + 16 * at, 16, 1, 0, 0, tracewriter.NONE) for at in (0, 1)]
+    writer.module({"name": "d.exe", "names": [[0x1000, "a"], [0x1010, "b"]]}, functions)
+    writer.info({"options": {"mode": "hits"}})
+    writer.thread(units)
+    for page in opened(browser, tmp_path, writer.write(tmp_path / "t.calltrace")):
+        assert shown(page, "#functions .split .body tbody tr") == [["d!a"], ["d!b"]]
+        assert page.all("#flame svg") == []
+        assert "only the first entry" in page.texts("#notes li")[0]
+        page.search("b")
+        assert shown(page, "#functions .split .body tbody tr") == [["d!b"]]
 
 
 def test_names_that_look_like_html_are_text(browser: Page, tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ class _Page:
             "summary": list(self._summary(summary)),
             "timed": self._timed,
             "stackless": self._stackless,
+            "first_only": self._hits,
             "ticks_per_second": trace.header.tsc_hz if self._timed else 0,
             "span": max(1, span[1] - span[0]),
             "columns": self._limits.columns,

@@ -96,7 +96,7 @@
 
   /* A table of rows that are made when they are shown. columns: title, key for sorting, cell(row, td). */
   function table(body, rows, columns, order, name, shown, choose) {
-    const made = { shown, order, down: true };
+    const made = { shown, order, down: order.down !== false };
     const head = element("tr");
     for (const column of columns) {
       const cell = element("th", undefined, column.cls);
@@ -193,7 +193,9 @@
     const whole = d3.sum(side.functions, (row) => row[2]);
     const calls = number("calls", (row) => row[1]);
     const own = number("self", (row) => row[2], duration);
-    const columns = side.timed
+    const columns = side.first_only
+      ? [named(name)]
+      : side.timed
       ? [
           own,
           number("share", (row) => row[2], (ticks) => share(ticks, whole)),
@@ -223,7 +225,8 @@
     const head = element("h3", name);
     head.id = "chosen";
     const about = element("p", "Not among the functions listed.", "hint");
-    if (row)
+    if (side.first_only) about.textContent = "Its first entry was recorded.";
+    else if (row)
       about.textContent =
         counted(row[1], "call") + (side.timed ? `, self ${duration(row[2])}, total ${duration(row[3])}` : "");
     const seek = element("button", "Show in the flame graph");
@@ -317,7 +320,7 @@
       .resetHeightOnZoom(true)
       .setLabelHandler(told)
       .setDetailsElement(document.getElementById("details"))
-      .setSearchMatch((frame) => matches(frame.data.name))
+      .setSearchMatch((frame) => !frame.data.thread && matches(frame.data.name))
       .setSearchHandler((frames, sum) => found(frames.length, sum))
       .setColorMapper((frame) => (frame.highlight ? HIT : frame.data.thread ? plain() : colour(frame.data.name)))
       .onClick((frame) => (document.getElementById("reset").disabled = !frame.parent));
