@@ -19,6 +19,7 @@ static HANDLE paused; /* set whenever the target has stopped or is gone */
 static volatile uint64_t call_page; /* 0: none */
 static volatile LONG goes_handled;  /* what becomes of the exception that the target stands at */
 static volatile bool watching;
+static bool run_under_way;          /* by ct_engine_run, which has not told of its end yet */
 static struct ct_engine_event told; /* the event of the last run by ct_engine_run */
 static uint64_t disabled[MOST_BREAKPOINTS];
 static int disabled_count;
@@ -177,26 +178,28 @@ bool ct_engine_point(uint64_t address, bool in)
 void ct_engine_watch(bool on)
 {
     breakpoints_rest(on);
+    run_under_way = false;
     watching = on;
 }
 
 uint32_t ct_engine_run(bool handled, uint32_t milliseconds, struct ct_engine_event *event)
 {
     *event = (struct ct_engine_event){0};
-    if (!DbgIsDebugging())
-        return CT_GONE;
-    if (!DbgIsRunning()) {
+    if (!run_under_way && DbgIsDebugging()) {
         goes_handled = handled;
         told = (struct ct_engine_event){0};
         ResetEvent(paused);
-        if (!DbgCmdExecDirect("erun"))
-            return CT_STOPPED;
+        run_under_way = DbgCmdExecDirect("erun");
     }
-    bool waited = WaitForSingleObject(paused, milliseconds) == WAIT_OBJECT_0;
-    if (!DbgIsDebugging())
+    /* There are stops of which no plugin is told. */
+    bool stopped = !run_under_way || WaitForSingleObject(paused, milliseconds) == WAIT_OBJECT_0 || !DbgIsRunning();
+    if (!DbgIsDebugging()) {
+        run_under_way = false;
         return CT_GONE;
-    if (!waited && DbgIsRunning())
+    }
+    if (!stopped)
         return CT_RUNS;
+    run_under_way = false;
     *event = told;
     return CT_STOPPED;
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import targets, windows, x64dbg
+from rig import targets, tracing, windows, x64dbg
 
 pytestmark = x64dbg.only_real
 
@@ -64,3 +64,16 @@ def test_it_ends_in_time_and_leaves_the_target_stopped() -> None:
     said = r"loop_receive!main: 1 hit in [\d.]+ s; no loop has come round within"
     assert re.search(said, shown.said(command))
     assert shown.has_target
+
+
+def test_the_exact_tracer_finds_what_it_finds_without_debugger(tmp_path: Path) -> None:
+    beside, alone = tmp_path / "beside.calltrace", tmp_path / "alone.calltrace"
+    program = targets.build("session_calls")
+    done = tracing.calltrace("reference", "-o", alone, "--", program, "5")
+    assert done.returncode == 11, done.stderr.decode()
+    command = f"calltrace reference -o {windows.path(beside)}"
+    shown = x64dbg.run([x64dbg.init(program, "5"), command], x64dbg.REAL)
+    assert "Process stopped with exit code 0xB (11)" in shown.said(command)
+    trees = [tracing.shell("tree", trace, "--limit", "0").splitlines()[1:] for trace in (beside, alone)]
+    assert trees[0] == trees[1]
+    assert len(trees[0]) > 20

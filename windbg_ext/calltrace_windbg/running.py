@@ -9,9 +9,10 @@ import contextlib
 import re
 from collections.abc import Sequence
 
+from calltrace import running
 from calltrace.errors import AccessRefused, EngineError, TargetLost
 from calltrace.ports import Capability, Protection
-from calltrace.win32 import api, running
+from calltrace.win32 import api
 from calltrace.win32.engine import Stop
 from calltrace_windbg.dbgeng import Dbgeng
 from calltrace_windbg.export_engine import ExportEngine

@@ -7,9 +7,10 @@ import ctypes
 from collections.abc import Iterable, Sequence
 from ctypes import POINTER, c_bool, c_uint32, c_uint64
 
+from calltrace import running
 from calltrace.errors import AccessRefused, EngineError
 from calltrace.ports import Capability, DebugEvent, DebugEventKind
-from calltrace.win32 import api, running
+from calltrace.win32 import api
 from calltrace.win32.engine import Stop
 from calltrace_x64dbg.engine import X64dbgEngine, context_of, opened
 
