@@ -880,6 +880,24 @@ def _query(request: Request, console: Console) -> int:
     return 0
 
 
+def _report(request: Request, console: Console) -> int:
+    from calltrace.export import html
+
+    options = request.options
+    with ExitStack() as opened:
+        traces = [opened.enter_context(_open_trace(request, console))]
+        if options.second is not None:
+            traces.append(opened.enter_context(_checked(TraceFile(options.second), console)))
+        path: Path = options.output or traces[0].path.with_suffix(".html")
+        if path.exists() and any(path.samefile(trace.path) for trace in traces):
+            raise UsageError(f"report: {path} is the trace itself: name another file with -o")
+        page = html.page(traces)
+        with created(path, None, _open_text) as file:
+            file.write(page)
+    console.progress(f"wrote {path} ({path.stat().st_size / 1e6:,.1f} MB): open it in a browser")
+    return 0
+
+
 def _open_text(path: Path) -> TextIO:
     return path.open("w", encoding="utf-8", newline="\n")
 
@@ -1508,6 +1526,29 @@ COMMANDS: Sequence[Command] = (
             ),
         ),
         _export,
+    ),
+    Command(
+        "report",
+        "Write one self-contained HTML page: summary, time line, flame graph, functions with their callers "
+        "and callees; of two traces also what differs.",
+        "calltrace report demo.calltrace -o demo.html",
+        (
+            _FILE,
+            Option(
+                ("second",),
+                "another trace, which the first is compared with",
+                metavar="FILE2",
+                optional=True,
+            ),
+            Option(
+                ("-o",),
+                "the page to write; default: beside FILE, as .html",
+                metavar="PAGE",
+                dest="output",
+                convert=Path,
+            ),
+        ),
+        _report,
     ),
     Command(
         "query",

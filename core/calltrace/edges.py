@@ -83,15 +83,15 @@ def contexts(
     return _merged(trace, _counted(trace, options, functions, sites))
 
 
-def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
-    """Every function and call of the trace, with what it calls one level down.
+def call_graph(trace: TraceFile, *, by_stack: bool = False, callers: bool = False) -> list[Context]:
+    """Every function and call of the trace, with what it calls one level down, or with its callers.
 
     `by_stack`: a function that was entered by a jump counts as called by the caller of the one that jumped,
     and the way to a callee as its caller's own time. So times add up: without recursion a function's total is
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
-    options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
+    options = _all_edges(trace, callees=not callers, depth=1, flags=BY_STACK if by_stack else 0)
     return _merged(trace, _counted(trace, options))
 
 
@@ -130,9 +130,11 @@ def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> I
     found = _counted(trace, options)
     for edge in found:
         node = edge.kind, edge.id
-        if edge.calls and edge.parent == NONE_ID and not callers:
+        if not edge.calls or callers != (edge.parent != NONE_ID):
+            continue
+        if not callers:
             yield Calls(edge.part, node, edge.calls)
-        elif edge.calls and edge.parent != NONE_ID:
+        else:
             called = found[edge.parent]
             yield Calls(edge.part, (called.kind, called.id), edge.calls, node, bool(edge.tail))
 

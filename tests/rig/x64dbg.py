@@ -140,10 +140,10 @@ def run(
         program = installed / fresh.name if installed else fresh
         log, lines = program.with_name("log"), program.with_name("script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
+        given = {**environment(program.parent), **(env or {})}
         words = ["wine", windows.path(program)]
         if output:
             words = ["sh", "-c", 'exec "$@" >"$0"', str(output), *words]
-        given = {**environment(program.parent), **(env or {})}
         done = windows.execute(words, env=given, cwd=cwd, timeout=timeout)
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
     last = _LAST.search(text)

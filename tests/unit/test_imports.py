@@ -28,6 +28,7 @@ LAYERS = (
         "marking",
         "parts",
         "edges",
+        "profile",
         "stacks",
         "tracefile",
         "plan",

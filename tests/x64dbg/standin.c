@@ -556,6 +556,7 @@ static void stop_target(void)
 
 static void load_plugin(void);
 static void unload_plugin(void);
+static void set_label(const char *arguments);
 
 static bool execute(char *line)
 {
@@ -581,6 +582,8 @@ static bool execute(char *line)
         set_point(rest);
     else if (IS("bc"))
         delete_point(rest);
+    else if (IS("labelset"))
+        set_label(rest);
     else if (IS("SetBreakpointLog"))
         set_point_log(rest);
     else if (IS("SetBreakpointCondition"))
@@ -773,6 +776,15 @@ EXPORT bool DbgGetLabelAt(uint64_t address, SEGMENTREG segment, char *text)
     if (there)
         strcpy(text, there);
     return there != NULL;
+}
+
+static void set_label(const char *arguments)
+{
+    char place[LINE];
+    const char *comma = strchr(arguments, ',');
+    check(comma != NULL, "labelset: an address and a text");
+    snprintf(place, sizeof place, "%.*s", (int)(comma - arguments), arguments);
+    snprintf(note_at(labels, DbgValFromString(place), true), MAX_LABEL_SIZE, "%s", comma + 1 + strspn(comma + 1, " "));
 }
 
 EXPORT bool DbgSetAutoLabelAt(uint64_t address, const char *text)

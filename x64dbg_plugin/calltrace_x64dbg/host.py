@@ -93,8 +93,8 @@ class X64dbg:
         self._command(f"bp {address:#x}")
 
     def set_label(self, address: int, name: str) -> None:
-        """`lblset`"""
-        self._command(f"lblset {address:#x}, {name}")
+        """`labelset`"""
+        self._command(f"labelset {address:#x}, {name}")
 
     def _command(self, line: str) -> None:
         self.library.ct_views_command.argtypes = (ctypes.c_char_p,)
