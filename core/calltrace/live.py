@@ -101,6 +101,11 @@ class LiveSession:
         """Where the trace of the recording under way is, or the last one's; None if there is none."""
         return self._trace
 
+    def remember(self, trace: Path | None) -> None:
+        """Until something is recorded, commands without a file name read this: a trace of another session."""
+        if self._tracing is None:
+            self._trace = trace
+
     def target(self) -> AbstractContextManager[LivePort]:
         """The port of the process that the debugger stands at. Errors as of `Host.port`."""
         return self._host.port(self._port)

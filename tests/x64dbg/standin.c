@@ -12,6 +12,8 @@
 #include <string.h>
 #include <windows.h>
 
+#include <dbghelp.h>
+
 #define EXPORT __declspec(dllexport)
 #define SDK_FUNCTION EXPORT
 #include "sdk.h"
@@ -228,6 +230,12 @@ void _plugin_debugpause(void)
 {
     check(GetCurrentThreadId() == loop_thread, "_plugin_debugpause: in a callback about an event");
     pause_here();
+}
+
+bool _dbg_addrinfoget(uint64_t address, SEGMENTREG segment, BRIDGE_ADDRINFO *info)
+{
+    check(address && segment == SEG_DEFAULT && info && info->flags, "_dbg_addrinfoget: what is asked");
+    return false;
 }
 
 /* TitanEngine.dll */
@@ -848,6 +856,12 @@ EXPORT bool GuiGetLineWindow(const char *title, char *text)
     return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
 }
 
+EXPORT uint64_t DbgModBaseFromName(const char *name)
+{
+    check_text(name, "DbgModBaseFromName: a name in UTF-8");
+    return debugging ? image_base : 0;
+}
+
 /* Of a call of a function, and of one by a pointer behind the instruction. */
 EXPORT uint64_t DbgGetBranchDestination(uint64_t address)
 {
@@ -921,6 +935,8 @@ static void unload_plugin(void)
 
 EXPORT const char *DbgInit(void)
 {
+    void *volatile walks = (void *)(uintptr_t)StackWalk64; /* which the debugger imports for its call stack */
+    (void)walks;
     queue_filled = CreateSemaphoreW(NULL, 0, MOST, NULL);
     queue_lock = CreateEventW(NULL, FALSE, TRUE, NULL);
     may_run = CreateEventW(NULL, TRUE, TRUE, NULL);

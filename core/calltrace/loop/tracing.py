@@ -400,6 +400,9 @@ class LoopTracing:
         head = self._code.at(owner.rounds()[0])
         if head and head.kind is Kind.CALL:
             code = self._code.follow(head.behind, self._places.function_at)
+            home = self._places.function_at(head.address)
+            # What is followed beyond the function, behind a call that never returns, may be no code.
+            code.exits = {each for each in code.exits if self._places.function_at(each) == home}
             self._survey = Survey(owner, code, self._watch, self._sites, self._api, self._draws)
             self._survey.begin()
 
