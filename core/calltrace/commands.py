@@ -427,13 +427,9 @@ def _loop_in_trace(request: Request, console: Console) -> int:
     ):
         if given:
             raise UsageError(f"loop: {name} has no part in what a trace tells: leave it out")
-    if options.from_trace:
-        trace = TraceFile(options.from_trace)
-    elif console.live:
-        trace = TraceFile(console.live.trace(console.progress), under_way=console.live.recording)
-    else:
+    if not options.from_trace and not console.live:
         raise UsageError("loop: name a trace file behind --from-trace")
-    with trace:
+    with _trace_of(options.from_trace or None, console) as trace:
         traced = TracedCode(trace, lambda path: wine.host_path(path, options.prefix))
         climb = recorded.search(trace, _loop_options(request, console), traced)
         _show_loop(climb, request, console)
@@ -464,7 +460,8 @@ def _show_loop(climb: Climb, request: Request, console: Console) -> None:
     options = request.options
     write = write_loop_json if options.json else write_loop
     if options.output is not None:
-        with created(options.output, None, _open_text) as file:
+        source = Path(options.from_trace) if options.from_trace else None
+        with created(options.output, source, _open_text) as file:
             write(climb, file, plain)
     elif request.program:  # the standard output is the program's
         text = io.StringIO()
@@ -569,8 +566,13 @@ def _live(console: Console) -> LiveSession:
 
 def _open_trace(request: Request, console: Console) -> TraceFile:
     """The trace that was named, or that of the live session."""
-    if request.options.file is not None:
-        return _checked(TraceFile(request.options.file), console)
+    return _trace_of(request.options.file, console)
+
+
+def _trace_of(file: str | None, console: Console) -> TraceFile:
+    """The trace in `file`, or, without one, that of the live session."""
+    if file is not None:
+        return _checked(TraceFile(file), console)
     live = _live(console)
     return _checked(TraceFile(live.trace(console.progress), under_way=live.recording), console)
 
