@@ -421,6 +421,12 @@ def _open_trace(request: Request, console: Console) -> TraceFile:
     return TraceFile(live.trace(console.progress), under_way=live.recording)
 
 
+def _tell_mode(trace: TraceFile, console: Console) -> None:
+    """Say what the numbers and trees of a trace do not mean, if its mode is another than "trace"."""
+    if trace.mode in report.MODE_TEXTS:
+        console.progress(f"recorded with --mode {trace.mode}: {report.MODE_TEXTS[trace.mode]}")
+
+
 def _thread(request: Request, console: Console) -> int | None:
     """The thread that was named: an index or a system id."""
     named: int | str | None = request.options.thread
@@ -523,6 +529,7 @@ def _tree(request: Request, console: Console) -> int:
             limit=options.limit,
         )
         tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
+        _tell_mode(trace, console)
         for line in tree:
             console.out.write(text.line(line) + "\n")
         if tree.limited:
@@ -543,6 +550,7 @@ def _top(request: Request, console: Console) -> int:
     order = report.Order(options.sort) if options.sort else None
     with _open_trace(request, console) as trace:
         summary = calltree.summarize(trace, _thread(request, console))
+        _tell_mode(trace, console)
         if options.json:
             report.write_top_json(trace, summary, options.limit, console.out, order)
         else:
@@ -931,6 +939,7 @@ COMMANDS: Sequence[Command] = (
             ),
             Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
             _LIVE_OUTPUT,
+            _MODE,
             _EVENTS,
             _CLOCK,
             *_PATTERNS,

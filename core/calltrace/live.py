@@ -281,6 +281,8 @@ class LiveSession:
             paused = ", paused" if self.paused else ""
             yield "recording", f"process {self._port.process_id}{paused}"
             yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
+            if trace.mode != "trace":
+                yield "mode", trace.mode
             yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
             yield (
                 "recorded",

@@ -388,6 +388,11 @@ class TraceFile:
         return Policy.DROP_OLDEST if self.header.policy == Policy.DROP_OLDEST else Policy.BLOCK
 
     @property
+    def mode(self) -> str:
+        """What was recorded, as in TraceOptions."""
+        return _text(_dict(self.info.get("options")).get("mode")) or "trace"
+
+    @property
     def state(self) -> State:
         """How the recording ended."""
         return State(self.header.state) if self.header.state in set(State) else State.RECORDING
