@@ -8,15 +8,16 @@ called it back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
 
+from calltrace import graph
 from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range
 from calltrace.errors import UsageError
-from calltrace.model import NOBODY, NONE_ID, module_stem
+from calltrace.model import NOBODY, NONE_ID, NodeKind, module_stem
 from calltrace.patterns import Pattern
-from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_library
+from calltrace.tracefile import EDGE, EdgeOptions, Graph, TraceFile, bits_of, reader_library
 
 LEVELS = 64  # CT_EDGE_LEVELS
 ALL, BY_STACK = 1, 2  # enum ct_edge_flags
@@ -75,7 +76,9 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
 def _read(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
 ) -> list[Context]:
-    bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
+    if trace.graph:
+        return _counted(trace, trace.graph, options, functions, sites)
+    bits = [bits_of(functions), bits_of(sites), bits_of(sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
         setattr(options, f"{name}_bits", size)
@@ -91,16 +94,37 @@ def _read(
             raise no_memory(trace)
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
-        return _merged(trace, ctypes.string_at(address, number.value * EDGE.size) if address else b"")
+        edges = ctypes.string_at(address, number.value * EDGE.size) if address else b""
+        return _merged(trace, EDGE.iter_unpack(edges))
     finally:
         library.ct_reader_edges_close(handle)
 
 
-def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
+def _counted(
+    trace: TraceFile, counts: Graph, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
+) -> list[Context]:
+    if options.depth > 1:
+        raise UsageError(
+            f"{trace.path} was recorded with --mode graph and knows one level of callers and callees: leave out "
+            "--depth"
+        )
+    ids = {NodeKind.FUNCTION: set(functions), NodeKind.CALL: set(sites)}
+
+    def chosen(kind: int, number: int) -> bool:
+        return bool(options.flags & ALL) or number in ids.get(NodeKind(kind), ())
+
+    threads = options.first_thread, options.thread_count
+    if not options.callees:
+        return _merged(trace, graph.callers(counts, *threads, chosen))
+    view = graph.BY_STACK if options.flags & BY_STACK else graph.BY_JUMPS
+    return _merged(trace, graph.callees(counts, *threads, view, chosen))
+
+
+def _merged(trace: TraceFile, edges: Iterable[tuple[int, ...]]) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
-    for calls, self_time, total_time, parent, node, kind, tail in EDGE.iter_unpack(edges):
+    for calls, self_time, total_time, parent, node, kind, tail in edges:
         name, address = _NOBODY_NAME, None
         if kind != NOBODY:
             name, address = trace.node_name(kind, node), trace.node_address(kind, node)
@@ -111,8 +135,8 @@ def _merged(trace: TraceFile, edges: bytes) -> list[Context]:
     return list(roots.values())
 
 
-def _sites_of_traced_imports(trace: TraceFile) -> list[int]:
-    """Call sites of imports that lie in a traced module: there the function itself is what is called."""
+def sites_of_traced_imports(trace: TraceFile) -> list[int]:
+    """Ids of call sites of imports that lie in a traced module: there the function itself is what is called."""
     if len(trace.modules) < 2:
         return []
     traced = {(module.stem.lower(), name) for module in trace.modules for name in module.names.values()}

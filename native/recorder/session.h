@@ -31,8 +31,6 @@ _Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its b
 
 #define CT_RESERVE_STACKS (8u * 0x8000u) /* bytes; slow_path.S shares them out */
 
-#define CT_EVENTS_FULL 2u /* chunk.flags, beside CT_EVENTS_LIVE: closed, on its way to the file */
-
 #define MORE_SLOTS                                                                                                     \
     4096u /* for threads beyond the LIVE chunk's slots: each a LIVE chunk of its own, or private memory */
 
