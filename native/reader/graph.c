@@ -25,24 +25,30 @@
 #define JUMPS CT_GRAPH_BY_JUMPS
 #define STACK CT_GRAPH_BY_STACK
 
-enum { LAST_FUNCTION, LAST_CALL, LAST_TAIL, LASTS };
+enum { LAST_FUNCTIONS = 4, LAST_CALL = LAST_FUNCTIONS, LASTS };
 
 struct node {
-    struct node *caller;      /* an edge's; NULL: this is a place, or a call site */
-    struct node *place;       /* an edge's own */
-    struct node *last[LASTS]; /* of a place: the edge below it that was met last. Of a call's edge: its site */
+    uint32_t key;       /* of kind, id and whether a jump leads to it: a function's is its id */
+    uint32_t active;    /* open frames that count for it in both views */
+    struct node *place; /* an edge's own */
+    struct ct_graph_count both;
+    struct node *last[LASTS]; /* of a place: edges below it that were met last, in both views */
+
+    struct node *caller; /* an edge's; NULL: this is a place, or a call site */
     uint64_t hash;
-    struct ct_graph_row row;
-    uint32_t active[CT_GRAPH_VIEWS]; /* open frames that count for it */
+    uint32_t position, views;
+    uint32_t only_active[CT_GRAPH_VIEWS]; /* in one view, and not in the other */
+    struct ct_graph_count only[CT_GRAPH_VIEWS];
 };
 
 struct opened { /* beside each frame of the machine */
-    struct node *place;
-    struct node *callers[CT_GRAPH_VIEWS], *edges[CT_GRAPH_VIEWS];
+    struct node *place, *edge;
+    struct node *stack_edge; /* in the other view; NULL: the same */
+    struct node *caller, *stack_caller;
     struct node *site; /* of a call */
     bool told;         /* place and edges are known, and count it */
     bool through;      /* a call site, whose callee stands for it */
-    bool tail;         /* the first caller has left by a jump to it */
+    bool tail;         /* the caller has left by a jump to it */
 };
 
 struct thread {
@@ -75,17 +81,21 @@ struct ct_graph {
 
 /* ---- nodes ---- */
 
-static const struct node no_node = {.row = {.kind = 0xFF}};
+static struct node no_node = {.key = CT_NONE}; /* is never written to */
+
+static uint32_t key_of(uint8_t kind, uint32_t id, bool tail)
+{
+    return (uint32_t)kind << 24 | (uint32_t)tail << 23 | id;
+}
 
 static struct node *node_at(const struct thread *thread, uint32_t at)
 {
     return &thread->pools[at / POOL][at % POOL];
 }
 
-static uint64_t hash_of(const struct node *caller, uint8_t kind, uint32_t id, bool tail)
+static uint64_t hash_of(const struct node *caller, uint32_t key)
 {
-    uint64_t hash = ((uint64_t)(caller ? caller->row.position + 1 : 0) << 32 | id) * 0x9E3779B97F4A7C15u;
-    hash ^= (uint64_t)(kind << 1 | tail) * 0xC2B2AE3D27D4EB4Fu;
+    uint64_t hash = ((uint64_t)(caller ? caller->position + 1 : 0) << 32 | key) * 0x9E3779B97F4A7C15u;
     return hash ^ hash >> 29;
 }
 
@@ -109,16 +119,21 @@ static bool grow_slots(struct thread *thread)
     return true;
 }
 
-/* The node of this key; NULL: no memory. */
-static struct node *node_of(struct thread *thread, struct node *caller, uint8_t kind, uint32_t id, bool tail)
+static void forget_last(struct node *node)
 {
-    uint64_t hash = hash_of(caller, kind, id, tail);
+    for (int last = 0; last < LASTS; last++)
+        node->last[last] = &no_node;
+}
+
+/* The node of this key; NULL: no memory. */
+static struct node *node_of(struct thread *thread, struct node *caller, uint32_t key)
+{
+    uint64_t hash = hash_of(caller, key);
     if (thread->node_count * 2 >= thread->slot_count && !grow_slots(thread))
         return NULL;
     uint64_t slot = hash & (thread->slot_count - 1);
     for (struct node *node; (node = thread->slots[slot]); slot = (slot + 1) & (thread->slot_count - 1))
-        if (node->hash == hash && node->caller == caller && node->row.id == id && node->row.kind == kind &&
-            node->row.tail == tail)
+        if (node->caller == caller && node->key == key)
             return node;
     uint32_t at = thread->node_count;
     if (!ct_reserve_items((void **)&thread->pools, &thread->pool_room, at / POOL + 1u, sizeof *thread->pools))
@@ -126,56 +141,58 @@ static struct node *node_of(struct thread *thread, struct node *caller, uint8_t 
     if (!thread->pools[at / POOL] && !(thread->pools[at / POOL] = calloc(POOL, sizeof **thread->pools)))
         return NULL;
     struct node *node = node_at(thread, at);
-    node->hash = hash;
-    node->caller = caller;
-    node->row = (struct ct_graph_row){
-        .position = at,
-        .caller = caller ? caller->row.position : CT_NONE,
-        .id = id,
-        .kind = kind,
-        .tail = tail,
-    };
-    for (int last = 0; last < LASTS; last++)
-        node->last[last] = (struct node *)&no_node; /* which is equal to none, and never written to */
+    *node = (struct node){.key = key, .caller = caller, .hash = hash, .position = at};
+    forget_last(node);
     thread->node_count++;
     thread->slots[slot] = node;
-    if (caller && !(node->place = node_of(thread, NULL, kind, id, false)))
+    if (caller && !(node->place = node_of(thread, NULL, key & ~key_of(0, 0, true))))
         return NULL;
     return node;
 }
 
-/* An edge below a place. NULL: no memory. */
-static inline struct node *edge_of(struct thread *thread, struct node *caller, uint8_t kind, uint32_t id, bool tail)
+static struct node **last_of(struct node *caller, uint32_t key)
 {
-    struct node **last = &caller->last[tail ? LAST_TAIL : kind == CT_NODE_CALL ? LAST_CALL : LAST_FUNCTION];
-    if ((*last)->row.id == id && (*last)->row.kind == kind)
+    return &caller->last[key >> 24 == CT_NODE_CALL ? LAST_CALL : key % LAST_FUNCTIONS];
+}
+
+/* An edge below a place in both views. NULL: no memory. */
+static struct node *edge_of(struct thread *thread, struct node *caller, uint32_t key)
+{
+    struct node **last = last_of(caller, key);
+    if ((*last)->key == key)
         return *last;
-    struct node *edge = node_of(thread, caller, kind, id, tail);
-    if (edge)
-        *last = edge;
-    return edge;
+    struct node *edge = node_of(thread, caller, key);
+    if (!edge)
+        return NULL;
+    edge->views |= 1u << JUMPS | 1u << STACK;
+    edge->place->views |= 1u << JUMPS;
+    return *last = edge;
 }
 
 /* ---- frames ---- */
 
 /* Makes the frame count. False: no memory. */
-static inline bool tell(struct thread *thread, struct opened *opened, uint8_t kind, uint32_t id)
+static bool tell(struct thread *thread, struct opened *opened, uint8_t kind, uint32_t id)
 {
-    struct node *edge = edge_of(thread, opened->callers[JUMPS], kind, id, opened->tail), *on_stack = edge;
-    if (opened->tail || opened->callers[JUMPS] != opened->callers[STACK])
-        on_stack = edge_of(thread, opened->callers[STACK], kind, id, false);
-    if (!edge || !on_stack)
-        return false;
-    opened->edges[JUMPS] = edge;
-    opened->edges[STACK] = on_stack;
-    opened->place = edge->place;
+    uint32_t key = key_of(kind, id, false);
+    if (!opened->tail && opened->caller == opened->stack_caller) {
+        if (!(opened->edge = edge_of(thread, opened->caller, key)))
+            return false;
+        opened->edge->active++;
+    } else {
+        opened->edge = node_of(thread, opened->caller, key_of(kind, id, opened->tail));
+        opened->stack_edge = node_of(thread, opened->stack_caller, key);
+        if (!opened->edge || !opened->stack_edge)
+            return false;
+        opened->edge->views |= 1u << JUMPS;
+        opened->edge->place->views |= 1u << JUMPS;
+        opened->stack_edge->views |= 1u << STACK;
+        opened->edge->only_active[JUMPS]++;
+        opened->stack_edge->only_active[STACK]++;
+    }
+    opened->place = opened->edge->place;
+    opened->place->active++;
     opened->told = true;
-    opened->place->row.views |= 1u << JUMPS;
-    opened->place->active[JUMPS]++;
-    edge->row.views |= 1u << JUMPS;
-    edge->active[JUMPS]++;
-    on_stack->row.views |= 1u << STACK;
-    on_stack->active[STACK]++;
     return true;
 }
 
@@ -192,53 +209,83 @@ static bool open_frame(struct ct_graph *graph, struct thread *thread, uint32_t d
         if (!below->through && !tell(thread, below, CT_NODE_CALL, site))
             return false;
     }
-    for (int view = 0; view < CT_GRAPH_VIEWS; view++)
-        fresh.callers[view] = !below ? thread->nobody : below->through ? below->callers[view] : below->place;
+    fresh.stack_caller = !below ? thread->nobody : below->through ? below->stack_caller : below->place;
     fresh.tail = jumped && thread->left;
     if (fresh.tail)
-        fresh.callers[JUMPS] = opened->place;
+        fresh.caller = opened->place;
+    else
+        fresh.caller = below && below->through ? below->caller : fresh.stack_caller;
     thread->left = false;
     *opened = fresh;
     if (kind != CT_NODE_CALL)
         return tell(thread, opened, kind, id);
-    opened->site = node_of(thread, NULL, CT_GRAPH_SITE, id, false);
+    opened->site = node_of(thread, NULL, key_of(CT_GRAPH_SITE, id, false));
     uint32_t place = ct_same_site(&graph->sites, id);
     return opened->site && (ct_site_callee(&graph->sites, place) != CT_NONE || tell(thread, opened, kind, place));
 }
 
-static inline void count(struct node *node, int view, bool first, uint64_t self, uint64_t duration)
+static void add(struct ct_graph_count *count, bool first, uint64_t self, uint64_t total)
 {
-    struct ct_graph_count *count = &node->row.counts[view];
     count->calls += first;
     count->self += self;
-    if (!--node->active[view])
-        count->total += duration;
+    count->total += total;
+}
+
+/* The frame counts no longer for what it has in one view only. */
+static void leave_only(struct node *node, int view, bool first, uint64_t self, uint64_t duration)
+{
+    bool last = !--node->only_active[view] && !node->active;
+    add(&node->only[view], first, self, last ? duration : 0);
+}
+
+/* Nor for an edge in both views. */
+static inline void leave_edge(struct node *edge, bool first, uint64_t self, uint64_t duration)
+{
+    edge->both.calls += first;
+    edge->both.self += self;
+    if (--edge->active)
+        return;
+    if (!(edge->only_active[JUMPS] | edge->only_active[STACK])) {
+        edge->both.total += duration;
+        return;
+    }
+    for (int view = 0; view < CT_GRAPH_VIEWS; view++)
+        if (!edge->only_active[view])
+            edge->only[view].total += duration;
+}
+
+static inline void leave_place(struct node *place, uint64_t duration)
+{
+    if (!--place->active)
+        place->both.total += duration;
 }
 
 /* The frame at `depth` is closed. False: no memory. */
-static inline bool close_frame(struct ct_graph *graph, struct thread *thread, uint32_t depth,
-                               const struct ct_frame *frame, uint64_t self, uint64_t duration)
+static bool close_frame(struct ct_graph *graph, struct thread *thread, uint32_t depth, const struct ct_frame *frame,
+                        uint64_t self, uint64_t duration)
 {
     struct opened *opened = &thread->opened[depth];
+    bool first = !frame->resumed;
     if (frame->kind == CT_NODE_CALL) {
-        struct ct_graph_count *site = &opened->site->row.counts[JUMPS];
-        site->calls += !frame->resumed;
-        site->self += self;
-        if (!frame->below)
-            site->total += duration;
+        add(&opened->site->both, first, self, frame->below ? 0 : duration);
         if (opened->through) { /* the time between the call and what it calls is its caller's */
             if (depth) {
-                opened[-1].place->row.counts[STACK].self += self;
-                opened[-1].edges[STACK]->row.counts[STACK].self += self;
+                struct node *edge = opened[-1].stack_edge ? opened[-1].stack_edge : opened[-1].edge;
+                opened[-1].place->only[STACK].self += self;
+                edge->only[STACK].self += self;
             }
             return true;
         }
         if (!opened->told && !tell(thread, opened, CT_NODE_CALL, ct_same_site(&graph->sites, frame->id)))
             return false;
     }
-    count(opened->place, JUMPS, !frame->resumed, self, duration);
-    count(opened->edges[JUMPS], JUMPS, !frame->resumed, self, duration);
-    count(opened->edges[STACK], STACK, !frame->resumed, self, duration);
+    leave_place(opened->place, duration);
+    if (opened->stack_edge) {
+        leave_only(opened->edge, JUMPS, first, self, duration);
+        leave_only(opened->stack_edge, STACK, first, self, duration);
+    } else {
+        leave_edge(opened->edge, first, self, duration);
+    }
     return true;
 }
 
@@ -279,53 +326,15 @@ static inline uint64_t load_unit(const uint8_t *at, uint32_t unit_size)
     return unit;
 }
 
-static inline bool is_top(const struct ct_machine *machine, uint8_t kind, uint32_t id)
-{
-    const struct ct_frame *frame = &machine->frames[machine->depth - 1];
-    return machine->depth && frame->kind == kind && frame->id == id;
-}
-
-/* Opens a frame as the machine does that nothing else follows from. False: it is left to the machine. */
-static inline bool quick_open(struct ct_graph *graph, struct thread *thread, uint8_t kind, uint32_t id, uint64_t sp,
-                              bool has_sp, bool jumped)
-{
-    struct ct_machine *machine = &thread->machine;
-    struct ct_tops *tops = &machine->tops[kind];
-    uint32_t depth = machine->depth;
-    if (id >= tops->count || depth >= machine->frame_room || depth >= thread->opened_room)
-        return false;
-    machine->frames[machine->depth++] = (struct ct_frame){
-        .begin = machine->time, .sp = sp, .id = id, .below = tops->of[id], .kind = kind, .has_sp = has_sp};
-    tops->of[id] = machine->depth;
-    machine->totals->frames[kind]++;
-    if (machine->depth > machine->totals->max_depth)
-        machine->totals->max_depth = machine->depth;
-    machine->no_memory = !open_frame(graph, thread, depth, kind, id, jumped);
-    return true;
-}
-
-/* Closes the frame on top. */
-static inline void quick_close(struct ct_graph *graph, struct thread *thread, uint8_t cause)
-{
-    struct ct_machine *machine = &thread->machine;
-    const struct ct_frame *frame = &machine->frames[--machine->depth];
-    uint64_t duration = machine->time - frame->begin;
-    machine->tops[frame->kind].of[frame->id] = frame->below;
-    if (machine->depth)
-        machine->frames[machine->depth - 1].children += duration;
-    machine->totals->causes[cause]++;
-    thread->left = cause == CT_CAUSE_TAIL;
-    machine->no_memory = !close_frame(graph, thread, machine->depth, frame, duration - frame->children, duration);
-}
-
-/* Takes units as long as they are such that each opens or closes one frame. */
+/* Takes units as long as each opens or closes one frame, and nothing else follows from it. */
 static inline __attribute__((always_inline)) void run(struct ct_graph *graph, struct thread *thread,
                                                       const uint32_t unit_size)
 {
     struct ct_machine *machine = &thread->machine;
+    struct ct_totals *totals = machine->totals;
     while (machine->unit < machine->unit_end && !machine->no_memory) {
         const uint8_t *at = machine->unit;
-        uint64_t unit = load_unit(at, unit_size), sp = 0;
+        uint64_t unit = load_unit(at, unit_size), sp = 0, before = machine->time;
         bool has_sp = (unit & 7) == CT_FRAME;
         if (has_sp) {
             sp = unit;
@@ -334,56 +343,82 @@ static inline __attribute__((always_inline)) void run(struct ct_graph *graph, st
                 return;
             unit = load_unit(at, unit_size);
         }
-        uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3;
-        bool whole = unit_size == 4 && unit & CT_WHOLE, jumped = false;
-        uint64_t before = machine->time;
-        if (unit_size == 4 && unit >> 24 && !(event == CT_ENTER && unit >> 24 == CT_WHOLE >> 24 && !has_sp))
+        uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3, depth = machine->depth;
+        bool whole = unit_size == 4 && unit >> 24;
+        if (whole && (event != CT_ENTER || unit >> 24 != CT_WHOLE >> 24 || has_sp))
             return;
         if (has_sp && (event != CT_ENTER || ct_is_funclet(machine, id)))
             return;
         uint64_t position = machine->position + has_sp;
         ct_tick(machine, unit, position);
-        switch (event) {
-        case CT_ENTER:
-            jumped = machine->after_tail && may_tail(graph, machine->tail_from, id);
-            if (!quick_open(graph, thread, CT_NODE_FUNCTION, id, sp, has_sp, jumped))
-                goto not_mine;
-            if (whole && !machine->no_memory) {
-                machine->totals->events[CT_LEAVE]++;
-                quick_close(graph, thread, CT_CAUSE_RETURN);
+        struct ct_frame *next = machine->frames + depth, *top = next - 1; /* if there is one */
+        if (event == CT_ENTER || event == CT_CALL) {
+            uint8_t kind = event == CT_ENTER ? CT_NODE_FUNCTION : CT_NODE_CALL;
+            struct ct_tops *tops = &machine->tops[kind];
+            struct opened *opened = &thread->opened[depth];
+            if (id >= tops->count || depth >= machine->frame_room || depth >= thread->opened_room ||
+                (event == CT_CALL && (machine->after_tail || !depth || id >= machine->reader->id_count ||
+                                      top->kind != CT_NODE_FUNCTION || top->id != machine->reader->holders[id]))) {
+                machine->time = before;
+                return;
             }
-            break;
-        case CT_LEAVE:
-        case CT_TAIL:
-            if (!is_top(machine, CT_NODE_FUNCTION, id))
-                goto not_mine;
-            quick_close(graph, thread, event == CT_TAIL ? CT_CAUSE_TAIL : CT_CAUSE_RETURN);
-            break;
-        case CT_CALL:
-            if (machine->after_tail || id >= machine->reader->id_count ||
-                !is_top(machine, CT_NODE_FUNCTION, machine->reader->holders[id]) ||
-                !quick_open(graph, thread, CT_NODE_CALL, id, 0, false, false))
-                goto not_mine;
-            break;
-        case CT_RETURN:
-            if (!is_top(machine, CT_NODE_CALL, id))
-                goto not_mine;
-            quick_close(graph, thread, CT_CAUSE_RETURN);
-            break;
-        default:
-            goto not_mine;
+            *next = (struct ct_frame){
+                .begin = machine->time, .sp = sp, .id = id, .below = tops->of[id], .kind = kind, .has_sp = has_sp};
+            machine->depth = tops->of[id] = depth + 1;
+            totals->frames[kind]++;
+            if (depth >= totals->max_depth)
+                totals->max_depth = depth + 1;
+            struct node *edge = &no_node;
+            if (event == CT_ENTER && depth && opened[-1].told && !machine->after_tail)
+                edge = opened[-1].place->last[id % LAST_FUNCTIONS];
+            if (edge->key == id) {
+                edge->active++;
+                edge->place->active++;
+                opened->place = edge->place;
+                opened->edge = edge;
+                opened->stack_edge = NULL;
+                opened->told = true;
+                opened->through = false;
+                thread->left = false;
+            } else {
+                bool jumped = machine->after_tail && may_tail(graph, machine->tail_from, id);
+                machine->no_memory = !open_frame(graph, thread, depth, kind, id, jumped);
+            }
+        }
+        if (event == CT_LEAVE || event == CT_TAIL || event == CT_RETURN || whole) {
+            uint8_t kind = event == CT_RETURN ? CT_NODE_CALL : CT_NODE_FUNCTION;
+            depth = machine->depth;
+            if (!depth || machine->frames[depth - 1].kind != kind || machine->frames[depth - 1].id != id) {
+                machine->time = before;
+                return;
+            }
+            top = &machine->frames[depth - 1];
+            uint64_t duration = machine->time - top->begin, self = duration - top->children;
+            struct opened *opened = &thread->opened[depth - 1];
+            machine->tops[kind].of[id] = top->below;
+            machine->depth = depth - 1;
+            if (depth > 1)
+                top[-1].children += duration;
+            totals->causes[event == CT_TAIL ? CT_CAUSE_TAIL : CT_CAUSE_RETURN]++;
+            totals->events[CT_LEAVE] += whole;
+            thread->left = event == CT_TAIL;
+            if (kind == CT_NODE_FUNCTION && !opened->stack_edge) {
+                leave_place(opened->place, duration);
+                leave_edge(opened->edge, !top->resumed, self, duration);
+            } else {
+                machine->no_memory |= !close_frame(graph, thread, depth - 1, top, self, duration);
+            }
+        } else if (event != CT_ENTER && event != CT_CALL) {
+            machine->time = before;
+            return;
         }
         machine->unit = at + unit_size;
         machine->position = position + 1;
-        machine->totals->units += 1 + has_sp;
-        machine->totals->events[CT_FRAME] += has_sp;
-        machine->totals->events[event]++;
+        totals->units += 1u + has_sp;
+        totals->events[CT_FRAME] += has_sp;
+        totals->events[event]++;
         machine->after_tail = event == CT_TAIL;
         machine->tail_from = id;
-        continue;
-    not_mine:
-        machine->time = before;
-        return;
     }
 }
 
@@ -418,7 +453,7 @@ static struct thread *thread_of(struct ct_graph *graph, const struct ct_events *
         return NULL;
     thread->about = (struct ct_graph_thread){.index = index, .id = block->thread_id, .open_tsc = block->open_tsc};
     ct_machine_start_fed(&thread->machine, graph->reader, &thread->totals);
-    thread->nobody = node_of(thread, NULL, CT_NODE_NOBODY, 0, false);
+    thread->nobody = node_of(thread, NULL, key_of(CT_NODE_NOBODY, 0, false));
     return thread->nobody ? thread : NULL;
 }
 
@@ -549,9 +584,11 @@ static void restore(struct thread *thread, struct kept *kept)
             *node = kept->nodes[at];
             continue;
         }
-        memset(node->row.counts, 0, sizeof node->row.counts);
-        memset(node->active, 0, sizeof node->active);
-        node->row.views = 0;
+        node->active = node->views = 0;
+        node->both = (struct ct_graph_count){0};
+        memset(node->only_active, 0, sizeof node->only_active);
+        memset(node->only, 0, sizeof node->only);
+        forget_last(node);
     }
     if (thread->machine.depth)
         memcpy(thread->opened, kept->opened, thread->machine.depth * sizeof *kept->opened);
@@ -596,16 +633,32 @@ static bool put_thread(struct bytes *bytes, const struct thread *thread, uint32_
     about.totals.causes[cause] += machine->depth;
     if (machine->piece_close_tsc > machine->time)
         about.totals.short_times += machine->piece_close_tsc - machine->time > CT_CLOCK_MASK;
-    bool memory = put(bytes, &about, sizeof about);
-    for (uint32_t at = 0; at < thread->node_count && memory; at++) {
-        struct ct_graph_row row = node_at(thread, at)->row;
-        if (row.caller == CT_NONE) { /* of a place only what jumps make different is kept apart */
-            row.counts[STACK].calls = row.counts[JUMPS].calls;
-            row.counts[STACK].self += row.counts[JUMPS].self;
-            row.counts[STACK].total = row.counts[JUMPS].total;
+    struct ct_graph_row *rows = calloc(thread->node_count, sizeof *rows);
+    for (uint32_t at = 0; at < thread->node_count && rows; at++) {
+        const struct node *node = node_at(thread, at);
+        struct ct_graph_row *row = &rows[at];
+        row->position = at;
+        row->caller = node->caller ? node->caller->position : CT_NONE;
+        row->id = node->key & (CT_ID_LIMIT - 1);
+        row->kind = (uint8_t)(node->key >> 24);
+        row->tail = node->key & key_of(0, 0, true) ? 1 : 0;
+        row->views = (uint8_t)node->views;
+        for (int view = 0; view < CT_GRAPH_VIEWS; view++) {
+            add(&row->counts[view], false, node->only[view].self, node->both.total + node->only[view].total);
+            row->counts[view].calls += node->both.calls + node->only[view].calls;
+            row->counts[view].self += node->both.self;
         }
-        memory = put(bytes, &row, sizeof row);
     }
+    for (uint32_t at = 0; at < thread->node_count && rows; at++) { /* a place has what leads to it */
+        const struct node *edge = node_at(thread, at);
+        for (int view = 0; view < CT_GRAPH_VIEWS && edge->place; view++) {
+            struct ct_graph_count *count = &rows[edge->place->position].counts[view];
+            add(count, false, edge->both.self + edge->only[JUMPS].self, 0);
+            count->calls += edge->both.calls + edge->only[JUMPS].calls;
+        }
+    }
+    bool memory = rows && put(bytes, &about, sizeof about) && put(bytes, rows, thread->node_count * sizeof *rows);
+    free(rows);
     return memory;
 }
 
