@@ -150,9 +150,7 @@ def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, 
         library.ct_reader_summary_close(summary)
 
 
-def _stats(
-    trace: TraceFile, counted: Iterable[tuple[int, Stat]], kind: NodeKind
-) -> Iterator[CallStat]:
+def _stats(trace: TraceFile, counted: Iterable[tuple[int, Stat]], kind: NodeKind) -> Iterator[CallStat]:
     # Sites that call the same thing are one line to the user.
     merged: dict[str, list[int]] = {}
     timed = trace.clock is not Clock.NONE

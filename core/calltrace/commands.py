@@ -196,6 +196,8 @@ byte_size.__name__ = "size"
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
+    if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
+        raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
 
 
@@ -422,8 +424,8 @@ def _open_trace(request: Request, console: Console) -> TraceFile:
 
 
 def _tell_mode(trace: TraceFile, console: Console) -> None:
-    """Say what the numbers and trees of a trace do not mean, if its mode is another than "trace"."""
-    if trace.mode in report.MODE_TEXTS:
+    """Say what the numbers and trees of first entries do not mean."""
+    if trace.mode == "hits":
         console.progress(f"recorded with --mode {trace.mode}: {report.MODE_TEXTS[trace.mode]}")
 
 
@@ -720,8 +722,9 @@ _CLOCK = Option(
 )
 _MODE = Option(
     ("--mode",),
-    "trace (default): every call; hits: only the first entry of each function, which then runs at full speed",
-    choices=("trace", "hits"),
+    "trace (default): every call; hits: only the first entry of each function, which then runs at full speed; "
+    "graph: every call counted by function and by who calls whom, with times if there is a clock, in a small file",
+    choices=("trace", "hits", "graph"),
     default="trace",
 )
 _WHAT = (_EVENTS, _CLOCK, *_FUNCTIONS)

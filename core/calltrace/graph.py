@@ -75,9 +75,7 @@ def callees(
                 made += 1
 
 
-def callers(
-    graph: Graph, first: int, count: int, chosen: Callable[[int, int], bool]
-) -> Iterator[Edge]:
+def callers(graph: Graph, first: int, count: int, chosen: Callable[[int, int], bool]) -> Iterator[Edge]:
     """Of each place chosen (kind, id) itself, and who calls it; as ct_reader_edges_of does."""
     made = 0
     for _, rows in _threads(graph, first, count):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export import units
-from calltrace.model import State
+from calltrace.model import Policy, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -199,6 +199,10 @@ class LiveSession:
     def mark(self, name: str, tell: Progress) -> None:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
+            if self._counts():
+                raise UsageError(
+                    "with --mode graph no order of calls is recorded, in which a mark could stand"
+                )
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:
@@ -261,6 +265,8 @@ class LiveSession:
         self.look(tell)
         if self._file:
             self._file.tell_frequency()
+            assert self._tracing is not None
+            self._tracing.write_counts()
         if self._trace is None:
             raise UsageError(
                 "nothing has been recorded in this session: start a recording, or name a trace file"
@@ -275,7 +281,7 @@ class LiveSession:
             if self._trace:
                 yield "last trace", str(self._trace)
             return
-        with tracefile.TraceFile(self._file.path) as trace:
+        with tracefile.TraceFile(self.trace(tell)) as trace:
             begun = trace.header.created_ns / 1e9
             since = time.strftime("%H:%M:%S", time.localtime(begun))
             paused = ", paused" if self.paused else ""
@@ -353,8 +359,14 @@ class LiveSession:
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
 
+    def _counts(self) -> bool:
+        assert self._file is not None
+        return self._file.header.policy == Policy.COUNT
+
     def _mark(self, name: str) -> None:
         assert self._file is not None
+        if self._counts():
+            return
         with tracefile.TraceFile(self._file.path) as trace:
             positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
         self._file.mark(name, positions)

@@ -35,6 +35,8 @@ LAYERS = (
         "patches",
         "places",
         "recorder",
+        "counting",
+        "graph",
         "flow",
         "install",
         "loop",
