@@ -378,10 +378,11 @@ def _stop(request: Request, console: Console) -> int:
     return 0
 
 
-def _tell_recorded(trace: Path, console: Console) -> None:
-    console.progress(
-        f"recorded {trace} ({trace.stat().st_size / 1e6:,.1f} MB): `{console.name} tree` shows it"
-    )
+def _tell_recorded(path: Path, console: Console) -> None:
+    with TraceFile(path) as trace:
+        verb = "top" if trace.graph else "tree"
+    size = path.stat().st_size / 1e6
+    console.progress(f"recorded {path} ({size:,.1f} MB): `{console.name} {verb}` shows it")
 
 
 def _pause(request: Request, console: Console) -> int:
@@ -722,8 +723,8 @@ _CLOCK = Option(
 )
 _MODE = Option(
     ("--mode",),
-    "trace (default): every call; hits: only the first entry of each function, which then runs at full speed; "
-    "graph: every call counted by function and by who calls whom, with times if there is a clock, in a small file",
+    "trace (default): every call; hits: the first entry of each function, which then runs at full speed; "
+    "graph: how often, and with a clock how long, by function and by who calls whom, in a small file",
     choices=("trace", "hits", "graph"),
     default="trace",
 )

@@ -1,8 +1,8 @@
 """Counting what a target records, while it does: recordings without events (--mode graph).
 
-The target's threads fill blocks of the trace file, which both have mapped. A thread here counts what is in them
-and gives them back, so the file does not grow. What it has counted goes into the file when somebody asks, and in
-the end.
+The target's threads fill blocks of the trace file, which both have mapped. A thread here counts what is in
+them and gives them back, so the file does not grow. What it has counted goes into the file when somebody
+asks, and in the end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Counting:
         self._thread: threading.Thread | None = None
         self._ends = False
         self._failed = False
-        # Auto-reset: set by the target when we sleep and a slot is full; by us when its threads wait for room.
+        # Auto-reset: set by the target when we sleep and a slot is full; by us when its threads want room.
         self.full, self.room = (api.kernel32().CreateEventW(None, 0, 0, None) for _ in range(2))
         if not (self._graph and self.full and self.room):
             raise EngineError("no memory to count calls in")
@@ -156,7 +156,8 @@ class Counting:
         while offset < end:
             self._slots_file.seek(offset)
             chunk = Chunk()
-            self._slots_file.readinto(chunk)
+            header = self._slots_file.read(ctypes.sizeof(Chunk))
+            ctypes.memmove(ctypes.addressof(chunk), header, len(header))
             holes |= not chunk.kind
             if chunk.kind == ChunkKind.LIVE and offset not in self._mapped:
                 size = chunk.length - BLOCK

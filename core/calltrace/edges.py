@@ -105,8 +105,8 @@ def _counted(
 ) -> list[Context]:
     if options.depth > 1:
         raise UsageError(
-            f"{trace.path} was recorded with --mode graph and knows one level of callers and callees: leave out "
-            "--depth"
+            f"{trace.path} was recorded with --mode graph and knows one level of callers and callees: "
+            "leave out --depth"
         )
     ids = {NodeKind.FUNCTION: set(functions), NodeKind.CALL: set(sites)}
 
@@ -136,7 +136,7 @@ def _merged(trace: TraceFile, edges: Iterable[tuple[int, ...]]) -> list[Context]
 
 
 def sites_of_traced_imports(trace: TraceFile) -> list[int]:
-    """Ids of call sites of imports that lie in a traced module: there the function itself is what is called."""
+    """Ids of call sites of imports that lie in a traced module, where the function itself is called."""
     if len(trace.modules) < 2:
         return []
     traced = {(module.stem.lower(), name) for module in trace.modules for name in module.names.values()}

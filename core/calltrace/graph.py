@@ -104,5 +104,6 @@ def _is_told(row: GraphRow, view: int) -> bool:
 
 
 def _edge(row: GraphRow, view: int, parent: int, other: GraphRow) -> Edge:
-    numbers = row[7 + 3 * view : 10 + 3 * view]
-    return (*numbers, parent, other.id, other.kind, row.tail)
+    if view == BY_STACK:
+        return (row.stack_calls, row.stack_self, row.stack_total, parent, other.id, other.kind, row.tail)
+    return (row.calls, row.self_time, row.total_time, parent, other.id, other.kind, row.tail)

@@ -200,9 +200,7 @@ class LiveSession:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
             if self._counts():
-                raise UsageError(
-                    "with --mode graph no order of calls is recorded, in which a mark could stand"
-                )
+                raise UsageError("with --mode graph no order is recorded in which a mark could stand")
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:
@@ -361,7 +359,7 @@ class LiveSession:
 
     def _counts(self) -> bool:
         assert self._file is not None
-        return self._file.header.policy == Policy.COUNT
+        return bool(self._file.header.policy == Policy.COUNT)
 
     def _mark(self, name: str) -> None:
         assert self._file is not None

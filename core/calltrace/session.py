@@ -65,8 +65,8 @@ class TraceOptions:
     output: Path | None = None  # None: PROGRAM.calltrace in the working folder
     events: str = "outward"  # "functions", "outward" or "all"
     clock: str = "none"  # "none", "tsc" or "coarse"
-    # "trace"; "hits": only that a function was entered, and when first; "graph": counts and times by function, and
-    # by caller and callee, in place of events
+    # "trace"; "hits": only that a function was entered, and when first; "graph": in place of events counts and
+    # times, by function and by caller and callee
     mode: str = "trace"
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
@@ -109,7 +109,7 @@ def run(options: RunOptions, progress: Progress) -> int:
             port.detach()
         with interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
-            _tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress)
+            _tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress, options.trace.mode)
         return ctypes.c_int32(port.exit_code()).value
 
 
@@ -247,7 +247,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
-                _tell_recorded(tracing.finish(state, exit_code), progress)
+                _tell_recorded(tracing.finish(state, exit_code), progress, options.trace.mode)
         finally:
             port.close()
     return 0
@@ -408,7 +408,7 @@ class Tracing:
             self._recorder.wait_for_release()
 
     def write_counts(self) -> None:
-        """Where events are counted instead of kept: write down the counts as they are now. Errors as of finish."""
+        """In mode "graph": write down the counts as they are now. EngineError or OutOfSpace if that fails."""
         if self._counting:
             self._counting.write()
 
@@ -610,9 +610,10 @@ class Tracing:
             self._loads = None
 
 
-def _tell_recorded(path: Path, progress: Progress) -> None:
+def _tell_recorded(path: Path, progress: Progress, mode: str = "trace") -> None:
     name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
-    progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
+    verb = "top" if mode == "graph" else "tree"
+    progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace {verb} {name}")
 
 
 @contextlib.contextmanager

@@ -277,6 +277,18 @@ class GraphRow(NamedTuple):
     stack_total: int
 
 
+def _check_rows(rows: Sequence[GraphRow]) -> None:
+    """ValueError unless each edge leads from a place to a place."""
+    places = {(row.kind, row.id) for row in rows if row.caller == NONE_ID}
+    for number, row in enumerate(rows):
+        known = row.position == number and row.kind <= 5  # CT_GRAPH_SITE
+        if row.caller != NONE_ID:
+            known &= row.caller < len(rows) and rows[row.caller].caller == NONE_ID
+            known &= (row.kind, row.id) in places
+        if not known:
+            raise ValueError
+
+
 class Graph:
     """What a recording without events has counted: each thread with its rows."""
 
@@ -297,8 +309,7 @@ class Graph:
                 if end > len(payload):
                     raise ValueError
                 rows = [GraphRow._make(row) for row in _GRAPH_ROW.iter_unpack(payload[at:end])]
-                if any(row.caller != NONE_ID and row.caller >= len(rows) for row in rows):
-                    raise ValueError
+                _check_rows(rows)
                 self.threads.append((about, rows))
                 at = end
         except struct.error:
@@ -469,8 +480,8 @@ class TraceFile:
         """UsageError if the trace has counts only, and nobody knows in what order things happened."""
         if self.graph:
             raise UsageError(
-                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` and "
-                "`callees` show what it counted, `export` writes callgrind and dot"
+                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
+                "and `callees` show what it counted, `export` writes callgrind and dot"
             )
 
     @property
@@ -631,8 +642,8 @@ class TraceFile:
         if not self._library.ct_reader_graph(self._reader, ctypes.byref(span)):
             if self.state is State.RECORDING:
                 raise BadTrace(
-                    f"{self.path} has no counts yet: they are written when the recording ends, and lost if the "
-                    "calltrace that records ends before"
+                    f"{self.path} has no counts yet: they are written when the recording ends, and lost if "
+                    "the calltrace that records ends before"
                 )
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:
