@@ -25,14 +25,15 @@
 #define JUMPS CT_GRAPH_BY_JUMPS
 #define STACK CT_GRAPH_BY_STACK
 
-enum { LAST_FUNCTIONS = 4, LAST_CALL = LAST_FUNCTIONS, LASTS };
+/* Of a place: edges below it that were met last, some in both views, some in one of them. */
+enum { LAST_FUNCTIONS = 4, LAST_CALL = LAST_FUNCTIONS, LAST_BY_JUMPS, LAST_BY_STACK, LASTS };
 
 struct node {
     uint32_t key;       /* of kind, id and whether a jump leads to it: a function's is its id */
-    uint32_t active;    /* open frames that count for it in both views */
+    uint32_t active;    /* open frames that count for it in both views; a function's place does not tell */
     struct node *place; /* an edge's own */
     struct ct_graph_count both;
-    struct node *last[LASTS]; /* of a place: edges below it that were met last, in both views */
+    struct node *last[LASTS];
 
     struct node *caller; /* an edge's; NULL: this is a place, or a call site */
     uint64_t hash;
@@ -44,11 +45,11 @@ struct node {
 struct opened { /* beside each frame of the machine */
     struct node *place, *edge;
     struct node *stack_edge; /* in the other view; NULL: the same */
-    struct node *caller, *stack_caller;
-    struct node *site; /* of a call */
-    bool told;         /* place and edges are known, and count it */
-    bool through;      /* a call site, whose callee stands for it */
-    bool tail;         /* the caller has left by a jump to it */
+    bool told;               /* place and edges are known, and count it */
+    bool through;            /* a call site, whose callee stands for it */
+    /* Of a call: */
+    struct node *site;
+    struct node *caller, *stack_caller, *jumper; /* for tell() */
 };
 
 struct thread {
@@ -150,78 +151,86 @@ static struct node *node_of(struct thread *thread, struct node *caller, uint32_t
     return node;
 }
 
-static struct node **last_of(struct node *caller, uint32_t key)
+/* An edge below a place, for frames that count in these views. NULL: no memory. */
+static inline struct node *edge_of(struct thread *thread, struct node *caller, uint32_t key, uint32_t last,
+                                   uint32_t views)
 {
-    return &caller->last[key >> 24 == CT_NODE_CALL ? LAST_CALL : key % LAST_FUNCTIONS];
-}
-
-/* An edge below a place in both views. NULL: no memory. */
-static struct node *edge_of(struct thread *thread, struct node *caller, uint32_t key)
-{
-    struct node **last = last_of(caller, key);
-    if ((*last)->key == key)
-        return *last;
-    struct node *edge = node_of(thread, caller, key);
+    struct node *edge = caller->last[last];
+    if (edge->key == key)
+        return edge;
+    edge = node_of(thread, caller, key);
     if (!edge)
         return NULL;
-    edge->views |= 1u << JUMPS | 1u << STACK;
-    edge->place->views |= 1u << JUMPS;
-    return *last = edge;
+    edge->views |= views;
+    edge->place->views |= views & 1u << JUMPS;
+    return caller->last[last] = edge;
 }
 
 /* ---- frames ---- */
 
-/* Makes the frame count. False: no memory. */
-static bool tell(struct thread *thread, struct opened *opened, uint8_t kind, uint32_t id)
+/* Makes the frame count. `jumper`: the place that has left by a jump to it; NULL: there is none. False: no memory. */
+static inline bool tell(struct thread *thread, struct opened *opened, uint8_t kind, uint32_t id, struct node *caller,
+                        struct node *stack_caller, struct node *jumper)
 {
     uint32_t key = key_of(kind, id, false);
-    if (!opened->tail && opened->caller == opened->stack_caller) {
-        if (!(opened->edge = edge_of(thread, opened->caller, key)))
+    if (!jumper && caller == stack_caller) {
+        uint32_t last = kind == CT_NODE_CALL ? LAST_CALL : id % LAST_FUNCTIONS;
+        opened->edge = edge_of(thread, caller, key, last, 1u << JUMPS | 1u << STACK);
+        opened->stack_edge = NULL;
+        if (!opened->edge)
             return false;
         opened->edge->active++;
     } else {
-        opened->edge = node_of(thread, opened->caller, key_of(kind, id, opened->tail));
-        opened->stack_edge = node_of(thread, opened->stack_caller, key);
+        opened->edge = edge_of(thread, jumper ? jumper : caller, key_of(kind, id, jumper), LAST_BY_JUMPS, 1u << JUMPS);
+        opened->stack_edge = edge_of(thread, stack_caller, key, LAST_BY_STACK, 1u << STACK);
         if (!opened->edge || !opened->stack_edge)
             return false;
-        opened->edge->views |= 1u << JUMPS;
-        opened->edge->place->views |= 1u << JUMPS;
-        opened->stack_edge->views |= 1u << STACK;
         opened->edge->only_active[JUMPS]++;
         opened->stack_edge->only_active[STACK]++;
     }
     opened->place = opened->edge->place;
-    opened->place->active++;
+    if (kind == CT_NODE_CALL)
+        opened->place->active++;
     opened->told = true;
     return true;
 }
 
-/* The frame at `depth` has been pushed. False: no memory. */
-static bool open_frame(struct ct_graph *graph, struct thread *thread, uint32_t depth, uint8_t kind, uint32_t id,
-                       bool jumped)
+static bool tell_call(const struct ct_graph *graph, struct thread *thread, struct opened *opened, uint32_t site)
 {
-    if (!ct_reserve_items((void **)&thread->opened, &thread->opened_room, depth + 1u, sizeof *thread->opened))
-        return false;
-    struct opened *opened = &thread->opened[depth], *below = depth ? opened - 1 : NULL, fresh = {0};
-    if (below && !below->told && !below->through) {
-        uint32_t site = ct_same_site(&graph->sites, thread->machine.frames[depth - 1].id);
-        below->through = kind == CT_NODE_FUNCTION && ct_site_calls(&graph->sites, site, id);
-        if (!below->through && !tell(thread, below, CT_NODE_CALL, site))
+    return tell(thread, opened, CT_NODE_CALL, ct_same_site(&graph->sites, site), opened->caller, opened->stack_caller,
+                opened->jumper);
+}
+
+/* The frame at `depth`, for which there is room in `opened`, has been pushed. False: no memory. */
+static inline bool open_frame(const struct ct_graph *graph, struct thread *thread, uint32_t depth, uint8_t kind,
+                              uint32_t id, bool jumped)
+{
+    struct opened *opened = &thread->opened[depth], *below = opened - 1; /* if there is one */
+    struct node *jumper = jumped && thread->left ? opened->place : NULL;
+    struct node *caller = thread->nobody, *stack_caller = caller;
+    thread->left = false;
+    if (depth && !below->told && !below->through) {
+        uint32_t site = thread->machine.frames[depth - 1].id;
+        below->through =
+            kind == CT_NODE_FUNCTION && ct_site_calls(&graph->sites, ct_same_site(&graph->sites, site), id);
+        if (!below->through && !tell_call(graph, thread, below, site))
             return false;
     }
-    fresh.stack_caller = !below ? thread->nobody : below->through ? below->stack_caller : below->place;
-    fresh.tail = jumped && thread->left;
-    if (fresh.tail)
-        fresh.caller = opened->place;
-    else
-        fresh.caller = below && below->through ? below->caller : fresh.stack_caller;
-    thread->left = false;
-    *opened = fresh;
+    if (depth && below->through) {
+        caller = below->jumper ? below->jumper : below->caller;
+        stack_caller = below->stack_caller;
+    } else if (depth) {
+        caller = stack_caller = below->place;
+    }
+    opened->told = opened->through = false;
     if (kind != CT_NODE_CALL)
-        return tell(thread, opened, kind, id);
+        return tell(thread, opened, kind, id, caller, stack_caller, jumper);
+    opened->caller = caller;
+    opened->stack_caller = stack_caller;
+    opened->jumper = jumper;
     opened->site = node_of(thread, NULL, key_of(CT_GRAPH_SITE, id, false));
-    uint32_t place = ct_same_site(&graph->sites, id);
-    return opened->site && (ct_site_callee(&graph->sites, place) != CT_NONE || tell(thread, opened, kind, place));
+    bool open_question = ct_site_callee(&graph->sites, ct_same_site(&graph->sites, id)) != CT_NONE;
+    return opened->site && (open_question || tell_call(graph, thread, opened, id));
 }
 
 static void add(struct ct_graph_count *count, bool first, uint64_t self, uint64_t total)
@@ -254,15 +263,25 @@ static inline void leave_edge(struct node *edge, bool first, uint64_t self, uint
             edge->only[view].total += duration;
 }
 
-static inline void leave_place(struct node *place, uint64_t duration)
+/* Nor for what it counts for in any way. `outermost`: no other frame of its function is open. */
+static inline void leave(struct opened *opened, uint8_t kind, bool outermost, bool first, uint64_t self,
+                         uint64_t duration)
 {
-    if (!--place->active)
-        place->both.total += duration;
+    if (kind == CT_NODE_CALL)
+        outermost = !--opened->place->active;
+    if (outermost)
+        opened->place->both.total += duration;
+    if (opened->stack_edge) {
+        leave_only(opened->edge, JUMPS, first, self, duration);
+        leave_only(opened->stack_edge, STACK, first, self, duration);
+    } else {
+        leave_edge(opened->edge, first, self, duration);
+    }
 }
 
 /* The frame at `depth` is closed. False: no memory. */
-static bool close_frame(struct ct_graph *graph, struct thread *thread, uint32_t depth, const struct ct_frame *frame,
-                        uint64_t self, uint64_t duration)
+static bool close_frame(const struct ct_graph *graph, struct thread *thread, uint32_t depth,
+                        const struct ct_frame *frame, uint64_t self, uint64_t duration)
 {
     struct opened *opened = &thread->opened[depth];
     bool first = !frame->resumed;
@@ -276,16 +295,10 @@ static bool close_frame(struct ct_graph *graph, struct thread *thread, uint32_t 
             }
             return true;
         }
-        if (!opened->told && !tell(thread, opened, CT_NODE_CALL, ct_same_site(&graph->sites, frame->id)))
+        if (!opened->told && !tell_call(graph, thread, opened, frame->id))
             return false;
     }
-    leave_place(opened->place, duration);
-    if (opened->stack_edge) {
-        leave_only(opened->edge, JUMPS, first, self, duration);
-        leave_only(opened->stack_edge, STACK, first, self, duration);
-    } else {
-        leave_edge(opened->edge, first, self, duration);
-    }
+    leave(opened, frame->kind, !frame->below, first, self, duration);
     return true;
 }
 
@@ -298,7 +311,9 @@ static bool take(struct ct_graph *graph, struct thread *thread, const struct ct_
         thread->totals.first_time = step->time;
     thread->begun = true;
     if (step->type == CT_STEP_OPEN)
-        return open_frame(graph, thread, step->depth, step->kind, step->id, step->flags & CT_STEP_TAIL_CALLEE);
+        return ct_reserve_items((void **)&thread->opened, &thread->opened_room, step->depth + 1u,
+                                sizeof *thread->opened) &&
+               open_frame(graph, thread, step->depth, step->kind, step->id, step->flags & CT_STEP_TAIL_CALLEE);
     if (step->type != CT_STEP_CLOSE)
         return true;
     struct ct_frame frame = {
@@ -326,100 +341,107 @@ static inline uint64_t load_unit(const uint8_t *at, uint32_t unit_size)
     return unit;
 }
 
-/* Takes units as long as each opens or closes one frame, and nothing else follows from it. */
+/* Takes units as long as each opens or closes one frame, and nothing else follows from it: as the machine does, and
+ * counts. */
 static inline __attribute__((always_inline)) void run(struct ct_graph *graph, struct thread *thread,
                                                       const uint32_t unit_size)
 {
     struct ct_machine *machine = &thread->machine;
-    struct ct_totals *totals = machine->totals;
-    while (machine->unit < machine->unit_end && !machine->no_memory) {
-        const uint8_t *at = machine->unit;
-        uint64_t unit = load_unit(at, unit_size), sp = 0, before = machine->time;
+    struct ct_frame *const frames = machine->frames;
+    const struct ct_tops functions = machine->tops[CT_NODE_FUNCTION], calls = machine->tops[CT_NODE_CALL];
+    uint64_t room = machine->frame_room < thread->opened_room ? machine->frame_room : thread->opened_room;
+    const uint8_t *at = machine->unit, *const begin = at, *const end = machine->unit_end;
+    const uint64_t position = machine->position;
+    uint64_t events[8] = {0}, wholes = 0, time = machine->time;
+    uint32_t depth = machine->depth, deepest = machine->totals->max_depth, tail_from = machine->tail_from;
+    bool after_tail = machine->after_tail, memory = true;
+    while (at < end && memory) {
+        const uint8_t *here = at;
+        uint64_t unit = load_unit(here, unit_size), sp = 0;
         bool has_sp = (unit & 7) == CT_FRAME;
         if (has_sp) {
             sp = unit;
-            at += unit_size;
-            if (!sp || at >= machine->unit_end)
-                return;
-            unit = load_unit(at, unit_size);
+            here += unit_size;
+            if (!sp || here >= end)
+                break;
+            unit = load_unit(here, unit_size);
         }
-        uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3, depth = machine->depth;
+        uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3;
         bool whole = unit_size == 4 && unit >> 24;
-        if (whole && (event != CT_ENTER || unit >> 24 != CT_WHOLE >> 24 || has_sp))
-            return;
-        if (has_sp && (event != CT_ENTER || ct_is_funclet(machine, id)))
-            return;
-        uint64_t position = machine->position + has_sp;
-        ct_tick(machine, unit, position);
-        struct ct_frame *next = machine->frames + depth, *top = next - 1; /* if there is one */
-        if (event == CT_ENTER || event == CT_CALL) {
-            uint8_t kind = event == CT_ENTER ? CT_NODE_FUNCTION : CT_NODE_CALL;
-            struct ct_tops *tops = &machine->tops[kind];
-            struct opened *opened = &thread->opened[depth];
-            if (id >= tops->count || depth >= machine->frame_room || depth >= thread->opened_room ||
-                (event == CT_CALL && (machine->after_tail || !depth || id >= machine->reader->id_count ||
-                                      top->kind != CT_NODE_FUNCTION || top->id != machine->reader->holders[id]))) {
-                machine->time = before;
-                return;
-            }
-            *next = (struct ct_frame){
-                .begin = machine->time, .sp = sp, .id = id, .below = tops->of[id], .kind = kind, .has_sp = has_sp};
-            machine->depth = tops->of[id] = depth + 1;
-            totals->frames[kind]++;
-            if (depth >= totals->max_depth)
-                totals->max_depth = depth + 1;
-            struct node *edge = &no_node;
-            if (event == CT_ENTER && depth && opened[-1].told && !machine->after_tail)
-                edge = opened[-1].place->last[id % LAST_FUNCTIONS];
-            if (edge->key == id) {
-                edge->active++;
-                edge->place->active++;
-                opened->place = edge->place;
-                opened->edge = edge;
-                opened->stack_edge = NULL;
-                opened->told = true;
-                opened->through = false;
-                thread->left = false;
+        if ((whole && (event != CT_ENTER || unit >> 24 != CT_WHOLE >> 24)) ||
+            (has_sp && (whole || event != CT_ENTER || ct_is_funclet(machine, id))))
+            break;
+        uint64_t now = unit_size == 4 ? position + (uint64_t)(here - begin) / 4 : ct_ticked(time, unit);
+        struct ct_frame *next = frames + depth, *top = next - 1; /* if there is one */
+        struct opened *opened = thread->opened + depth;
+        if (event == CT_ENTER) {
+            if (id >= functions.count || depth >= room)
+                break;
+            bool jumped = after_tail && may_tail(graph, tail_from, id);
+            memory = open_frame(graph, thread, depth, CT_NODE_FUNCTION, id, jumped);
+            deepest = depth >= deepest ? depth + 1 : deepest;
+            if (whole) {
+                if (memory)
+                    leave(opened, CT_NODE_FUNCTION, false, true, 0, 0);
+                wholes++;
             } else {
-                bool jumped = machine->after_tail && may_tail(graph, machine->tail_from, id);
-                machine->no_memory = !open_frame(graph, thread, depth, kind, id, jumped);
+                *next =
+                    (struct ct_frame){.begin = now, .sp = sp, .id = id, .below = functions.of[id], .has_sp = has_sp};
+                functions.of[id] = ++depth;
             }
-        }
-        if (event == CT_LEAVE || event == CT_TAIL || event == CT_RETURN || whole) {
-            uint8_t kind = event == CT_RETURN ? CT_NODE_CALL : CT_NODE_FUNCTION;
-            depth = machine->depth;
-            if (!depth || machine->frames[depth - 1].kind != kind || machine->frames[depth - 1].id != id) {
-                machine->time = before;
-                return;
-            }
-            top = &machine->frames[depth - 1];
-            uint64_t duration = machine->time - top->begin, self = duration - top->children;
-            struct opened *opened = &thread->opened[depth - 1];
-            machine->tops[kind].of[id] = top->below;
-            machine->depth = depth - 1;
-            if (depth > 1)
+        } else if (event == CT_LEAVE || event == CT_TAIL) {
+            if (!depth || top->id != id || top->kind != CT_NODE_FUNCTION)
+                break;
+            uint64_t duration = now - top->begin;
+            leave(opened - 1, CT_NODE_FUNCTION, !top->below, !top->resumed, duration - top->children, duration);
+            functions.of[id] = top->below;
+            if (--depth)
                 top[-1].children += duration;
-            totals->causes[event == CT_TAIL ? CT_CAUSE_TAIL : CT_CAUSE_RETURN]++;
-            totals->events[CT_LEAVE] += whole;
             thread->left = event == CT_TAIL;
-            if (kind == CT_NODE_FUNCTION && !opened->stack_edge) {
-                leave_place(opened->place, duration);
-                leave_edge(opened->edge, !top->resumed, self, duration);
-            } else {
-                machine->no_memory |= !close_frame(graph, thread, depth - 1, top, self, duration);
-            }
-        } else if (event != CT_ENTER && event != CT_CALL) {
-            machine->time = before;
-            return;
+        } else if (event == CT_CALL) {
+            if (after_tail || !depth || id >= calls.count || depth >= room || id >= machine->reader->id_count ||
+                top->kind != CT_NODE_FUNCTION || top->id != machine->reader->holders[id])
+                break;
+            *next = (struct ct_frame){.begin = now, .id = id, .below = calls.of[id], .kind = CT_NODE_CALL};
+            memory = open_frame(graph, thread, depth, CT_NODE_CALL, id, false);
+            calls.of[id] = ++depth;
+            deepest = depth > deepest ? depth : deepest;
+        } else if (event == CT_RETURN) {
+            if (!depth || top->id != id || top->kind != CT_NODE_CALL)
+                break;
+            uint64_t duration = now - top->begin;
+            memory = close_frame(graph, thread, depth - 1, top, duration - top->children, duration);
+            calls.of[id] = top->below;
+            if (--depth)
+                top[-1].children += duration;
+            thread->left = false;
+        } else {
+            break;
         }
-        machine->unit = at + unit_size;
-        machine->position = position + 1;
-        totals->units += 1u + has_sp;
-        totals->events[CT_FRAME] += has_sp;
-        totals->events[event]++;
-        machine->after_tail = event == CT_TAIL;
-        machine->tail_from = id;
+        events[CT_FRAME] += has_sp;
+        events[event]++;
+        after_tail = event == CT_TAIL;
+        tail_from = id;
+        time = now;
+        at = here + unit_size;
     }
+    machine->unit = at;
+    machine->position += (uint64_t)(at - begin) / unit_size;
+    machine->time = time;
+    machine->depth = depth;
+    machine->after_tail = after_tail;
+    machine->tail_from = tail_from;
+    machine->no_memory |= !memory;
+    struct ct_totals *totals = machine->totals;
+    totals->max_depth = deepest;
+    totals->units += (uint64_t)(at - begin) / unit_size;
+    totals->frames[CT_NODE_FUNCTION] += events[CT_ENTER];
+    totals->frames[CT_NODE_CALL] += events[CT_CALL];
+    events[CT_LEAVE] += wholes;
+    totals->causes[CT_CAUSE_RETURN] += events[CT_LEAVE] + events[CT_RETURN];
+    totals->causes[CT_CAUSE_TAIL] += events[CT_TAIL];
+    for (int event = 0; event < 8; event++)
+        totals->events[event] += events[event];
 }
 
 /* What the machine was given, to its end. False: no memory. */

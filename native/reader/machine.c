@@ -474,7 +474,8 @@ static bool take_unit(struct ct_machine *machine)
         machine->has_sp = true;
         return true;
     }
-    ct_tick(machine, unit, machine->position);
+    bool small = machine->reader->header.unit_size == 4;
+    machine->time = small ? machine->position : ct_ticked(machine->time, unit);
     machine->unit += machine->reader->header.unit_size;
     machine->position++;
     bool memory = true;

@@ -103,16 +103,11 @@ static inline bool ct_is_funclet(const struct ct_machine *machine, uint32_t func
     return function < machine->reader->id_count && machine->reader->parents[function] != CT_NONE;
 }
 
-/* The time of a unit at this position. */
-static inline void ct_tick(struct ct_machine *machine, uint64_t unit, uint64_t position)
+/* The time of a unit with a clock, behind one at `time`. */
+static inline uint64_t ct_ticked(uint64_t time, uint64_t unit)
 {
-    if (machine->reader->header.unit_size == 4) {
-        machine->time = position;
-        return;
-    }
-    uint64_t passed = ((unit >> 24) - machine->time) & CT_CLOCK_MASK;
-    if (passed <= CT_CLOCK_MASK - CT_CLOCK_STEP_BACK && machine->time <= CT_NUMBER_LIMIT)
-        machine->time += passed;
+    uint64_t passed = ((unit >> 24) - time) & CT_CLOCK_MASK;
+    return passed <= CT_CLOCK_MASK - CT_CLOCK_STEP_BACK && time <= CT_NUMBER_LIMIT ? time + passed : time;
 }
 
 /* The next step. False: there is none, or machine->no_memory. */
