@@ -20,6 +20,7 @@ from calltrace.recorder import TraceFile
 from calltrace.tracefile import BLOCK, Chunk, ChunkKind, bits_of, reader_library
 from calltrace.win32 import api
 
+_FULL, _LOOK, _LAST = range(3)  # enum ct_graph_taken
 _WAIT_SECONDS = 0.1  # until it is looked for slots that came since, at the latest
 _CAUSES = {State.EXITED: Cause.PROCESS_END, State.KILLED: Cause.PROCESS_END, State.STOPPED: Cause.RUNNING}
 
@@ -71,7 +72,7 @@ class Counting:
         size = c_uint64()
         with self._lock:
             if self._known:
-                while self._take(False):
+                while self._take(_FULL) or self._take(_LOOK):
                     pass
             data = self._library.ct_graph_write(self._graph, cause, ctypes.byref(size))
         if not data:
@@ -88,7 +89,7 @@ class Counting:
         try:
             self._end()
             with self._lock:
-                while self._known and self._take(True):
+                while self._known and self._take(_LAST):
                     pass
             if self._failed:
                 raise EngineError("no memory was left to count calls in")
@@ -129,19 +130,19 @@ class Counting:
 
     def _take_some(self) -> int:
         with self._lock:
-            taken = self._take(False)
+            taken = self._take(_FULL)
         if self._file.header.blocked:
             api.kernel32().SetEvent(self.room)
         return taken
 
-    def _take(self, last: bool) -> int:
-        """How many blocks were counted; `last`: also those that are not full."""
+    def _take(self, what: int) -> int:
+        """How many blocks were counted; `what`: enum ct_graph_taken."""
         if self._failed:
             return 0
         self._map_slots()
         slots = (c_void_p * len(self._slots))(*self._slots)
         status = c_uint32()
-        taken = self._library.ct_graph_take(self._graph, slots, len(self._slots), last, ctypes.byref(status))
+        taken = self._library.ct_graph_take(self._graph, slots, len(self._slots), what, ctypes.byref(status))
         if status.value:
             self._failed = True
             self._file.header.stop = 1  # rather than keep its threads waiting

@@ -65,8 +65,8 @@ class TraceOptions:
     output: Path | None = None  # None: PROGRAM.calltrace in the working folder
     events: str = "outward"  # "functions", "outward" or "all"
     clock: str = "none"  # "none", "tsc" or "coarse"
-    # "trace"; "hits": only that a function was entered, and when first; "graph": in place of events counts and
-    # times, by function and by caller and callee
+    # "trace"; "hits": only that a function was entered, and when first; "graph": in place of events counts
+    # and times, by function and by caller and callee
     mode: str = "trace"
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions

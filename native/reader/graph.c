@@ -380,10 +380,26 @@ static inline __attribute__((always_inline)) void run(struct ct_graph *graph, st
             bool jumped = after_tail && may_tail(graph, tail_from, id);
             memory = open_frame(graph, thread, depth, CT_NODE_FUNCTION, id, jumped);
             deepest = depth >= deepest ? depth + 1 : deepest;
+            uint64_t last = here + unit_size < end && !whole ? load_unit(here + unit_size, unit_size) : 0;
             if (whole) {
                 if (memory)
                     leave(opened, CT_NODE_FUNCTION, false, true, 0, 0);
                 wholes++;
+                for (; here + 4 < end && load_unit(here + 4, 4) == unit && !opened->stack_edge; here += 4) {
+                    opened->edge->both.calls++;
+                    events[CT_ENTER]++;
+                    wholes++;
+                }
+                now = position + (uint64_t)(here - begin) / 4;
+            } else if ((last & 0xFFFFFF) == (id << 3 | CT_LEAVE) && (unit_size == 8 || last < 1u << 24)) {
+                here += unit_size; /* calls nothing: as if it had been pushed, and popped again */
+                uint64_t then = now;
+                now = unit_size == 4 ? then + 1 : ct_ticked(then, last);
+                if (memory)
+                    leave(opened, CT_NODE_FUNCTION, !functions.of[id], true, now - then, now - then);
+                if (depth)
+                    top->children += now - then;
+                events[CT_LEAVE]++;
             } else {
                 *next =
                     (struct ct_frame){.begin = now, .sp = sp, .id = id, .below = functions.of[id], .has_sp = has_sp};
@@ -479,18 +495,21 @@ static struct thread *thread_of(struct ct_graph *graph, const struct ct_events *
     return thread->nobody ? thread : NULL;
 }
 
-/* One block, whose units are behind it. False: no memory. */
+/* The units of a block from the thread's position on, or all. False: no memory. */
 static bool fold(struct ct_graph *graph, struct thread *thread, const struct ct_events *block, uint32_t units)
 {
+    uint64_t position = thread->machine.position;
+    uint32_t known = position > block->first_unit ? (uint32_t)(position - block->first_unit) : 0;
+    if (known >= units)
+        return true;
     struct ct_piece piece = {
-        .units_at = (const uint8_t *)(block + 1),
-        .first_unit = block->first_unit,
+        .units_at = (const uint8_t *)(block + 1) + (size_t)known * graph->reader->header.unit_size,
         .open_tsc = block->open_tsc,
         .close_tsc = block->close_tsc,
-        .units = units,
+        .units = units - known,
     };
-    thread->about.units += units;
-    thread->about.lost += ct_machine_skip_to(&thread->machine, piece.first_unit);
+    thread->about.units += piece.units;
+    thread->about.lost += ct_machine_skip_to(&thread->machine, block->first_unit + known);
     if (!take_steps(graph, thread))
         return false;
     ct_machine_feed(&thread->machine, &piece);
@@ -507,32 +526,34 @@ static uint32_t units_in(const struct ct_graph *graph, const struct ct_events *b
                                 : ct_open_units((const uint8_t *)(block + 1), room, unit_size);
 }
 
-/* The slot that is to be counted next: of each thread one after the other. NULL: there is none. */
+/* The slot that is to be counted next, one of each thread after the other. NULL: there is none. */
 static struct ct_events *next_block(const struct ct_graph *graph, struct ct_events *const *slots, uint32_t count,
-                                    bool last)
+                                    enum ct_graph_taken what)
 {
     struct ct_events *found = NULL;
     for (uint32_t at = 0; at < count; at++) {
         struct ct_events *block = slots[at];
-        bool full = __atomic_load_n(&block->chunk.flags, __ATOMIC_ACQUIRE) & CT_EVENTS_FULL;
-        if (__atomic_load_n(&block->chunk.kind, __ATOMIC_ACQUIRE) != CT_CHUNK_EVENTS || !(full || last))
+        if (__atomic_load_n(&block->chunk.kind, __ATOMIC_ACQUIRE) != CT_CHUNK_EVENTS)
             continue;
+        bool full = __atomic_load_n(&block->chunk.flags, __ATOMIC_ACQUIRE) & CT_EVENTS_FULL;
         uint32_t index = block->thread_index;
         const struct thread *thread = index < graph->thread_room ? graph->threads[index] : NULL;
         uint64_t position = thread ? thread->machine.position : 0;
-        if (block->first_unit == position || last)
-            if (!found || block->first_unit < found->first_unit)
-                found = block;
+        bool ready = what == CT_GRAPH_LAST || (block->first_unit <= position && full == (what == CT_GRAPH_FULL));
+        if (what == CT_GRAPH_LOOK && ready)
+            ready = block->first_unit + units_in(graph, block) > position;
+        if (ready && (!found || block->first_unit < found->first_unit))
+            found = block;
     }
     return found;
 }
 
-uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t count, uint32_t last, uint32_t *status)
+uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t count, uint32_t what, uint32_t *status)
 {
     uint32_t taken = 0;
     *status = CT_READER_OK;
-    while (taken < BLOCKS_PER_TAKE || last) {
-        struct ct_events *block = next_block(graph, (struct ct_events *const *)slots, count, last);
+    while (taken < BLOCKS_PER_TAKE || what == CT_GRAPH_LAST) {
+        struct ct_events *block = next_block(graph, (struct ct_events *const *)slots, count, what);
         if (!block)
             break;
         struct thread *thread = thread_of(graph, block);
@@ -541,6 +562,8 @@ uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t coun
             break;
         }
         taken++;
+        if (what == CT_GRAPH_LOOK)
+            continue;
         /* The target takes it for its own again as soon as it has no kind. */
         memset((uint8_t *)block + sizeof block->chunk.kind, 0, CT_BLOCK - sizeof block->chunk.kind);
         __atomic_store_n(&block->chunk.kind, CT_CHUNK_HOLE, __ATOMIC_RELEASE);

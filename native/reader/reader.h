@@ -266,6 +266,12 @@ enum ct_graph_view {
     CT_GRAPH_VIEWS = 2,
 };
 
+enum ct_graph_taken {
+    CT_GRAPH_FULL = 0, /* full blocks */
+    CT_GRAPH_LOOK = 1, /* what the others have so far, which stay as they are */
+    CT_GRAPH_LAST = 2, /* all, when nobody writes to them any more */
+};
+
 #define CT_GRAPH_SITE 5 /* beside enum ct_node_kind: a call site for itself, whatever other sites call the same */
 
 struct ct_graph_header {
@@ -371,9 +377,9 @@ CT_READER_EXPORT struct ct_graph *ct_graph_open(void);
  * reader stays the caller's, until the next one is set. 0: no memory, and nothing has changed. */
 CT_READER_EXPORT uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, const uint8_t *through,
                                               uint32_t through_bits);
-/* Counts some of the full blocks in these slots of the mapped file, and empties them; how many. With `last`, when
- * nobody writes to them any more, all that is in them. `status`: enum ct_reader_status. */
-CT_READER_EXPORT uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t count, uint32_t last,
+/* Counts some of what is in these slots of the mapped file, and empties them; how many. `status`: enum
+ * ct_reader_status. */
+CT_READER_EXPORT uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t count, uint32_t what,
                                         uint32_t *status);
 /* The payload of a CT_CHUNK_GRAPH, for ct_graph_free; frames that are open count as closed for `cause`, and stay open.
  * Null: no memory. */

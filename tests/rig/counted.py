@@ -17,6 +17,7 @@ from rig.tracewriter import BLOCK, EVENTS, LIVE
 
 END_CAUSES = {State.EXITED: Cause.PROCESS_END, State.KILLED: Cause.PROCESS_END, State.STOPPED: Cause.RUNNING}
 EVERY_THREAD = 0xFFFFFFFF
+FULL, LOOK, LAST = range(3)  # enum ct_graph_taken
 
 
 def blocks_of(file: bytes) -> list[bytes]:
@@ -27,10 +28,8 @@ def blocks_of(file: bytes) -> list[bytes]:
         if kind == EVENTS:
             found.append(file[at : at + BLOCK])
         elif kind == LIVE:
-            slots = range(at + BLOCK, at + length, BLOCK)
-            found += [
-                file[slot : slot + BLOCK] for slot in slots if file[slot : slot + 4] == bytes([EVENTS, 0, 0, 0])
-            ]
+            slots = (file[slot : slot + BLOCK] for slot in range(at + BLOCK, at + length, BLOCK))
+            found += [slot for slot in slots if int.from_bytes(slot[:4], "little") == EVENTS]
         at += length or BLOCK
     return found
 
@@ -52,7 +51,7 @@ def count(trace: TraceFile, together: int = 64, looks: bool = False) -> Graph:
     for first in range(0, len(blocks), together):
         slots = [(c_char * BLOCK).from_buffer_copy(block) for block in blocks[first : first + together]]
         array = (c_void_p * len(slots))(*map(ctypes.addressof, slots))
-        assert library.ct_graph_take(graph, array, len(slots), 1, ctypes.byref(status)) == len(slots)
+        assert library.ct_graph_take(graph, array, len(slots), LAST, ctypes.byref(status)) == len(slots)
         assert all(slot.raw == bytes(BLOCK) for slot in slots)  # the target's again
         if looks:
             Graph(written())

@@ -80,7 +80,8 @@ def scribble(units: Units, seed: int) -> None:
             units.frame(rng.choice([0x1000, 0x2000, 0x7_0000_0000 + 8 * rng.randrange(99)]))
             units.event(rng.choice([tracewriter.ENTER, tracewriter.LAND, tracewriter.CALL]), number)
         elif kind == 11 and units.unit_size == 4:
-            units.whole(number)
+            for _ in range(rng.choice([1, 1, 3])):
+                units.whole(number)
         elif kind == 12:
             units.ext(rng.randrange(12), rng.randrange(1 << 12), rng.randrange(1 << 12))
         elif rng.random() > order:
