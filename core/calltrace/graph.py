@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from calltrace.model import NOBODY, NONE_ID, NodeKind
-from calltrace.tracefile import Graph, GraphRow, GraphThread, Stat, Totals
+from calltrace.tracefile import GRAPH_SITE, Graph, GraphRow, GraphThread, Stat, Totals
 
 BY_JUMPS, BY_STACK = range(2)  # enum ct_graph_view
-_SITE = 5  # CT_GRAPH_SITE
 
 # calls, self and total time, position of the row above it, id, kind, whether by a jump: struct ct_edge
 Edge = tuple[int, int, int, int, int, int, int]
@@ -27,7 +26,7 @@ def summary(
         for row in rows:
             if row.caller != NONE_ID or row.kind == NodeKind.CALL:
                 continue  # calls are told by site
-            key = NodeKind.CALL if row.kind == _SITE else row.kind, row.id
+            key = NodeKind.CALL if row.kind == GRAPH_SITE else row.kind, row.id
             stat = stats.setdefault(key, Stat())
             stat.calls += row.calls
             stat.self += row.self_time

@@ -241,7 +241,8 @@ STACK = struct.Struct("<QIIBB6x")  # struct ct_stack
 STACK_FRAME = struct.Struct("<QIB3x")  # struct ct_stack_frame
 EDGE = struct.Struct("<3Q2IBB6x")  # struct ct_edge
 _GRAPH_HEADER = struct.Struct("<4I")  # struct ct_graph_header
-_GRAPH_ROW = struct.Struct("<3I4B6Q")  # struct ct_graph_row
+GRAPH_ROW = struct.Struct("<3I4B6Q")  # struct ct_graph_row
+GRAPH_SITE = 5  # CT_GRAPH_SITE: beside NodeKind, a call site for itself
 
 
 class GraphThread(ctypes.LittleEndianStructure):
@@ -281,7 +282,7 @@ def _check_rows(rows: Sequence[GraphRow]) -> None:
     """ValueError unless each edge leads from a place to a place."""
     places = {(row.kind, row.id) for row in rows if row.caller == NONE_ID}
     for number, row in enumerate(rows):
-        known = row.position == number and row.kind <= 5  # CT_GRAPH_SITE
+        known = row.position == number and row.kind <= GRAPH_SITE
         if row.caller != NONE_ID:
             known &= row.caller < len(rows) and rows[row.caller].caller == NONE_ID
             known &= (row.kind, row.id) in places
@@ -296,7 +297,7 @@ class Graph:
         """Of a GRAPH chunk. ValueError if it contradicts itself, or another version wrote it."""
         try:
             thread_size, row_size, threads, addresses = _GRAPH_HEADER.unpack_from(payload)
-            if (thread_size, row_size) != (ctypes.sizeof(GraphThread), _GRAPH_ROW.size):
+            if (thread_size, row_size) != (ctypes.sizeof(GraphThread), GRAPH_ROW.size):
                 raise ValueError
             at = _GRAPH_HEADER.size
             self.addresses: tuple[int, ...] = struct.unpack_from(f"<{addresses}Q", payload, at)
@@ -308,7 +309,7 @@ class Graph:
                 end = at + about.rows * row_size
                 if end > len(payload):
                     raise ValueError
-                rows = [GraphRow._make(row) for row in _GRAPH_ROW.iter_unpack(payload[at:end])]
+                rows = [GraphRow._make(row) for row in GRAPH_ROW.iter_unpack(payload[at:end])]
                 _check_rows(rows)
                 self.threads.append((about, rows))
                 at = end

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import edges, model, tracefile
+from calltrace import edges, graph, model, tracefile
 from calltrace.calltree import Tree, TreeFilter, steps, summarize
 from calltrace.errors import AccessRefused, BadTrace, CalltraceError, FileMissing
 from calltrace.tracefile import TraceFile
@@ -32,6 +32,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "ct_mark": tracefile.MarkEntry,
     "ct_totals": tracefile.Totals,
     "ct_stat": tracefile.Stat,
+    "ct_graph_thread": tracefile.GraphThread,
 }
 # Tuples are read by format; their fields go by other names than in C where Python needs it.
 TUPLES = {
@@ -122,8 +123,10 @@ def test_numbers_of_enumerations_are_those_of_the_headers(tmp_path: Path) -> Non
     statements += ["CT_VERSION", "CT_BLOCK", "CT_NONE", "CT_READER_ABI", "CT_NODE_NOBODY", "CT_EDGE_LEVELS"]
     expected += [tracefile.VERSION, tracefile.BLOCK, model.NONE_ID, tracefile.READER_ABI]
     expected += [model.NOBODY, edges.LEVELS]
-    statements += ["CT_EDGES_ALL", "CT_EDGES_BY_STACK"]
-    expected += [edges.ALL, edges.BY_STACK]
+    statements += ["CT_EDGES_ALL", "CT_EDGES_BY_STACK", "CT_GRAPH_BY_JUMPS", "CT_GRAPH_BY_STACK"]
+    expected += [edges.ALL, edges.BY_STACK, graph.BY_JUMPS, graph.BY_STACK]
+    statements += ["CT_GRAPH_SITE", "CT_CHUNK_GRAPH", "sizeof(struct ct_graph_row)"]
+    expected += [tracefile.GRAPH_SITE, tracefile.ChunkKind.GRAPH, tracefile.GRAPH_ROW.size]
     found = compiled_output(
         tmp_path, "".join(f'    printf("%u ", (unsigned){text});\n' for text in statements)
     )
