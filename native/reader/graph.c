@@ -26,7 +26,7 @@
 #define STACK CT_GRAPH_BY_STACK
 
 /* Of a place: edges below it that were met last, some in both views, some in one of them. */
-enum { LAST_FUNCTIONS = 4, LAST_CALL = LAST_FUNCTIONS, LAST_BY_JUMPS, LAST_BY_STACK, LASTS };
+enum { LAST_FUNCTIONS = 8, LAST_CALL = LAST_FUNCTIONS, LAST_BY_JUMPS, LAST_BY_STACK, LASTS };
 
 struct node {
     uint32_t key;       /* of kind, id and whether a jump leads to it: a function's is its id */
@@ -169,8 +169,9 @@ static inline struct node *edge_of(struct thread *thread, struct node *caller, u
 /* ---- frames ---- */
 
 /* Makes the frame count. `jumper`: the place that has left by a jump to it; NULL: there is none. False: no memory. */
-static inline bool tell(struct thread *thread, struct opened *opened, uint8_t kind, uint32_t id, struct node *caller,
-                        struct node *stack_caller, struct node *jumper)
+static inline __attribute__((always_inline)) bool tell(struct thread *thread, struct opened *opened, uint8_t kind,
+                                                       uint32_t id, struct node *caller, struct node *stack_caller,
+                                                       struct node *jumper)
 {
     uint32_t key = key_of(kind, id, false);
     if (!jumper && caller == stack_caller) {
@@ -202,8 +203,8 @@ static bool tell_call(const struct ct_graph *graph, struct thread *thread, struc
 }
 
 /* The frame at `depth`, for which there is room in `opened`, has been pushed. False: no memory. */
-static inline bool open_frame(const struct ct_graph *graph, struct thread *thread, uint32_t depth, uint8_t kind,
-                              uint32_t id, bool jumped)
+static inline __attribute__((always_inline)) bool open_frame(const struct ct_graph *graph, struct thread *thread,
+                                                             uint32_t depth, uint8_t kind, uint32_t id, bool jumped)
 {
     struct opened *opened = &thread->opened[depth], *below = opened - 1; /* if there is one */
     struct node *jumper = jumped && thread->left ? opened->place : NULL;
