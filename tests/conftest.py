@@ -20,6 +20,7 @@ def pytest_sessionstart() -> None:
         wine.windows_python()
     except FileMissing as missing:
         pytest.exit(str(missing), returncode=2)
+    wine.hold_addresses()
 
 
 @pytest.fixture(scope="session")

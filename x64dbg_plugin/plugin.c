@@ -14,40 +14,42 @@
 enum { LINE_SIZE = 1024 }; /* of a command, which the debugger takes with its end */
 
 static const char command_name[] = "calltrace";
-/* What completes the line of a menu entry. */
+/* What of the selection in the disassembly is put behind the line of a menu entry. */
 typedef enum {
     NOTHING,
-    ADDRESS, /* selected in the disassembly */
-    MODULE,  /* that this address is in */
-    TYPED,   /* what its user types when he is asked */
-    OPTIONS, /* of each start by the menu: to be typed now, and kept */
-} completion;
+    ADDRESS,
+    API,    /* the address that a selected call or jump leads to, or its own */
+    MODULE, /* that the address is in */
+} selected;
 
 /* A menu entry and the line it stands for. */
 typedef struct {
     bool in_disassembly; /* in the disassembly's context menu, too? */
     const char *title;   /* NULL: a line between entries */
     const char *line;    /* NULL: none, it is done here */
-    completion rest;
+    selected rest;
+    bool asks; /* for what else is to be in the line */
 } menu_entry;
 
 static const char start_line[] = "calltrace start "; /* to which the settings belong */
 static const menu_entry menu[] = {
-    {true, "Start on this module", "calltrace start ", MODULE},
-    {true, "Trace this function", "calltrace start ", ADDRESS},
-    {false, "Start with options...", "calltrace start ", TYPED},
-    {false, "Stop", "calltrace stop", NOTHING},
-    {false, NULL, NULL, NOTHING},
-    {false, "Stacks", "calltrace stacks", NOTHING},
-    {false, "Tree", "calltrace tree", NOTHING},
-    {false, "Top", "calltrace top", NOTHING},
-    {true, "Callers of this", "calltrace callers ", ADDRESS},
-    {true, "Callees of this", "calltrace callees ", ADDRESS},
-    {false, "Export...", "calltrace export ", TYPED},
-    {false, NULL, NULL, NOTHING},
-    {false, "Settings...", NULL, OPTIONS},
-    {false, "Cancel the running command", NULL, NOTHING},
-    {false, "Help", "calltrace help", NOTHING},
+    {true, "Start on this module", "calltrace start ", MODULE, false},
+    {true, "Trace this function", "calltrace start ", ADDRESS, false},
+    {false, "Start with options...", "calltrace start ", NOTHING, true},
+    {false, "Stop", "calltrace stop", NOTHING, false},
+    {false, NULL, NULL, NOTHING, false},
+    {false, "Stacks", "calltrace stacks", NOTHING, false},
+    {false, "Tree", "calltrace tree", NOTHING, false},
+    {false, "Top", "calltrace top", NOTHING, false},
+    {true, "Callers of this", "calltrace callers ", ADDRESS, false},
+    {true, "Callees of this", "calltrace callees ", ADDRESS, false},
+    {true, "Loop from here", "calltrace loop ", ADDRESS, false},
+    {false, "Loop from selected API...", "calltrace loop ", API, true},
+    {false, "Export...", "calltrace export ", NOTHING, true},
+    {false, NULL, NULL, NOTHING, false},
+    {false, "Settings...", NULL, NOTHING, true},
+    {false, "Cancel the running command", NULL, NOTHING, false},
+    {false, "Help", "calltrace help", NOTHING, false},
 };
 enum { MENU_SIZE = sizeof menu / sizeof *menu };
 static const char cancel_keys[] = "Ctrl+Pause";
@@ -68,7 +70,27 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
     return TRUE;
 }
 
+static ct_take *taken_by; /* what the running command prints; NULL: the log */
+
+static void print(bool is_error, const char *text)
+{
+    if (taken_by)
+        taken_by(is_error, text);
+    else
+        _plugin_logprint(text);
+}
+
 void ct_print(const char *text)
+{
+    print(false, text);
+}
+
+void ct_print_error(const char *text)
+{
+    print(true, text);
+}
+
+void ct_print_note(const char *text)
 {
     _plugin_logprint(text);
 }
@@ -106,19 +128,34 @@ static void fail(const wchar_t *text)
 {
     char bytes[3 * CT_TEXT];
     if (WideCharToMultiByte(CP_UTF8, 0, text, -1, bytes, sizeof bytes, NULL, NULL))
-        ct_print(bytes);
+        ct_print_error(bytes);
 }
 
-static bool run(const char *line)
+static void run(const char *line)
 {
     int size = MultiByteToWideChar(CP_UTF8, 0, line, -1, NULL, 0);
     WCHAR *wide = HeapAlloc(GetProcessHeap(), 0, sizeof *wide * (size_t)size);
-    if (!wide)
-        return false;
+    if (!wide) {
+        ct_print_error("calltrace: not enough memory for the command\n");
+        return;
+    }
     MultiByteToWideChar(CP_UTF8, 0, line, -1, wide, size);
     ct_plugin plugin = {library, CALLTRACE_VERSION, "calltrace_x64dbg.host", "x64dbg_plugin", fail};
     ct_host_line(&plugin, wide);
     HeapFree(GetProcessHeap(), 0, wide);
+}
+
+/* Scripts and other plugins run commands on threads of their own. */
+bool ct_run(const char *line, ct_take *take)
+{
+    if (!TryEnterCriticalSection(&running))
+        return false;
+    taken_by = take;
+    run(line);
+    taken_by = NULL;
+    if (DbgIsDebugging())
+        GuiUpdateAllViews(); /* code, comments and threads may have changed */
+    LeaveCriticalSection(&running);
     return true;
 }
 
@@ -126,16 +163,9 @@ static bool run(const char *line)
 static bool command(int argc, char **argv)
 {
     (void)argc;
-    /* Scripts and other plugins run commands on threads of their own. */
-    if (!TryEnterCriticalSection(&running)) {
-        ct_print("calltrace: another command is still running: wait for it, or cancel it in the menu\n");
-        return false;
-    }
-    const char *rest = argv[0] + strcspn(argv[0], " ");
-    bool done = run(rest);
-    if (DbgIsDebugging())
-        GuiUpdateAllViews(); /* code, comments and threads may have changed */
-    LeaveCriticalSection(&running);
+    bool done = ct_run(argv[0] + strcspn(argv[0], " "), NULL);
+    if (!done)
+        ct_print_note("calltrace: another command is still running: wait for it, or cancel it in the menu\n");
     return done;
 }
 
@@ -152,38 +182,46 @@ static void ask_options(void)
         BridgeSettingSet(command_name, options_key, text);
 }
 
-static void add_options(char *line)
+static bool append(char *line, const char *text)
 {
-    static char text[GUI_MAX_LINE_SIZE];
     size_t size = strlen(line);
-    if (BridgeSettingGet(command_name, options_key, text) && text[0])
-        snprintf(line + size, LINE_SIZE - size, "%s ", text);
+    if (size + strlen(text) >= LINE_SIZE) {
+        ct_print_note("calltrace: that is longer than a command of the debugger may be\n");
+        return false;
+    }
+    strcpy(line + size, text);
+    return true;
 }
 
-/* Append what completes a line; false if there is nothing to be had. */
-static bool complete(char *line, const menu_entry *entry)
+static bool append_options(char *line)
+{
+    static char text[GUI_MAX_LINE_SIZE];
+    if (!BridgeSettingGet(command_name, options_key, text) || !text[0])
+        return true;
+    return append(line, text) && append(line, " ");
+}
+
+static bool append_selected(char *line, selected what)
+{
+    char name[MAX_MODULE_SIZE], text[MAX_MODULE_SIZE + 16];
+    SELECTIONDATA selection;
+    if (!GuiSelectionGet(GUI_DISASSEMBLY, &selection) || (what == MODULE && !DbgGetModuleAt(selection.start, name))) {
+        ct_print_note("calltrace: nothing is selected in the disassembly that this could be done with\n");
+        return false;
+    }
+    uint64_t leads_to = what == API ? DbgGetBranchDestination(selection.start) : 0;
+    if (what == MODULE)
+        snprintf(text, sizeof text, "-m \"%s\" ", name);
+    else
+        snprintf(text, sizeof text, "0x%llx ", (unsigned long long)(leads_to ? leads_to : selection.start));
+    return append(line, text);
+}
+
+static bool append_typed(char *line)
 {
     static char typed[GUI_MAX_LINE_SIZE];
-    char name[MAX_MODULE_SIZE];
-    size_t size = strlen(line);
-    SELECTIONDATA selection;
-    if (entry->rest == TYPED) {
-        typed[0] = 0;
-        if (!GuiGetLineWindow(entry->line, typed))
-            return false;
-        snprintf(line + size, LINE_SIZE - size, "%s", typed);
-    } else if (entry->rest != NOTHING) {
-        if (!GuiSelectionGet(GUI_DISASSEMBLY, &selection) ||
-            (entry->rest == MODULE && !DbgGetModuleAt(selection.start, name))) {
-            ct_print("calltrace: nothing is selected in the disassembly that this could be done with\n");
-            return false;
-        }
-        if (entry->rest == MODULE)
-            snprintf(line + size, LINE_SIZE - size, "-m \"%s\"", name);
-        else
-            snprintf(line + size, LINE_SIZE - size, "0x%llx", (unsigned long long)selection.start);
-    }
-    return true;
+    typed[0] = 0;
+    return GuiGetLineWindow(line, typed) && append(line, typed);
 }
 
 /* On the window's thread, which must not wait for a command. */
@@ -193,16 +231,16 @@ static void on_menu_entry(CBTYPE type, void *info)
     const menu_entry *entry = &menu[((PLUG_CB_MENUENTRY *)info)->hEntry % MENU_SIZE];
     char line[LINE_SIZE];
     if (!entry->line) {
-        if (entry->rest == OPTIONS)
+        if (entry->asks)
             ask_options();
         else
             InterlockedExchange(&interrupted, 1);
         return;
     }
     snprintf(line, sizeof line, "%s", entry->line);
-    if (strcmp(line, start_line) == 0 && entry->rest != TYPED)
-        add_options(line);
-    if (complete(line, entry))
+    bool starts = strcmp(line, start_line) == 0 && !entry->asks;
+    if ((!starts || append_options(line)) && (entry->rest == NOTHING || append_selected(line, entry->rest)) &&
+        (!entry->asks || append_typed(line)))
         DbgCmdExec(line);
 }
 
@@ -240,7 +278,7 @@ CT_EXPORT void plugsetup(PLUG_SETUPSTRUCT *setup)
             _plugin_menuaddentry(setup->hMenu, i, menu[i].title);
         if (menu[i].in_disassembly) /* entries have numbers of their own in each menu */
             _plugin_menuaddentry(setup->hMenuDisasm, i + MENU_SIZE, menu[i].title);
-        if (menu[i].title && !menu[i].line && menu[i].rest == NOTHING)
+        if (menu[i].title && !menu[i].line && !menu[i].asks)
             _plugin_menuentrysethotkey(handle, i, cancel_keys);
     }
 }

@@ -6,8 +6,16 @@
 
 #define CT_EXPORT __declspec(dllexport)
 
-/* Show text in the debugger's log. */
+/* Show text in the debugger's log: what a command was asked for, what else there is to say, or why it failed. */
 CT_EXPORT void ct_print(const char *text);
+CT_EXPORT void ct_print_note(const char *text);
+CT_EXPORT void ct_print_error(const char *text);
+
+/* For scripts (calltrace_client.py): run what a user types after `calltrace`, on this thread. What was asked for, and
+ * why it failed, is handed over in pieces instead of being logged. False, and nothing is done, if a command of another
+ * thread is running. */
+typedef void ct_take(bool is_error, const char *text);
+CT_EXPORT bool ct_run(const char *line, ct_take *take);
 
 /* Whether there is a target. */
 CT_EXPORT bool ct_is_debugging(void);

@@ -171,6 +171,7 @@ SDK_FUNCTION void GuiReferenceSetCellContent(int row, int column, const char *te
 SDK_FUNCTION void GuiReferenceSetProgress(int percent);
 SDK_FUNCTION void GuiReferenceReloadData(void);
 SDK_FUNCTION void GuiUpdateAllViews(void);
+SDK_FUNCTION uint64_t DbgGetBranchDestination(uint64_t address);   /* of the instruction there; 0: it does not branch */
 SDK_FUNCTION bool DbgGetModuleAt(uint64_t address, char *name);    /* without its extension, into MAX_MODULE_SIZE */
 SDK_FUNCTION bool GuiGetLineWindow(const char *title, char *text); /* into GUI_MAX_LINE_SIZE; false: cancelled */
 SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *selection);

@@ -71,3 +71,8 @@ void ct_views_end_table(void)
     GuiReferenceSetProgress(100);
     GuiReferenceReloadData();
 }
+
+bool ct_views_command(const char *line)
+{
+    return DbgIsDebugging() && DbgCmdExecDirect(line);
+}

@@ -18,4 +18,7 @@ CT_EXPORT void ct_views_begin_table(const char *title, const char *second_column
 CT_EXPORT void ct_views_row(int row, uint64_t address, const char *second, const char *third);
 CT_EXPORT void ct_views_end_table(void);
 
+/* Run one of the debugger's commands at once; whether it succeeded. */
+CT_EXPORT bool ct_views_command(const char *line);
+
 #endif

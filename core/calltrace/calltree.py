@@ -6,10 +6,11 @@ All of it is pulled from the native reader in batches, so memory stays small and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char, c_uint32
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from calltrace import graph
@@ -20,7 +21,7 @@ from calltrace.tracefile import LINE, STEP, Stat, Totals, TraceFile, TreeOptions
 
 _BATCH = 4096
 _ALL_THREADS = 0xFFFFFFFF
-MORE, _END, _LIMIT, NO_MEMORY = range(4)  # enum ct_pull
+MORE, END, LIMIT, NO_MEMORY, WANTS_TEXT, SPLIT = range(6)  # enum ct_pull
 _WINDOW = 1 << 16  # lines held back until their ends are known
 _LOOKAHEAD = 200_000_000  # steps behind the last line in which ends are still looked for: some seconds
 
@@ -120,6 +121,33 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
 # By id, of one kind of frame; as long as what gave it is open.
 _Counted = Callable[[NodeKind], Iterable[tuple[int, Stat]]]
 
+Stats = dict[tuple[int, int], tuple[int, int, int]]  # by kind and id: calls, self and total time
+
+
+def stats_in_slices(trace: TraceFile) -> Generator[None, None, Stats]:
+    """Calls and times (as in FunctionStat) of all that was called, in the end; pauses like edges_in_slices.
+
+    Raises EngineError if memory runs out.
+    """
+    if trace.graph:
+        _, counted = graph.summary(trace.graph, *thread_range(trace, None))
+        return _called(counted)
+    summary = _open_whole(trace, None)
+    try:
+        yield from _read_on(trace, summary)
+        return _called(partial(_counted, summary))
+    finally:
+        reader_library().ct_reader_summary_close(summary)
+
+
+def _called(counted: _Counted) -> Stats:
+    return {
+        (kind, number): (stat.calls, stat.self, stat.total)
+        for kind in NodeKind
+        for number, stat in counted(kind)
+        if stat.calls
+    }
+
 
 @contextmanager
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, _Counted]]:
@@ -127,27 +155,42 @@ def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, 
     if trace.graph:
         yield graph.summary(trace.graph, *thread_range(trace, thread))
         return
-    library = reader_library()
-    summary = library.ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
+    summary = _open_whole(trace, thread)
+    try:
+        for _ in _read_on(trace, summary, thread):
+            pass
+        totals = Totals()
+        reader_library().ct_reader_summary_totals(summary, ctypes.byref(totals))
+        yield totals, partial(_counted, summary)
+    finally:
+        reader_library().ct_reader_summary_close(summary)
+
+
+def _counted(summary: int, kind: NodeKind) -> Iterable[tuple[int, Stat]]:
+    count = c_uint32()
+    address = reader_library().ct_reader_summary_stats(summary, kind, ctypes.byref(count))
+    return enumerate((Stat * count.value).from_address(address) if address else ())
+
+
+def _open_whole(trace: TraceFile, thread: int | None) -> int:
+    summary: int | None = reader_library().ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
     if not summary:
         raise no_memory(trace)
+    return summary
 
-    def counted(kind: NodeKind) -> Iterable[tuple[int, Stat]]:
-        count = c_uint32()
-        address = library.ct_reader_summary_stats(summary, kind, ctypes.byref(count))
-        return enumerate((Stat * count.value).from_address(address) if address else ())
 
-    try:
-        pull = MORE
-        while pull == MORE:
-            pull = library.ct_reader_summary_run(summary)
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
-        totals = Totals()
+def _read_on(trace: TraceFile, summary: int, thread: int | None = None) -> Iterator[None]:
+    """Reads the whole trace, or one thread, a slice of some milliseconds at a time."""
+    library = reader_library()
+    pull, totals, whole = MORE, Totals(), units_of(trace, *thread_range(trace, thread))
+    while pull == MORE:
+        pull = library.ct_reader_summary_run(summary)
+        trace.release_pages()
         library.ct_reader_summary_totals(summary, ctypes.byref(totals))
-        yield totals, counted
-    finally:
-        library.ct_reader_summary_close(summary)
+        trace.on_read(totals.units if pull == MORE else whole, whole)
+        yield
+    if pull == NO_MEMORY:
+        raise no_memory(trace)
 
 
 def _stats(trace: TraceFile, counted: Iterable[tuple[int, Stat]], kind: NodeKind) -> Iterator[CallStat]:
@@ -200,7 +243,7 @@ class Tree:
         self._trace = trace
         self.limited = False  # after the last line: were there more than the limit?
         first, count = thread_range(trace, chosen.thread)
-        self._options = TreeOptions(
+        self.options = TreeOptions(  # of the native reader, as long as this lives
             first_thread=first,
             thread_count=count,
             max_depth=min(chosen.depth, 0xFFFFFFFF),
@@ -211,14 +254,14 @@ class Tree:
         if chosen.functions:
             functions, sites = matching(trace, chosen.functions)
             self._bits = [bits_of(functions), bits_of(sites)]
-            (function_bits, self._options.function_bits), (site_bits, self._options.site_bits) = self._bits
-            self._options.functions = ctypes.addressof(function_bits)
-            self._options.sites = ctypes.addressof(site_bits)
+            (function_bits, self.options.function_bits), (site_bits, self.options.site_bits) = self._bits
+            self.options.functions = ctypes.addressof(function_bits)
+            self.options.sites = ctypes.addressof(site_bits)
 
     def __iter__(self) -> Iterator[Line]:
         """Raises EngineError if memory runs out."""
         library = reader_library()
-        handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self._options))
+        handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self.options))
         if not handle:
             raise no_memory(self._trace)
         batch = (c_char * (_BATCH * LINE.size))()
@@ -231,7 +274,7 @@ class Tree:
             library.ct_reader_tree_close(handle)
         if pull.value == NO_MEMORY:
             raise no_memory(self._trace)
-        self.limited = pull.value == _LIMIT
+        self.limited = pull.value == LIMIT
 
 
 def matching(trace: TraceFile, patterns: Sequence[Pattern]) -> tuple[list[int], list[int]]:
@@ -273,6 +316,11 @@ def thread_range(trace: TraceFile, thread: int | None) -> tuple[int, int]:
         if thread in numbers:
             return numbers.index(thread), 1
     raise UsageError(f"{trace.path} has no thread {thread}: `calltrace info` lists its threads")
+
+
+def units_of(trace: TraceFile, first: int, count: int) -> int:
+    """How many units were recorded by `count` threads from position `first` on."""
+    return sum(one.units for one in trace.threads[first : first + count])
 
 
 def no_memory(trace: TraceFile) -> EngineError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from calltrace import dispatch
+from calltrace import dispatch, terminal
 from calltrace.commands import Console
 from calltrace.errors import CalltraceError
+from calltrace.export.units import plain
 
 _INTERRUPTED = 128 + signal.SIGINT
 _CLOSED_PIPE = 141  # what a shell says of a program that wrote into a closed pipe
@@ -25,9 +27,18 @@ def main(words: Sequence[str] | None = None) -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(errors="replace")
+    meter = terminal.Meter(sys.stderr) if terminal.takes_codes(sys.stderr) else None
+    coloured = terminal.wants_colour(os.environ) and terminal.takes_codes(sys.stdout)
+    console = Console(
+        sys.stdout,
+        _tell,
+        names=terminal.paint if coloured else plain,
+        meter=meter.tell if meter else lambda what, done, whole: None,
+    )
     try:
-        code = dispatch.run_words(words, Console(sys.stdout, _tell), line)
-        sys.stdout.flush()
+        with meter or contextlib.nullcontext():
+            code = dispatch.run_words(words, console, line)
+            sys.stdout.flush()
     except CalltraceError as error:
         _tell(str(error))
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import re
@@ -12,13 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from calltrace import calltree, edges, wine
-from calltrace.errors import AccessRefused, FileMissing, NotTraceable, UsageError
-from calltrace.export import FORMATS, report
+from calltrace import calltree, comparison, edges, parts, query, wine
+from calltrace.errors import FileMissing, NotTraceable, UsageError
+from calltrace.export import FORMATS, To, report
+from calltrace.export import comparison as comparisons
 from calltrace.export.edges import write_edges, write_edges_json
+from calltrace.export.files import created
 from calltrace.export.stacks import write_stacks, write_stacks_json
-from calltrace.export.text import TreeText
+from calltrace.export.status import write_status, write_status_json
+from calltrace.export.text import write_tree
+from calltrace.export.tree import write_tree_json
 from calltrace.export.units import NameText, plain
+from calltrace.model import PAUSED, RESUMED
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
@@ -26,6 +32,7 @@ from calltrace.tracefile import TraceFile
 if TYPE_CHECKING:
     from calltrace import session
     from calltrace.live import LiveSession
+    from calltrace.loop.tracing import Climb, LoopOptions
 
 _PLACE = re.compile(r"((?:call at |call )?)([^!+]+)([!+].+)")  # of the names that frames have
 _DEBUGGER_THREAD = re.compile(r"~(\d+|[.#])\Z")
@@ -34,6 +41,8 @@ _DEFAULT_TREE_LIMIT = 500
 _DEFAULT_TOP_LIMIT = 30
 _DEFAULT_EDGES_LIMIT = 100
 _DEFAULT_STACK_LIMIT = 200
+_DEFAULT_QUERY_LIMIT = 1000
+_DEFAULT_LOOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,11 @@ class Console:
     # Text as a link that runs a command line of ours, given from the verb on, where links can be shown.
     link: Callable[[str, str], str] = lambda text, line: text
     code_link: Callable[[str, int], str] = lambda text, address: text  # ... that shows the code at a VA
+    # What a debugger does for its user at a VA; None: there is no debugger.
+    set_breakpoint: Callable[[int], None] | None = None
+    set_label: Callable[[int, str], None] | None = None
+    names: NameText = plain  # how names are shown in a shell
+    meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
     # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
@@ -76,7 +90,7 @@ class Option:
     switch: bool = False
     repeated: bool = False
     required: bool = False  # of an option, or of `many`; another positional argument always is
-    optional: bool = False  # of a positional argument
+    optional: bool = False  # of a positional argument; of an option: its value
     many: bool = False  # of a positional argument: any number of them
     live_default: str | None = (
         None  # of a positional argument: what is taken without it beside a live session
@@ -96,7 +110,7 @@ class Option:
         if self.required:
             told["required"] = True
         if self.optional:
-            told["nargs"] = "?"
+            told.update(nargs="?", const="")
         if self.many:
             told["nargs"] = "+" if self.required else "*"
             told.pop("required", None)
@@ -198,12 +212,24 @@ def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     told = {name: value for name, value in vars(options).items() if name in names}
     if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
         raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
+    told["include"] = _patterns(options.include)
+    told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
+
+
+def _patterns(words: Sequence[str]) -> list[str]:
+    """Patterns as they were given, or @FILE of them: one a line."""
+    found = []
+    for word in words:
+        found += (
+            [line for line in map(str.strip, _lines(Path(word[1:]))) if line] if word[:1] == "@" else [word]
+        )
+    return found
 
 
 def _check_patterns(options: argparse.Namespace) -> None:
     # Before a process is started or touched.
-    for text in (*options.include, *options.exclude):
+    for text in (*_patterns(options.include), *_patterns(options.exclude)):
         Pattern.parse(text)
 
 
@@ -285,56 +311,167 @@ def _attach(request: Request, console: Console) -> int:
 
 def _loop(request: Request, console: Console) -> int:
     options = request.options
+    _check_loop_actions(request, console)
+    if options.from_trace is not None:
+        return _loop_in_trace(request, console)
     if console.live:
         if request.program or options.pid is not None:
             raise UsageError("loop: here it works on the debugger's target: name no program")
+        if options.record:
+            raise UsageError("loop: here `start` records, and `loop` climbs meanwhile: leave --record out")
     elif bool(request.program) == (options.pid is not None):
-        raise UsageError("loop: name a program after --, or a running one by --pid")
+        raise UsageError(
+            "loop: name a program after --, or a running one by --pid, or a trace by --from-trace"
+        )
     if os.name != "nt":
         words = (*request.words, "--", *request.program) if request.program else request.words
         return wine.relay(words, options.prefix)
     from calltrace import looping
-    from calltrace.export.loop import write_loop, write_loop_json
-    from calltrace.loop.tracing import Climb, LoopOptions
 
-    def show(climb: Climb) -> None:
-        write = write_loop_json if options.json else write_loop
-        if options.output is not None:
-            with _created(options.output, None) as file:
-                write(climb, file, plain)
-        elif request.program:  # the standard output is the program's
-            text = io.StringIO()
-            write(climb, text, plain)
-            for line in text.getvalue().splitlines():
-                console.progress(line)
-        else:
-            write(climb, console.out, console.code_link)
-
-    chosen = LoopOptions(
-        api=options.api,
-        method=options.method,
-        samples=options.samples,
-        thread=_thread(request, console),
-        seconds=options.timeout,
-        modules=options.module,
-        arguments=options.args,
-        prototypes=_lines(options.prototypes) if options.prototypes else (),
-        group_by=options.group_by,
-    )
+    chosen = _loop_options(request, console)
     if console.live:
         climb = console.live.climb(chosen, console.progress)
-        show(climb)
+        _show_loop(climb, request, console)
+        if climb.frame and options.start is not None:
+            _start_subtree(climb, console)
         return 0 if climb.loops else 1
+
+    def show(climb: Climb) -> None:
+        _show_loop(climb, request, console)
+
+    recording = looping.Recording(options.record, Path(options.start) if options.start else None)
     if options.pid is not None:
-        return looping.attach(options.pid, chosen, show, _progress(options, console))
+        return looping.attach(options.pid, chosen, recording, show, _progress(options, console))
     return looping.run(
         request.program[0],
         request.program[1:],
         request.program_line,
         chosen,
+        recording,
         show,
         _progress(options, console),
     )
+
+
+def _check_loop_actions(request: Request, console: Console) -> None:
+    """Before anything is touched: can this host do what is wanted of the frame function?"""
+    options = request.options
+    if options.breakpoint and not console.set_breakpoint:
+        raise UsageError("loop: --break is for a debugger: nobody would stop there")
+    if options.label and not console.set_label:
+        raise UsageError("loop: --label is for a debugger: nobody would see it")
+    here = options.from_trace is None or (console.live is not None and console.live.recording)
+    if (options.breakpoint or options.label) and not here:
+        raise UsageError("loop: --break and --label want the program itself, or its recording under way")
+    if options.start is None:
+        return
+    if options.record or options.from_trace is not None:
+        raise UsageError(
+            "loop: --start records the program behind the climb: leave --record and --from-trace out"
+        )
+    if console.live and options.start:
+        raise UsageError("loop: here --start records into a new file, as `start` does: name none")
+    if console.live and console.live.recording:
+        raise UsageError("loop: a recording is under way: stop it before one is started by --start")
+    if not console.live and not options.start:
+        raise UsageError("loop: name the trace file behind --start")
+
+
+def _act_on_frame(climb: Climb, request: Request, console: Console) -> None:
+    """What is wanted of the frame function beside being told."""
+    options, frame = request.options, climb.frame
+    if frame is None:
+        if options.breakpoint or options.label or options.include is not None or options.start is not None:
+            console.progress("no frame function was found, and so nothing is done with it")
+        return
+    name = climb.places.name(frame)
+    if options.breakpoint and console.set_breakpoint:
+        console.set_breakpoint(frame)
+        console.progress(f"a breakpoint stands on {name}")
+    if options.label and console.set_label:
+        label = re.sub(r"\W", "_", re.split("[!:]", climb.api)[-1]) + "_frame"
+        console.set_label(frame, label)
+        console.progress(f"{name} is called {label}")
+    if options.include is not None:
+        patterns = [climb.places.place(each) for each in climb.subtree]
+        console.progress(f"{name} leads to {len(patterns):,} functions, it among them")
+        if options.include:
+            with created(Path(options.include), None, _open_text) as file:
+                file.writelines(pattern + "\n" for pattern in patterns)
+        else:
+            for pattern in patterns:
+                console.progress(f"--include {pattern}")
+
+
+def _start_subtree(climb: Climb, console: Console) -> None:
+    from calltrace import session
+
+    patterns = [climb.places.place(each) for each in climb.subtree]
+    _live(console).start(session.TraceOptions(breakpoints=False), patterns, (), console.progress)
+
+
+def _loop_in_trace(request: Request, console: Console) -> int:
+    """What a trace tells of a loop, without the program."""
+    from calltrace.loop import recorded
+    from calltrace.loop.traced_code import TracedCode
+
+    options = request.options
+    for name, given in (
+        ("a program", request.program),
+        ("--pid", options.pid),
+        ("--method", options.method),
+        ("--timeout", options.timeout),
+        ("--record", options.record),
+    ):
+        if given:
+            raise UsageError(f"loop: {name} has no part in what a trace tells: leave it out")
+    if options.from_trace:
+        trace = TraceFile(options.from_trace)
+    elif console.live:
+        trace = TraceFile(console.live.trace(console.progress), under_way=console.live.recording)
+    else:
+        raise UsageError("loop: name a trace file behind --from-trace")
+    with trace:
+        traced = TracedCode(trace, lambda path: wine.host_path(path, options.prefix))
+        climb = recorded.search(trace, _loop_options(request, console), traced)
+        _show_loop(climb, request, console)
+    return 0 if climb.loops else 1
+
+
+def _loop_options(request: Request, console: Console) -> LoopOptions:
+    from calltrace.loop.tracing import LoopOptions
+
+    options = request.options
+    return LoopOptions(
+        api=options.api,
+        method=options.method or "unwind",
+        samples=options.samples,
+        thread=_thread(request, console),
+        seconds=options.timeout or _DEFAULT_LOOP_SECONDS,
+        modules=options.module,
+        arguments=options.args,
+        prototypes=_lines(options.prototypes) if options.prototypes else (),
+        group_by=options.group_by,
+        subtree=options.include is not None or options.start is not None,
+    )
+
+
+def _show_loop(climb: Climb, request: Request, console: Console) -> None:
+    from calltrace.export.loop import write_loop, write_loop_json
+
+    options = request.options
+    write = write_loop_json if options.json else write_loop
+    if options.output is not None:
+        with created(options.output, None, _open_text) as file:
+            write(climb, file, plain)
+    elif request.program:  # the standard output is the program's
+        text = io.StringIO()
+        write(climb, text, plain)
+        for line in text.getvalue().splitlines():
+            console.progress(line)
+    else:
+        write(climb, console.out, console.code_link)
+    _act_on_frame(climb, request, console)
 
 
 def _lines(path: Path) -> list[str]:
@@ -349,7 +486,10 @@ def _install_x64dbg(request: Request, console: Console) -> int:
         return wine.relay(request.words, request.options.prefix)
     from calltrace.install import install_x64dbg
 
-    console.progress(f"installed {install_x64dbg(request.options.folder)}: type `calltrace` in x64dbg")
+    plugin, client = install_x64dbg(request.options.folder)
+    console.progress(f"installed {plugin}: type `calltrace` in x64dbg")
+    if client:
+        console.progress(f"installed {client}: `import {client.stem}` in scripts of x64dbgpy")
     return 0
 
 
@@ -374,7 +514,9 @@ def _reference_live(request: Request, console: Console) -> int:
 
 
 def _stop(request: Request, console: Console) -> int:
-    _tell_recorded(_live(console).stop(console.progress), console)
+    live = _live(console)
+    with live.uninterrupted():
+        _tell_recorded(live.stop(console.progress), console)
     return 0
 
 
@@ -400,6 +542,13 @@ def _mark(request: Request, console: Console) -> int:
     return 0
 
 
+def _mark_file(request: Request, console: Console) -> int:
+    from calltrace.marking import mark
+
+    mark(Path(request.options.file), " ".join(request.options.name))
+    return 0
+
+
 def _save(request: Request, console: Console) -> int:
     _live(console).save(request.options.path, console.progress)
     return 0
@@ -407,7 +556,8 @@ def _save(request: Request, console: Console) -> int:
 
 def _status(request: Request, console: Console) -> int:
     told = _live(console).status(console.progress)
-    report.write_rows(told, console.out)
+    write = write_status_json if request.options.json else write_status
+    write(told, console.out)
     return 0
 
 
@@ -419,9 +569,35 @@ def _live(console: Console) -> LiveSession:
 def _open_trace(request: Request, console: Console) -> TraceFile:
     """The trace that was named, or that of the live session."""
     if request.options.file is not None:
-        return TraceFile(request.options.file)
+        return _checked(TraceFile(request.options.file), console)
     live = _live(console)
-    return TraceFile(live.trace(console.progress), under_way=live.recording)
+    return _checked(TraceFile(live.trace(console.progress), under_way=live.recording), console)
+
+
+def _checked(trace: TraceFile, console: Console) -> TraceFile:
+    """The trace; what is missing from it is told."""
+    for line in report.missing(trace):
+        console.progress(line)
+    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
+    return trace
+
+
+def _open_parts(named: Sequence[parts.Part], console: Console, opened: ExitStack) -> list[TraceFile]:
+    """The trace of each part; one file is opened once, so that it is the same in all of its parts."""
+    traces: dict[Path, TraceFile] = {}
+    found = []
+    for part in named:
+        under_way = False
+        path = part.file
+        if path is None:
+            if not console.live:
+                raise UsageError(f"{part.text}: name a trace file: no recording is under way in a shell")
+            path, under_way = console.live.trace(console.progress), console.live.recording
+        path = path.absolute()
+        if path not in traces:
+            traces[path] = opened.enter_context(_checked(TraceFile(path, under_way), console))
+        found.append(traces[path])
+    return found
 
 
 def _tell_mode(trace: TraceFile, console: Console) -> None:
@@ -441,10 +617,16 @@ def _thread(request: Request, console: Console) -> int | None:
 
 
 def _names(request: Request, console: Console) -> NameText:
-    """How names are shown: the module as a link to the callers, the rest as one to the code."""
+    return _names_in(request.options.file, console)
+
+
+def _names_in(file: str | None, console: Console) -> NameText:
+    """How names are shown: the module as a link to the callers, the rest as one to the code.
+
+    `file` is the trace as the user named it; none: the live session's.
+    """
     if console.shell:
-        return plain
-    file = request.options.file
+        return console.names
     where = "callers" if file is None else f"callers {_quoted(file)}"
 
     def text(name: str, address: int | None) -> str:
@@ -531,11 +713,10 @@ def _tree(request: Request, console: Console) -> int:
             depth=_depth(request, console),
             limit=options.limit,
         )
-        tree, text = calltree.Tree(trace, chosen), TreeText(trace, _names(request, console))
         _tell_mode(trace, console)
-        for line in tree:
-            console.out.write(text.line(line) + "\n")
-        if tree.limited:
+        if options.json:
+            write_tree_json(trace, calltree.Tree(trace, chosen), console.out)
+        elif write_tree(trace, chosen, console.out, _names(request, console)):
             console.out.write(f"limit of {options.limit:,} lines reached: --limit 0 shows all\n")
     return 0
 
@@ -601,27 +782,114 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
     return 0
 
 
+def _diff(request: Request, console: Console) -> int:
+    options, wanted = request.options, parts.parse(request.options.parts)
+    with ExitStack() as opened:
+        if isinstance(wanted, parts.Expression):
+            return _tell_set(wanted, _open_parts(wanted.parts, console, opened), request, console)
+        traces = _open_parts(wanted, console, opened)
+        counts = comparison.count(wanted, traces, callers=options.edges)
+        if options.json:
+            different = {key for key in counts.items if comparisons.is_different(counts, key)}
+            comparisons.write_json(counts, [str(trace.path) for trace in traces], different, console.out)
+            return int(bool(different))
+        _tell_notes(counts, console)
+        names = _item_names(counts.parts, console)
+        return int(comparisons.write_difference(counts, options.limit, console.out, names))
+
+
+def _new(request: Request, console: Console) -> int:
+    words = request.options.words
+    is_file = words and (console.live is None or Path(words[0]).is_file())
+    file, mark = (words[0], " ".join(words[1:])) if is_file else ("", " ".join(words))
+    if not file and not console.live:
+        raise UsageError("new: name a trace file")
+    with ExitStack() as opened:
+        [trace] = _open_parts([parts.Part.parse(file)], console, opened)
+        mark = mark or _last_mark(trace)
+        since, before = parts.Part.parse(f"{file}@{mark}.."), parts.Part.parse(f"{file}@..{mark}")
+        wanted = parts.Expression((since, before), lambda sets: sets[0] - sets[1])
+        return _tell_set(wanted, [trace, trace], request, console)
+
+
+def _last_mark(trace: TraceFile) -> str:
+    for mark in reversed(trace.marks):
+        if mark.name not in (PAUSED, RESUMED):
+            number = sum(other.name == mark.name for other in trace.marks)
+            return f"{mark.name}#{number}" if number > 1 else mark.name
+    raise UsageError(f"{trace.path} has no mark: set one with `mark NAME` while it is being recorded")
+
+
+def _tell_set(
+    wanted: parts.Expression, traces: Sequence[TraceFile], request: Request, console: Console
+) -> int:
+    options = request.options
+    counts = comparison.count(wanted.parts, traces, callers=options.edges)
+    members = wanted.result(counts.ran())
+    if options.json:
+        comparisons.write_json(counts, [str(trace.path) for trace in traces], members, console.out)
+    else:
+        _tell_notes(counts, console)
+        names = _item_names(counts.parts, console)
+        comparisons.write_set(counts, members, options.limit, console.out, names)
+    return 0
+
+
+def _tell_notes(counts: comparison.Counts, console: Console) -> None:
+    for note in counts.notes:
+        console.progress(note)
+
+
+def _item_names(named: Sequence[parts.Part], console: Console) -> NameText:
+    """How names are shown: in a debugger with links, if all are of one trace."""
+    files = {part.file for part in named}
+    if len(files) > 1:
+        return console.names
+    [file] = files
+    return _names_in(None if file is None else str(file), console)
+
+
 def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
         form, path = FORMATS[options.format], options.output
-        if path is None and (form.binary or not console.shell):  # no user can read it on the screen
+        if not form.of_counts:
+            trace.need_events()
+        if path is None and (
+            form.to is not To.TEXT or not console.shell
+        ):  # no user can read it on the screen
             path = trace.path.with_suffix(form.suffix)
             console.progress(f"writing {path}")
-        made = opened.enter_context(_created(path, trace.path)) if path else console.out
-        form.write(trace, made.buffer if form.binary else made)
+        if form.to is To.PATH:
+            for further in form.write(trace, path)[1:]:
+                console.progress(f"writing {further}")
+            return 0
+        made = opened.enter_context(created(path, trace.path, _open_text)) if path else console.out
+        form.write(trace, made.buffer if form.to is To.BYTES else made)
     return 0
 
 
-def _created(path: Path, source: Path | None) -> TextIO:
-    try:
-        if source is not None and path.exists() and path.samefile(source):
-            raise UsageError(f"export: {path} is the trace itself: name another file with -o")
-        return path.open("w", encoding="utf-8", newline="\n")
-    except FileNotFoundError:
-        raise FileMissing(f"cannot create {path}: its folder does not exist") from None
-    except OSError as error:
-        raise AccessRefused(f"cannot create {path}: {error.strerror}") from None
+def _query(request: Request, console: Console) -> int:
+    options = request.options
+    with ExitStack() as opened:
+        if options.file is None:
+            traces = [opened.enter_context(_open_trace(request, console))]
+        else:
+            paths = query.traces_in(options.file)
+            traces = [opened.enter_context(_checked(TraceFile(path), console)) for path in paths]
+
+        def show(result: query.Result) -> None:
+            if options.json:
+                query.write_json(result, console.out)
+            else:
+                query.write(result, options.limit, console.out)
+
+        query.run(traces, options.sql, show, console.progress)
+    return 0
+
+
+def _open_text(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", newline="\n")
 
 
 def _help(request: Request, console: Console) -> int:
@@ -702,7 +970,10 @@ _EVENTS = Option(
 )
 _PATTERNS = (
     Option(
-        ("--include",), "trace only these functions: module!function, with *", metavar="PAT", repeated=True
+        ("--include",),
+        "trace only these functions: module!function, with *, or @FILE with one on each line",
+        metavar="PAT",
+        repeated=True,
     ),
     Option(("--exclude",), "do not trace these functions", metavar="PAT", repeated=True),
     Option(("--modules",), "trace these modules beside the program itself", metavar="PAT", repeated=True),
@@ -776,6 +1047,18 @@ _EDGES = (
     Option(
         ("--limit",),
         f"lines to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
+        metavar="N",
+        convert=number,
+        default=_DEFAULT_EDGES_LIMIT,
+    ),
+    Option(("--json",), "as JSON, complete", switch=True),
+)
+
+_COMPARED = (
+    Option(("--edges",), "tell calls apart by their callers", switch=True),
+    Option(
+        ("--limit",),
+        f"lines of each list to show; 0: all; default: {_DEFAULT_EDGES_LIMIT}",
         metavar="N",
         convert=number,
         default=_DEFAULT_EDGES_LIMIT,
@@ -858,11 +1141,23 @@ COMMANDS: Sequence[Command] = (
             ),
             Option(("--pid",), "a running program, by its process id", metavar="PID", convert=number),
             Option(
+                ("--record",),
+                "record the program meanwhile, into this file; one that is started to its end",
+                metavar="FILE",
+                convert=Path,
+            ),
+            Option(
+                ("--from-trace",),
+                "what a trace tells, without the program; the API is then a recorded function, or what is "
+                "called outside; in a debugger without FILE the recording under way, or the last one",
+                metavar="FILE",
+                optional=True,
+            ),
+            Option(
                 ("--method",),
                 "unwind: by stack walks (default); returns: by what each function returns to, which needs no "
                 "unwind data; both: and tell if they differ",
                 choices=("unwind", "returns", "both"),
-                default="unwind",
             ),
             Option(
                 ("--samples",),
@@ -874,10 +1169,9 @@ COMMANDS: Sequence[Command] = (
             Option(("--thread",), "only calls by this thread: its system id", metavar="N", convert=thread),
             Option(
                 ("--timeout",),
-                "how long to look for it; default: 30",
+                f"how long to look for it; default: {_DEFAULT_LOOP_SECONDS:.0f}",
                 metavar="SECONDS",
                 convert=seconds,
-                default=30.0,
             ),
             Option(
                 ("--args",),
@@ -897,6 +1191,31 @@ COMMANDS: Sequence[Command] = (
                 "only loops in this module, as the program itself",
                 metavar="PAT",
                 repeated=True,
+            ),
+            Option(
+                ("--break",),
+                "in a debugger: set a breakpoint on the frame function",
+                dest="breakpoint",
+                switch=True,
+            ),
+            Option(
+                ("--label",),
+                "in a debugger: let it call the frame function API_frame",
+                switch=True,
+            ),
+            Option(
+                ("--include",),
+                "patterns that mean the frame function and all it is known to call: printed, or written into "
+                "FILE for --include @FILE of `run` and `start`",
+                metavar="FILE",
+                optional=True,
+            ),
+            Option(
+                ("--start",),
+                "then record just these functions: into FILE, until the program ends, or with --pid until "
+                "Ctrl+C; in a debugger without FILE, as `start` does",
+                metavar="FILE",
+                optional=True,
             ),
             Option(("--json",), "as JSON, complete", switch=True),
             Option(
@@ -994,7 +1313,7 @@ COMMANDS: Sequence[Command] = (
         "status",
         "Tell what is being recorded since when, and where to.",
         "calltrace status",
-        (),
+        (Option(("--json",), "as JSON", switch=True),),
         _status,
         live=True,
     ),
@@ -1005,6 +1324,14 @@ COMMANDS: Sequence[Command] = (
         (Option(("name",), "the name", metavar="NAME", many=True, required=True),),
         _mark,
         live=True,
+    ),
+    Command(
+        "mark",
+        "Give this moment of a recording under way a name, which the call tree shows in every thread.",
+        "calltrace mark demo.calltrace before the click",
+        (_FILE, Option(("name",), "the name", metavar="NAME", many=True, required=True)),
+        _mark_file,
+        shell_only=True,
     ),
     Command(
         "save",
@@ -1077,6 +1404,7 @@ COMMANDS: Sequence[Command] = (
                 convert=number,
                 default=_DEFAULT_TREE_LIMIT,
             ),
+            Option(("--json",), "as JSON, with addresses, and times in ticks", switch=True),
         ),
         _tree,
     ),
@@ -1136,6 +1464,42 @@ COMMANDS: Sequence[Command] = (
         _stacks,
     ),
     Command(
+        "new",
+        "List the functions, and the imports called, that were seen first since a mark.",
+        "calltrace new demo.calltrace before the click",
+        (
+            Option(
+                ("words",),
+                "a trace file, default in a debugger: the recording under way, or the last one; and the name "
+                "of a mark, default: the last one",
+                metavar="FILE|MARK",
+                many=True,
+            ),
+            *_COMPARED,
+        ),
+        _new,
+    ),
+    Command(
+        "diff",
+        "Compare what was called in two traces, or in parts of them; or list what is in a set made of parts: "
+        "in this, and not in that. The exit code is 1 if two differ.",
+        "calltrace diff demo.calltrace@click - demo.calltrace@idle",
+        (
+            Option(
+                ("parts",),
+                "two parts, or parts with & (in both), | (in either), - (but not in) and parentheses between "
+                "them, which a shell wants quoted. A part is FILE, or FILE@MARK: from that mark to the next; "
+                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name. In a "
+                "debugger FILE may be left out, or a dot: the recording under way, or the last one",
+                metavar="PART",
+                many=True,
+                required=True,
+            ),
+            *_COMPARED,
+        ),
+        _diff,
+    ),
+    Command(
         "export",
         "Write the whole trace for other tools: events, stacks, call graphs, coverage, names and comments.",
         "calltrace export chrome demo.calltrace -o demo.json",
@@ -1146,13 +1510,39 @@ COMMANDS: Sequence[Command] = (
             _FILE,
             Option(
                 ("-o",),
-                "default: the standard output; for drcov, and in a debugger, a file beside the trace",
+                "default: the standard output; for drcov, perfetto and parquet, and in a debugger, a file or "
+                "folder beside the trace",
                 metavar="FILE",
                 dest="output",
                 convert=Path,
             ),
         ),
         _export,
+    ),
+    Command(
+        "query",
+        "Answer SQL over a trace, or all traces in a folder: tables events, functions, edges and threads, "
+        "which are written beside each trace as Parquet at first.",
+        'calltrace query demo.calltrace "SELECT name, calls FROM functions ORDER BY calls DESC LIMIT 5"',
+        (
+            Option(
+                ("file",),
+                "the trace file, or a folder with *.calltrace files",
+                metavar="FILE",
+                convert=Path,
+                live_default="the trace of this recording, or of the last",
+            ),
+            Option(("sql",), "DuckDB's SQL; in double quotes if it has blanks", metavar="SQL"),
+            Option(
+                ("--limit",),
+                f"rows to show; 0: all; default: {_DEFAULT_QUERY_LIMIT}",
+                metavar="N",
+                convert=number,
+                default=_DEFAULT_QUERY_LIMIT,
+            ),
+            Option(("--json",), "a JSON object for each row, a line each, complete", switch=True),
+        ),
+        _query,
     ),
     Command(
         "help",

@@ -8,12 +8,13 @@ called it back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from calltrace import graph
-from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range
+from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range, units_of
 from calltrace.errors import UsageError
 from calltrace.model import NOBODY, NONE_ID, NodeKind, module_stem
 from calltrace.patterns import Pattern
@@ -21,7 +22,7 @@ from calltrace.tracefile import EDGE, EdgeOptions, Graph, TraceFile, bits_of, re
 
 LEVELS = 64  # CT_EDGE_LEVELS
 ALL, BY_STACK = 1, 2  # enum ct_edge_flags
-_NOBODY_NAME = "code not traced"
+NOBODY_NAME = "code not traced"
 
 
 @dataclass
@@ -43,6 +44,29 @@ class Context:
         self.total_time += total_time
 
 
+class Edge(NamedTuple):
+    """struct ct_edge. Times as in Context."""
+
+    calls: int
+    self_time: int
+    total_time: int
+    parent: int  # position of the caller's edge, or NONE_ID: a function or call by itself
+    id: int
+    kind: int  # NodeKind
+    tail: int
+    part: int  # of the trace, where parts are told apart
+
+
+class Calls(NamedTuple):
+    """How often something was called in a part of a trace, and with callers, by whom."""
+
+    part: int
+    node: tuple[int, int]  # NodeKind and id
+    calls: int
+    caller: tuple[int, int] | None = None  # NodeKind, or NOBODY, and id
+    tail: bool = False  # entered by a jump that replaced its caller's frame
+
+
 def contexts(
     trace: TraceFile, patterns: Sequence[Pattern], *, callees: bool, depth: int = 1, thread: int | None = None
 ) -> list[Context]:
@@ -56,7 +80,7 @@ def contexts(
     first, count = thread_range(trace, thread)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
     functions, sites = matching(trace, patterns)
-    return _read(trace, options, functions, sites)
+    return _merged(trace, _counted(trace, options, functions, sites))
 
 
 def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
@@ -67,17 +91,61 @@ def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
+    options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
+    return _merged(trace, _counted(trace, options))
+
+
+def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
+    """Who called what, by id, in the end; pauses after each slice of some milliseconds.
+
+    Raises EngineError if memory runs out.
+    """
+    return (yield from _in_slices(trace, _all_edges(trace, callees=True, depth=1)))
+
+
+def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> Iterator[Calls]:
+    """What was called in parts of a trace, in the order in which it first was, thread by thread.
+
+    `parts` numbers the part before the first named mark, and behind each. Reads the whole trace; can be
+    interrupted. Raises EngineError if memory runs out.
+    """
+    array = (c_uint32 * len(parts))(*parts)
+    options = _all_edges(trace, callees=False, depth=1 if callers else 0)
+    options.parts, options.part_count = ctypes.addressof(array), len(parts)
+    found = _counted(trace, options)
+    for edge in found:
+        node = edge.kind, edge.id
+        if edge.calls and edge.parent == NONE_ID and not callers:
+            yield Calls(edge.part, node, edge.calls)
+        elif edge.calls and edge.parent != NONE_ID:
+            called = found[edge.parent]
+            yield Calls(edge.part, (called.kind, called.id), edge.calls, node, bool(edge.tail))
+
+
+def _all_edges(trace: TraceFile, *, callees: bool, depth: int, flags: int = 0) -> EdgeOptions:
     first, count = thread_range(trace, None)
-    flags = ALL | (BY_STACK if by_stack else 0)
-    options = EdgeOptions(first_thread=first, thread_count=count, depth=1, callees=True, flags=flags)
-    return _read(trace, options, (), ())
+    return EdgeOptions(
+        first_thread=first, thread_count=count, depth=depth, callees=callees, flags=ALL | flags
+    )
 
 
-def _read(
-    trace: TraceFile, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
-) -> list[Context]:
+def _counted(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
+) -> list[Edge]:
+    reading = _in_slices(trace, options, functions, sites)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            return list(end.value)
+
+
+def _in_slices(
+    trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
+) -> Generator[None, None, list[Edge]]:
     if trace.graph:
-        return _counted(trace, trace.graph, options, functions, sites)
+        yield
+        return _of_counts(trace, trace.graph, options, functions, sites)
     bits = [bits_of(functions), bits_of(sites), bits_of(sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
@@ -87,22 +155,25 @@ def _read(
     if not handle:
         raise no_memory(trace)
     try:
-        pull = MORE
+        pull, whole = MORE, units_of(trace, options.first_thread, options.thread_count)
         while pull == MORE:
             pull = library.ct_reader_edges_run(handle)
+            trace.release_pages()
+            trace.on_read(library.ct_reader_edges_units(handle) if pull == MORE else whole, whole)
+            yield
         if pull == NO_MEMORY:
             raise no_memory(trace)
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
-        edges = ctypes.string_at(address, number.value * EDGE.size) if address else b""
-        return _merged(trace, EDGE.iter_unpack(edges))
+        raw = ctypes.string_at(address, number.value * EDGE.size) if address else b""
+        return list(map(Edge._make, EDGE.iter_unpack(raw)))
     finally:
         library.ct_reader_edges_close(handle)
 
 
-def _counted(
+def _of_counts(
     trace: TraceFile, counts: Graph, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
-) -> list[Context]:
+) -> list[Edge]:
     if options.depth > 1:
         raise UsageError(
             f"{trace.path} was recorded with --mode graph and knows one level of callers and callees: "
@@ -114,18 +185,22 @@ def _counted(
         return bool(options.flags & ALL) or number in ids.get(NodeKind(kind), ())
 
     threads = options.first_thread, options.thread_count
-    if not options.callees:
-        return _merged(trace, graph.callers(counts, *threads, chosen))
-    view = graph.BY_STACK if options.flags & BY_STACK else graph.BY_JUMPS
-    return _merged(trace, graph.callees(counts, *threads, view, chosen))
+    if options.callees:
+        view = graph.BY_STACK if options.flags & BY_STACK else graph.BY_JUMPS
+        found = graph.callees(counts, *threads, view, chosen)
+    else:
+        found = graph.callers(counts, *threads, chosen)
+    part = (c_uint32 * options.part_count).from_address(options.parts)[0] if options.part_count else 0
+    # without callers, those of a level more are left out
+    return [Edge(*edge, part) for edge in found if options.depth or edge[3] == NONE_ID]
 
 
-def _merged(trace: TraceFile, edges: Iterable[tuple[int, ...]]) -> list[Context]:
+def _merged(trace: TraceFile, edges: Sequence[Edge]) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
     made: list[Context] = []
-    for calls, self_time, total_time, parent, node, kind, tail in edges:
-        name, address = _NOBODY_NAME, None
+    for calls, self_time, total_time, parent, node, kind, tail, _ in edges:
+        name, address = NOBODY_NAME, None
         if kind != NOBODY:
             name, address = trace.node_name(kind, node), trace.node_address(kind, node)
         among = roots if parent == NONE_ID else made[parent].others

@@ -40,6 +40,10 @@ class Debugger(Protocol):
         """
         ...
 
+    def show_note(self, line: str) -> None:
+        """Print one line, without its end, that is not of what the command was asked for."""
+        ...
+
     def show_error(self, line: str) -> None:
         """Print one line, without its end, as an error."""
         ...
@@ -50,6 +54,14 @@ class Debugger(Protocol):
 
     def disassembly(self, address: int) -> str:
         """The debugger's own command that shows the code at a VA."""
+        ...
+
+    def set_breakpoint(self, address: int) -> None:
+        """Set a breakpoint of the user's at a VA. EngineError if the debugger refuses."""
+        ...
+
+    def set_label(self, address: int, name: str) -> None:
+        """Let the debugger call a VA so, from now on. EngineError if it refuses."""
         ...
 
     def show_functions(self, stats: Sequence[CallStat]) -> None:
@@ -64,13 +76,22 @@ class Debugger(Protocol):
 def run(line: str, debugger: Debugger, live: LiveSession | None = None) -> None:
     """Run a command line as the user typed it, from the verb on; with `live` on the debugger's target."""
     out = _Output(debugger.show)
+
+    def tell(told: str) -> None:
+        out.end_line()
+        out.flush()
+        with interrupts_held():
+            debugger.show_note(f"calltrace: {told}")
+
     console = Console(
         out,
-        lambda told: print(f"calltrace: {told}", file=out, flush=True),
+        tell,
         debugger.name,
         shell=False,
         live=live,
         show_functions=debugger.show_functions,
+        set_breakpoint=debugger.set_breakpoint,
+        set_label=debugger.set_label,
     )
     if debugger.has_links():
         console = replace(

@@ -9,18 +9,21 @@ from pathlib import Path
 from calltrace.errors import AccessRefused, FileMissing, NotTraceable
 
 PLUGIN = Path(__file__).parent / "_native" / "calltrace.dp64"
+CLIENT = PLUGIN.with_name("calltrace_client.py")
 
 _BESIDE = ("", "x64", "release/x64")  # of the folder of a release, where the 64-bit debugger may be
 
 
-def install_x64dbg(folder: Path) -> Path:
-    """Copy the plugin into an x64dbg; where to.
+def install_x64dbg(folder: Path) -> tuple[Path, Path | None]:
+    """Copy the plugin into an x64dbg, and its module for scripts into x64dbgpy if that is there; where to.
 
     The copy knows where it is from, and so finds this package and its Python. FileMissing if there is no
-    64-bit x64dbg in `folder`, NotTraceable if it is too old, AccessRefused if the plugin cannot be written.
+    64-bit x64dbg in `folder`, NotTraceable if it is too old or damaged, AccessRefused if a file cannot be
+    written.
     """
-    if not PLUGIN.is_file():
-        raise FileMissing(f"{PLUGIN} is not there: build it, or install calltrace from a wheel")
+    for file in (PLUGIN, CLIENT):
+        if not file.is_file():
+            raise FileMissing(f"{file} is not there: build it, or install calltrace from a wheel")
     for name in _BESIDE:
         debugger = folder.absolute() / name
         if (debugger / "x64dbg.dll").is_file():
@@ -28,14 +31,20 @@ def install_x64dbg(folder: Path) -> Path:
     else:
         raise FileMissing(f"{folder} has no x64dbg.dll: name the folder that x64dbg was unpacked to")
     _check_version(debugger)
-    copy = debugger / "plugins" / PLUGIN.name
+    plugins = debugger / "plugins"
+    scripting = plugins / "x64dbgpy"  # where its scripts import from
+    copy, client = plugins / PLUGIN.name, scripting / CLIENT.name if scripting.is_dir() else None
     try:
-        copy.parent.mkdir(exist_ok=True)
+        plugins.mkdir(exist_ok=True)
         shutil.copyfile(PLUGIN, copy)
         copy.with_name(f"{copy.name}.origin").write_text(f"{PLUGIN.resolve()}\n", encoding="utf-8")
+        if client:
+            shutil.copyfile(CLIENT, client)
     except OSError as error:
-        raise AccessRefused(f"{copy} cannot be written: {error.strerror}; close x64dbg first") from None
-    return copy
+        raise AccessRefused(
+            f"{error.filename2 or error.filename} cannot be written: {error.strerror}; close x64dbg first"
+        ) from None
+    return copy, client
 
 
 def _check_version(debugger: Path) -> None:
@@ -47,8 +56,11 @@ def _check_version(debugger: Path) -> None:
             file = debugger / os.fsdecode(library.dll)
             if not file.is_file():
                 continue  # the system's
-            with pefile.PE(str(file)) as theirs:
-                offered = {each.name for each in theirs.DIRECTORY_ENTRY_EXPORT.symbols}
+            try:
+                with pefile.PE(str(file)) as theirs:
+                    offered = {each.name for each in theirs.DIRECTORY_ENTRY_EXPORT.symbols}
+            except (pefile.PEFormatError, AttributeError):
+                raise NotTraceable(f"{file} is damaged: unpack x64dbg anew") from None
             missing = [each.name.decode() for each in library.imports if each.name not in offered]
             if missing:
                 lacks = ", ".join(missing)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
-from calltrace.export import units
-from calltrace.model import Policy, State
+from calltrace.export.status import Recording, Status
+from calltrace.model import PAUSED, RESUMED, Policy, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -108,6 +107,10 @@ class LiveSession:
         """The system's id of a thread of the debugger. Errors as of `Host.thread_id`."""
         return self._host.thread_id(name)
 
+    def uninterrupted(self) -> AbstractContextManager[None]:
+        """As `Host.uninterrupted`: for what is to be told as well once it is done."""
+        return self._host.uninterrupted()
+
     def start(
         self, options: TraceOptions, patterns: Sequence[str], ignored: Sequence[str], tell: Progress
     ) -> None:
@@ -126,7 +129,7 @@ class LiveSession:
             output = self._output(options, program, tell)
             with self._host.uninterrupted():
                 self._record(port, tracing, replace(chosen, output=output), program)
-            tell(f"recording into {self._trace}")
+                tell(f"recording into {self._trace}")
 
     def stop(self, tell: Progress) -> Path:
         """End the recording, and leave the target as it was; where the trace is."""
@@ -184,7 +187,7 @@ class LiveSession:
             with self._host.uninterrupted():
                 tracing.pause()
                 self.paused = True
-                self._mark("paused")
+                self._mark(PAUSED)
 
     def resume(self, tell: Progress) -> None:
         """Go on recording."""
@@ -192,7 +195,7 @@ class LiveSession:
             if not self.paused:
                 raise UsageError("the recording is not paused")
             with self._host.uninterrupted():
-                self._mark("resumed")
+                self._mark(RESUMED)
                 tracing.resume()
                 self.paused = False
 
@@ -218,15 +221,14 @@ class LiveSession:
     def climb(self, options: LoopOptions, tell: Progress) -> Climb:
         """Let the target run until the loop is found that calls an API; where it then stands is by chance.
 
-        UsageError while a recording is under way: the calls would lead into copies.
+        A recording that is under way goes on.
         """
         from calltrace.loop.tracing import LoopTracing
 
         self.look(tell)
-        if self.recording:
-            raise UsageError("a recording is under way: stop it first")
         with self._at_target() as port:
-            return LoopTracing(port, options).run()
+            copied = self._tracing.copied if self._tracing and port is self._port else ()
+            return LoopTracing(port, options, copied).run()
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.
@@ -271,32 +273,25 @@ class LiveSession:
             )
         return self._trace
 
-    def status(self, tell: Progress) -> Iterator[tuple[str, str]]:
-        """What there is to say about the recordings of this session: labels and texts."""
+    def status(self, tell: Progress) -> Status:
+        """What there is to say about the recordings of this session."""
         self.look(tell)
         if self._file is None or self._port is None:
-            yield "recording", "nothing"
-            if self._trace:
-                yield "last trace", str(self._trace)
-            return
+            return Status(self._trace, None)
         with tracefile.TraceFile(self.trace(tell)) as trace:
-            begun = trace.header.created_ns / 1e9
-            since = time.strftime("%H:%M:%S", time.localtime(begun))
-            paused = ", paused" if self.paused else ""
-            yield "recording", f"process {self._port.process_id}{paused}"
-            yield "since", f"{since}, {time.time() - begun:,.1f} s ago"
-            if trace.mode != "trace":
-                yield "mode", trace.mode
-            yield "trace", f"{trace.path}, {units.size(trace.index.file_size)}"
-            yield (
-                "recorded",
-                f"{units.count(trace.index.units, 'unit')} in {units.count(len(trace.threads), 'thread')}",
+            recording = Recording(
+                process_id=self._port.process_id,
+                paused=self.paused,
+                mode=trace.mode,
+                since=trace.header.created_ns / 1e9,
+                size=trace.index.file_size,
+                units=trace.index.units,
+                lost=trace.index.lost,
+                threads=len(trace.threads),
+                modules=[module.name for module in trace.modules],
+                marks=[mark.name for mark in trace.marks],
             )
-            yield "lost", units.count(trace.index.lost, "unit") if trace.index.lost else "nothing"
-            for module in trace.modules:
-                yield "module", module.name
-            for mark in trace.marks:
-                yield "mark", mark.name
+        return Status(self._trace, recording)
 
     # Inside
 
@@ -366,7 +361,7 @@ class LiveSession:
         if self._counts():
             return
         with tracefile.TraceFile(self._file.path) as trace:
-            positions = {thread.index: thread.units + thread.lost for thread in trace.threads}
+            positions = trace.positions()
         self._file.mark(name, positions)
 
     def _forget(self) -> None:

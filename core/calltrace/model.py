@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 NONE_ID = 0xFFFFFFFF  # CT_NONE
 ENTRY_SHIFT = 4  # CT_FUNCTION_ENTRY_SHIFT
+PAUSED, RESUMED = "paused", "resumed"  # marks that a recording sets by itself
 
 
 class Event(enum.IntEnum):

@@ -37,6 +37,7 @@ class Copied:
         self.size = size  # bytes of the region: code, and data that nothing maps to
         self.active = False  # the jumps to the copies are in place
         self._jumps: list[tuple[int, int]] = []
+        self._own_bytes: dict[int, bytes] = {}  # of the module, by VA: what the jumps stand for
         self._ask = ask
 
     def __contains__(self, address: object) -> bool:
@@ -45,7 +46,24 @@ class Copied:
     def lead_in(self, patches: Sequence[Patch]) -> None:
         """These lead to the copies from now on."""
         self._jumps = sorted((rva, rva + len(new)) for rva, _, new in patches)
+        self._own_bytes = {self.base + rva: original[: len(new)] for rva, original, new in patches}
         self.active = True
+
+    def without_jumps(self, address: int, data: bytes) -> bytes:
+        """What was read at a VA, as it is without the jumps to the copies."""
+        if not self.active or address >= self.base + self.module_size or address + len(data) <= self.base:
+            return data
+        own = bytearray(data)
+        first = max(bisect_right(self._jumps, (address - self.base, 0)) - 1, 0)
+        for rva, _ in self._jumps[first:]:
+            at = self.base + rva - address
+            if at >= len(data):
+                break
+            bytes_there = self._own_bytes[self.base + rva]
+            begin, end = max(at, 0), min(at + len(bytes_there), len(data))
+            if begin < end:
+                own[begin:end] = bytes_there[begin - at : end - at]
+        return bytes(own)
 
     def settle(self) -> None:
         """What would be asked for will soon be of other copies."""

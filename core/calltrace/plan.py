@@ -21,6 +21,7 @@ from calltrace.patterns import Pattern, matches_any, reaches
 from calltrace.pe.debug import pdb_of
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
+from calltrace.pe.rtti import virtual_functions
 from calltrace.pe.runtimes import closed_code
 from calltrace.pe.symbols import add_symbols
 from calltrace.places import COPIED, PIECE, Copied
@@ -218,6 +219,7 @@ class ModulePlan:
             self._named_by = symbols.source
             image.names.update(names)
         started = time.perf_counter()
+        image.names = {**virtual_functions(image), **image.names}
         self.chosen = self.functions_found  # how many of them the patterns mean
         self._select(include, exclude)
         self._seconds += time.perf_counter() - started

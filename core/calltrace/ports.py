@@ -209,6 +209,10 @@ class Debugging(Protocol):
         """Take away the breakpoints at these VAs; harmless where there is none."""
         ...
 
+    def vectors(self, thread: int) -> bytes:
+        """The registers XMM0 to XMM15 of `thread`, 16 bytes each. AccessRefused if it cannot be asked."""
+        ...
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let all threads run on to the next event, and stop again.
 

@@ -143,7 +143,6 @@ class TraceFile:
         FileMissing if its folder does not exist, AccessRefused or OutOfSpace if it cannot be written.
         """
         self.path = path
-        self._marks: list[dict[str, Any]] = []
         try:
             self._file = path.open("w+b", buffering=0)  # unbuffered: the target writes the same file
         except FileNotFoundError:
@@ -180,6 +179,22 @@ class TraceFile:
         for slot in range(SLOTS):
             # A reader looks at every slot's header; on a full tmpfs, mapped holes cannot even be read.
             self._put(self.slots + slot * BLOCK, bytes(ctypes.sizeof(Chunk)))
+
+    @classmethod
+    def join(cls, path: Path) -> TraceFile:
+        """The file that another process of ours records into, so that something can be appended.
+
+        AccessRefused if it cannot be written.
+        """
+        joined = cls.__new__(cls)
+        joined.path = path
+        try:
+            joined._file = path.open("r+b", buffering=0)
+            joined._map = mmap.mmap(joined._file.fileno(), BLOCK)
+        except OSError as error:
+            raise AccessRefused(f"cannot write {path}: {error.strerror}") from None
+        joined.header = FileHeader.from_buffer(joined._map)
+        return joined
 
     def open_for_target(self) -> BinaryIO:
         """The file once more: the target needs a file position of its own."""
@@ -240,8 +255,7 @@ class TraceFile:
     def mark(self, name: str, positions: dict[int, int]) -> None:
         """Write down the name of this moment, and how many units each thread (index) has recorded."""
         told = {"name": name, "tsc": int(_engine().ct_tsc()), "positions": sorted(positions.items())}
-        self._marks.append(told)
-        self._append_info({"marks": self._marks})
+        self._append_info({"marks": [told]})
 
     def tell_frequency(self) -> int:
         """Write down the time stamp counter's frequency, as far as it is known by now; the counter."""

@@ -105,11 +105,11 @@ def run(options: RunOptions, progress: Progress) -> int:
     """
     with _started(options, progress) as (port, output, about):
         tracing = Tracing(port, progress)
-        with _recording(tracing, options.trace, output, about, progress, port.terminate):
+        with recording(tracing, options.trace, output, about, progress, port.terminate):
             port.detach()
         with interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
-            _tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress, options.trace.mode)
+            tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress, options.trace.mode)
         return ctypes.c_int32(port.exit_code()).value
 
 
@@ -138,7 +138,7 @@ def run_reference(options: RunOptions, single_step: bool, progress: Progress) ->
             file.discard()
             raise
         file.finish(state, port.exit_code())
-        _tell_recorded(output, progress)
+        tell_recorded(output, progress)
         return ctypes.c_int32(port.exit_code()).value
 
 
@@ -231,7 +231,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             output = options.trace.output or Path(Path(program.name).stem + ".calltrace")
             about = {"program": program.path, "process_id": options.process_id}
             tracing = Tracing(port, progress)
-            with _recording(tracing, options.trace, output, about, progress, tracing.stop):
+            with recording(tracing, options.trace, output, about, progress, tracing.stop):
                 port.detach()
             progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
             state, exit_code = State.STOPPED, 0
@@ -247,7 +247,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
-                _tell_recorded(tracing.finish(state, exit_code), progress, options.trace.mode)
+                tell_recorded(tracing.finish(state, exit_code), progress, options.trace.mode)
         finally:
             port.close()
     return 0
@@ -610,14 +610,15 @@ class Tracing:
             self._loads = None
 
 
-def _tell_recorded(path: Path, progress: Progress, mode: str = "trace") -> None:
+def tell_recorded(path: Path, progress: Progress, mode: str = "trace") -> None:
+    """Tell where a finished trace is."""
     name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
     verb = "top" if mode == "graph" else "tree"
     progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace {verb} {name}")
 
 
 @contextlib.contextmanager
-def _recording(
+def recording(
     tracing: Tracing,
     options: TraceOptions,
     output: Path,

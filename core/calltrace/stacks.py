@@ -114,10 +114,11 @@ def _frame(trace: TraceFile, kind: NodeKind, node: int, begin: int) -> StackFram
 def _stands_for(trace: TraceFile, site_id: int, function: StackFrame) -> bool:
     """Is the function that was entered right in this call what the call site calls?"""
     site = trace.site(site_id)
-    return site is not None and _calls(*site, function.name, function.address)
+    return site is not None and may_call(*site, function.name, function.address)
 
 
-def _calls(module: Module, site: SiteRecord, name: str, address: int | None) -> bool:
+def may_call(module: Module, site: SiteRecord, name: str, address: int | None) -> bool:
+    """Whether a call site of `module` can have led to a function, whose VA may not be known."""
     if site.target:
         return module.base + site.target == address
     if site.imported == NONE_ID or site.imported >= len(module.imports):

@@ -15,8 +15,9 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from ctypes import POINTER, c_char, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 5
+READER_ABI = 7
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -200,6 +201,50 @@ class EdgeOptions(ctypes.LittleEndianStructure):
         ("site_bits", c_uint32),
         ("through_bits", c_uint32),
         ("flags", c_uint32),
+        ("parts", c_void_p),
+        ("part_count", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class ExportOptions(ctypes.LittleEndianStructure):
+    """struct ct_export_options."""
+
+    _fields_ = (
+        ("format", c_uint32),
+        ("process_id", c_uint32),
+        ("start", c_uint64),
+        ("hz", c_uint64),
+        ("limit", c_uint64),
+        ("timed", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class Node(ctypes.LittleEndianStructure):
+    """struct ct_node."""
+
+    _fields_ = (("id", c_uint32), ("kind", c_uint32))
+
+
+class Columns(ctypes.LittleEndianStructure):
+    """struct ct_columns."""
+
+    _fields_ = (
+        ("thread", c_void_p),
+        ("position", c_void_p),
+        ("time", c_void_p),
+        ("depth", c_void_p),
+        ("node", c_void_p),
+        ("value", c_void_p),
+        ("duration", c_void_p),
+        ("self", c_void_p),
+        ("event", c_void_p),
+        ("cause", c_void_p),
+        ("has_node", c_void_p),
+        ("has_value", c_void_p),
+        ("closes", c_void_p),
+        ("start", c_uint64),
     )
 
 
@@ -239,7 +284,7 @@ STEP = struct.Struct("<5Q3I4B")  # struct ct_step
 LINE = struct.Struct("<5Q4I5B3x")  # struct ct_line
 STACK = struct.Struct("<QIIBB6x")  # struct ct_stack
 STACK_FRAME = struct.Struct("<QIB3x")  # struct ct_stack_frame
-EDGE = struct.Struct("<3Q2IBB6x")  # struct ct_edge
+EDGE = struct.Struct("<3Q2IBB2xI")  # struct ct_edge
 _GRAPH_HEADER = struct.Struct("<4I")  # struct ct_graph_header
 GRAPH_ROW = struct.Struct("<3I4B6Q")  # struct ct_graph_row
 GRAPH_SITE = 5  # CT_GRAPH_SITE: beside NodeKind, a call site for itself
@@ -355,8 +400,20 @@ def reader_library() -> ctypes.CDLL:
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),
+        "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
+        "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
+        "export_run": (u32, [c_void_p, POINTER(c_void_p), POINTER(c_uint64), POINTER(Node)]),
+        "export_text": (u32, [c_void_p, POINTER(Node), c_char_p, u32]),
+        "export_nodes": (c_void_p, [c_void_p, pull]),
+        "export_close": (None, [c_void_p]),
+        "columns_open": (c_void_p, [c_void_p]),
+        "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
+        "columns_nodes": (c_void_p, [c_void_p, pull]),
+        "columns_close": (None, [c_void_p]),
+        "row_name": (c_char_p, [u32]),
+        "duration": (u32, [c_uint64, c_uint64, c_void_p]),
     }
     prefixed = {f"reader_{name}": signature for name, signature in signatures.items()}
     prefixed.update(
@@ -395,6 +452,8 @@ class TraceFile:
         """
         self.path = Path(path)
         self.under_way = under_way
+        # Told while all of it is read: how many units are done, and of how many.
+        self.on_read: Callable[[int, int], None] = lambda done, whole: None
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
         self._reader = 0
@@ -443,6 +502,7 @@ class TraceFile:
             if snapshot:
                 self._library.ct_reader_snapshot_close(snapshot)
             raise _open_failure(self.path, status.value)
+        self.release_pages()  # of all blocks: each has a header
 
     def __enter__(self) -> TraceFile:
         return self
@@ -461,6 +521,11 @@ class TraceFile:
             self._pin.release()
             self._pin = None
         self._map.close()
+
+    def release_pages(self) -> None:
+        """What has been read need not stay in memory: who reads all of a large file says so now and then."""
+        if sys.platform != "win32":  # which takes such pages back by itself
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     @property
     def reader(self) -> int:
@@ -487,7 +552,7 @@ class TraceFile:
 
     @property
     def mode(self) -> str:
-        """What was recorded, as in TraceOptions."""
+        """What was recorded: "trace", or as TraceOptions.mode says. Without a word there is every event."""
         return _text(_dict(self.info.get("options")).get("mode")) or "trace"
 
     @property
@@ -540,6 +605,10 @@ class TraceFile:
             return None
         offset = self._entry(module).sites + position * SITE.size
         return module, SiteRecord._make(SITE.unpack_from(self._map, offset))
+
+    def positions(self) -> dict[int, int]:
+        """By thread index: how many units it has recorded so far."""
+        return {thread.index: thread.units + thread.lost for thread in self.threads}
 
     def node_name(self, kind: int, node_id: int) -> str:
         """What a frame is called: a function's name, what a call site calls, or an address of the C API."""
@@ -628,13 +697,16 @@ class TraceFile:
         )
 
     def _read_info(self) -> dict[str, Any]:
-        # Later chunks know better: the last is written when recording has ended.
+        # Later chunks know better: the last is written when recording has ended. Each mark is in one of them.
         told: dict[str, Any] = {}
+        marks: list[Any] = []
         span = Span()
         for at in range(self.index.infos):
             self._library.ct_reader_info(self._reader, at, ctypes.byref(span))
-            told.update(self._json(span.offset, span.size, f"INFO chunk {at}"))
-        return told
+            chunk = self._json(span.offset, span.size, f"INFO chunk {at}")
+            marks += _list(chunk.pop("marks", None))
+            told.update(chunk)
+        return {**told, "marks": marks}
 
     def _read_graph(self) -> Graph | None:
         if self.header.policy != Policy.COUNT:
@@ -669,7 +741,7 @@ class TraceFile:
 
     def _read_marks(self) -> list[Mark]:
         marks: list[Mark] = []
-        for told in map(_dict, _list(self.info.pop("marks", None))):
+        for told in map(_dict, self.info.pop("marks")):
             positions = {_number(row[0]): _number(row[1]) for row in _rows(told.get("positions"), 2)}
             marks.append(Mark(_text(told.get("name")), _number(told.get("tsc")), positions))
         entries = [

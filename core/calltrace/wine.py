@@ -6,6 +6,7 @@ Everything Windows lives in a cache folder outside the source tree (``CALLTRACE_
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ _WINDOWS_ABSOLUTE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 # Last on the path: beside an installed package lie Linux builds of what Windows Python has its own of.
 _START = "import sys; sys.path.append({core!r}); from calltrace.cli import main; sys.exit(main())"
 _SECONDS_TO_MAKE_A_PREFIX = 300
+_ADDR_NO_RANDOMIZE, _ASK = 0x0040000, 0xFFFFFFFF  # of personality(2)
 
 
 def cache_folder() -> Path:
@@ -77,6 +79,29 @@ def windows_path(path: Path | str, prefix: Path) -> str:
     return name + "\\" + str(absolute.relative_to(top)).replace("/", "\\")
 
 
+def hold_addresses() -> None:
+    """Have Linux place the programs that this process starts always alike, wherever it allows that.
+
+    It puts a program's heap anywhere in the first GB behind the program, and Wine's loader ends 48 MB below
+    0x7FFE0000, where Windows has a page of its own. One start in some thousands finds it taken and fails:
+    "failed to map the shared user data", or in the parent an internal error 1359.
+    """
+    personality = ctypes.CDLL(None).personality
+    personality.argtypes = [ctypes.c_ulong]
+    personality(personality(_ASK) | _ADDR_NO_RANDOMIZE)
+
+
+def host_path(path: str, prefix: Path | None = None) -> Path:
+    """Where a file that Windows programs in `prefix` name by `path` lies; on Windows, that itself.
+
+    Without a prefix that of WINEPREFIX, else the one in the cache; nothing is made.
+    """
+    if os.name == "nt" or not _WINDOWS_ABSOLUTE.match(path) or path[1] != ":":
+        return Path(path)
+    chosen = prefix or Path(os.environ.get("WINEPREFIX") or cache_folder() / "wine")
+    return (chosen / "dosdevices" / path[:2].lower()).joinpath(*path[3:].replace("\\", "/").split("/"))
+
+
 def relay(argv: Sequence[str], prefix: Path | None) -> NoReturn:
     """Run the command line `argv` (from the verb on) in Windows Python under Wine, in place of this process.
 
@@ -95,6 +120,7 @@ def relay(argv: Sequence[str], prefix: Path | None) -> NoReturn:
         if stream is not None:  # as it is where the handle was closed from the start
             stream.flush()
     _open_closed_standard_handles()
+    hold_addresses()
     try:
         os.execvpe("wine", command, environment(where, os.environ))
     except OSError as error:
@@ -114,11 +140,15 @@ def _for_windows(argv: Sequence[str], prefix: Path) -> list[str]:
             at += 1
         elif word.startswith("--prefix="):
             pass
-        elif word in ("-o", "--output") and at < len(ours):
+        elif word in ("-o", "--output", "--record", "--start") and at < len(ours):
             passed += [word, _output(ours[at], prefix)]
             at += 1
-        elif word.startswith("--output="):
-            passed.append("--output=" + _output(word[len("--output=") :], prefix))
+        elif word in ("--include", "--exclude") and at < len(ours):
+            passed += [word, _patterns(ours[at], prefix)]
+            at += 1
+        elif word.startswith(("--output=", "--record=")):
+            name, _, path = word.partition("=")
+            passed.append(f"{name}={_output(path, prefix)}")
         elif word == "--symbols" and at < len(ours):
             passed += [word, _search_path(ours[at], prefix)]
             at += 1
@@ -138,6 +168,13 @@ def _output(path: str, prefix: Path) -> str:
     # A relative name is one to Windows too, and stays what the user can type when it is told back to him.
     converted = windows_path(path, prefix)
     return converted if os.path.isabs(path) else path
+
+
+def _patterns(word: str, prefix: Path) -> str:
+    # One pattern, or @FILE; of `loop` a file to be written. No pattern begins with a slash.
+    if word[:1] == "@":
+        return "@" + _output(word[1:], prefix)
+    return _output(word, prefix) if os.path.isabs(word) else word
 
 
 def _search_path(path: str, prefix: Path) -> str:

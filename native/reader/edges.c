@@ -8,6 +8,9 @@
  * A call site whose callee is a function that records itself is no level of its own. Whether it is, is known when the
  * function is entered right behind it; else the call counts when it ends, or when something else is entered.
  *
+ * A context is also one of the part of the trace in which its last call was made: that of the chosen function by its
+ * callers, or that of the callee.
+ *
  * A frame entered by a jump that a fiber comes back to has lost the ones it replaced.
  */
 #include "machine.h"
@@ -22,6 +25,7 @@
 struct place { /* on the path */
     uint32_t id;
     uint32_t depth; /* of its frame */
+    uint32_t part;  /* of the trace in which it was entered */
     uint8_t kind;
     bool tail;    /* replaced the place below by a jump */
     bool told;    /* its nodes are known */
@@ -35,6 +39,8 @@ struct ct_edges {
     struct ct_edge_options options;
     uint8_t *functions, *sites; /* copies of the options' bits */
     struct ct_sites known;      /* of call sites */
+    uint32_t *parts;            /* copy of the options' */
+    uint32_t part;              /* of what comes next */
 
     struct place *path;
     uint64_t path_room;
@@ -76,7 +82,12 @@ struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_
     edges->sites = copy_bits(options->sites, options->site_bits);
     edges->slot_count = 1024;
     edges->slots = calloc(edges->slot_count, sizeof *edges->slots);
-    if (edges->functions && edges->sites && edges->slots &&
+    if (options->parts) {
+        edges->parts = malloc(options->part_count * sizeof *edges->parts + 1);
+        if (edges->parts && options->part_count)
+            memcpy(edges->parts, options->parts, options->part_count * sizeof *edges->parts);
+    }
+    if ((edges->parts || !options->parts) && edges->functions && edges->sites && edges->slots &&
         ct_read_sites(&edges->known, reader, options->through, options->through_bits))
         return edges;
     ct_reader_edges_close(edges);
@@ -89,6 +100,7 @@ void ct_reader_edges_close(struct ct_edges *edges)
     free(edges->functions);
     free(edges->sites);
     ct_free_sites(&edges->known);
+    free(edges->parts);
     free(edges->path);
     free(edges->nodes);
     free(edges->edges);
@@ -102,12 +114,12 @@ void ct_reader_edges_close(struct ct_edges *edges)
 static uint64_t slot_of(const struct ct_edges *edges, const struct ct_edge *key)
 {
     uint64_t hash = ((uint64_t)key->parent << 32 | key->id) * 0x9E3779B97F4A7C15u;
-    hash ^= (uint64_t)(key->kind << 1 | key->tail) * 0xC2B2AE3D27D4EB4Fu;
+    hash ^= ((uint64_t)key->part << 8 | key->kind << 1 | key->tail) * 0xC2B2AE3D27D4EB4Fu;
     uint64_t slot = (hash ^ hash >> 29) & (edges->slot_count - 1);
     while (edges->slots[slot]) {
         const struct ct_edge *other = &edges->edges[edges->slots[slot] - 1];
         if (other->parent == key->parent && other->id == key->id && other->kind == key->kind &&
-            other->tail == key->tail)
+            other->tail == key->tail && other->part == key->part)
             break;
         slot = (slot + 1) & (edges->slot_count - 1);
     }
@@ -129,9 +141,9 @@ static bool grow_slots(struct ct_edges *edges)
 }
 
 /* The node of this key; NO_NODE: no memory. */
-static uint32_t node_of(struct ct_edges *edges, uint32_t parent, uint8_t kind, uint32_t id, bool tail)
+static uint32_t node_of(struct ct_edges *edges, uint32_t parent, uint32_t part, uint8_t kind, uint32_t id, bool tail)
 {
-    struct ct_edge key = {.parent = parent, .id = id, .kind = kind, .tail = tail};
+    struct ct_edge key = {.parent = parent, .id = id, .kind = kind, .tail = tail, .part = part};
     uint64_t slot = slot_of(edges, &key);
     if (edges->slots[slot])
         return edges->slots[slot] - 1;
@@ -177,15 +189,15 @@ static bool chosen(const struct ct_edges *edges, const struct place *place)
 /* Levels 1 and up of a chosen place: its callers. */
 static bool tell_callers(struct ct_edges *edges, uint32_t at)
 {
-    uint32_t *nodes = nodes_at(edges, at);
+    uint32_t *nodes = nodes_at(edges, at), part = edges->path[at].part;
     for (uint32_t level = 1; level <= edges->options.depth; level++) {
         uint32_t caller = caller_of(edges, at);
         if (caller == at) {
-            nodes[level] = node_of(edges, nodes[level - 1], CT_NODE_NOBODY, 0, false);
+            nodes[level] = node_of(edges, nodes[level - 1], part, CT_NODE_NOBODY, 0, false);
             return nodes[level] != NO_NODE;
         }
         const struct place *place = &edges->path[caller];
-        nodes[level] = node_of(edges, nodes[level - 1], place->kind, place->id, edges->path[at].tail);
+        nodes[level] = node_of(edges, nodes[level - 1], part, place->kind, place->id, edges->path[at].tail);
         if (nodes[level] == NO_NODE)
             return false;
         at = caller;
@@ -202,7 +214,7 @@ static bool tell_callees(struct ct_edges *edges, uint32_t at, uint32_t caller)
     for (uint32_t level = 1; level <= edges->options.depth; level++) {
         if (above[level - 1] == NO_NODE)
             continue;
-        nodes[level] = node_of(edges, above[level - 1], place->kind, place->id, place->tail);
+        nodes[level] = node_of(edges, above[level - 1], place->part, place->kind, place->id, place->tail);
         if (nodes[level] == NO_NODE)
             return false;
         edges->path[at].counts = true;
@@ -222,7 +234,7 @@ static bool tell(struct ct_edges *edges, uint32_t at)
         return true;
     memset(nodes, 0xFF, (edges->options.depth + 1) * sizeof *nodes);
     if (place->counts) {
-        nodes[0] = node_of(edges, NO_NODE, place->kind, place->id, false);
+        nodes[0] = node_of(edges, NO_NODE, place->part, place->kind, place->id, false);
         if (nodes[0] == NO_NODE)
             return false;
     }
@@ -260,7 +272,7 @@ static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
 {
     while (edges->path_count && edges->path[edges->path_count - 1].depth > step->depth)
         edges->path_count--;
-    struct place place = {.id = step->id, .depth = step->depth, .kind = step->kind};
+    struct place place = {.id = step->id, .depth = step->depth, .part = edges->part, .kind = step->kind};
     if (place.kind == CT_NODE_CALL)
         place.id = ct_same_site(&edges->known, place.id);
     place.tail = step->flags & CT_STEP_TAIL_CALLEE && !(edges->options.flags & CT_EDGES_BY_STACK) &&
@@ -323,6 +335,26 @@ static bool close_frame(struct ct_edges *edges, const struct ct_step *step)
     return true;
 }
 
+/* The part that begins with named mark `number`; 0: with the trace. */
+static uint32_t part_behind(const struct ct_edges *edges, uint32_t number)
+{
+    if (!edges->parts)
+        return 0;
+    return number < edges->options.part_count ? edges->parts[number] : CT_NONE;
+}
+
+/* A thread begins behind the last mark that does not know it. */
+static void begin_thread(struct ct_edges *edges)
+{
+    const struct ct_machine *machine = &edges->machine;
+    uint32_t next = edges->options.part_count;
+    for (uint32_t at = machine->mark; at < machine->mark_end; at++)
+        if (machine->reader->marks[at].number < next)
+            next = machine->reader->marks[at].number;
+    edges->path_count = 0;
+    edges->part = part_behind(edges, next ? next - 1 : 0);
+}
+
 uint32_t ct_reader_edges_run(struct ct_edges *edges)
 {
     struct ct_step step;
@@ -331,7 +363,9 @@ uint32_t ct_reader_edges_run(struct ct_edges *edges)
             return edges->machine.no_memory ? CT_PULL_NO_MEMORY : CT_PULL_END;
         bool memory = true;
         if (step.type == CT_STEP_THREAD)
-            edges->path_count = 0;
+            begin_thread(edges);
+        else if (step.type == CT_STEP_MARK && step.id)
+            edges->part = part_behind(edges, step.id);
         else if (step.type == CT_STEP_OPEN)
             memory = open_frame(edges, &step);
         else if (step.type == CT_STEP_CLOSE)
@@ -340,6 +374,11 @@ uint32_t ct_reader_edges_run(struct ct_edges *edges)
             return CT_PULL_NO_MEMORY;
     }
     return CT_PULL_MORE;
+}
+
+uint64_t ct_reader_edges_units(const struct ct_edges *edges)
+{
+    return edges->totals.units;
 }
 
 const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count)

@@ -7,6 +7,8 @@
  *   ct_reader_summary_* all threads, or one, in numbers
  *   ct_reader_stacks_*  pull: each thread's stack at its end
  *   ct_reader_edges_*   callers or callees of some functions, in numbers
+ *   ct_reader_export_*  pull: a whole trace as the bytes of another format
+ *   ct_reader_columns_* pull: a whole trace as columns
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
@@ -26,7 +28,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 5u
+#define CT_READER_ABI 7u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -149,6 +151,8 @@ enum ct_pull { /* what a pull found besides what it wrote */
                CT_PULL_END = 1,
                CT_PULL_LIMIT = 2, /* ended by the limit: there would be more lines */
                CT_PULL_NO_MEMORY = 3,
+               CT_PULL_TEXT = 4,  /* an export goes on when it has been given the text that it wants */
+               CT_PULL_SPLIT = 5, /* what follows belongs into another file */
 };
 
 /* The chunks of a file. */
@@ -244,6 +248,10 @@ struct ct_edge_options {
     const uint8_t *functions, *sites, *through;
     uint32_t function_bits, site_bits, through_bits;
     uint32_t flags; /* enum ct_edge_flags */
+    /* By the number of the last named mark before a call, from 0 on: the part of the trace that it is counted for.
+     * Null: all is part 0; CT_NONE is the part behind further marks. */
+    const uint32_t *parts;
+    uint32_t part_count, reserved;
 };
 
 /* A function or call in its context: below `parent`, which it calls, or is called by. */
@@ -255,7 +263,73 @@ struct ct_edge {
     uint32_t id;
     uint8_t kind; /* enum ct_node_kind */
     uint8_t tail; /* 1: the callee of the two was entered by a jump that replaced its caller */
-    uint8_t reserved[6];
+    uint8_t reserved[2];
+    uint32_t part; /* in which the call was made; others are edges of their own */
+};
+
+enum ct_export_format {
+    CT_EXPORT_CSV = 0,
+    CT_EXPORT_CHROME = 1,
+    CT_EXPORT_SPEEDSCOPE = 2,
+    CT_EXPORT_FOLDED = 3,
+    CT_EXPORT_PERFETTO = 4,
+    CT_EXPORT_TREE = 5,
+    CT_EXPORT_FORMATS = 6,
+};
+
+/* What an export wants the text of, beside the frames of enum ct_node_kind. */
+enum ct_text_kind {
+    CT_TEXT_MARK = 4,    /* id = the number of a named mark */
+    CT_TEXT_CAUSE = 5,   /* id = enum ct_cause */
+    CT_TEXT_PROCESS = 6, /* id = 0: the process */
+    CT_TEXT_KINDS = 7,
+};
+
+struct ct_export_options {
+    uint32_t format; /* enum ct_export_format */
+    uint32_t process_id;
+    uint64_t start; /* ticks that times count from; 0 without a clock */
+    uint64_t hz;    /* 0: not known, or no clock: times are written as they are */
+    uint64_t limit; /* CT_EXPORT_FOLDED: stacks kept at a time. CT_EXPORT_PERFETTO: bytes of a file, more or less */
+    uint32_t timed; /* 0: no clock */
+    uint32_t reserved;
+};
+
+/* Something that events name, in the order it was met. */
+struct ct_node {
+    uint32_t id;
+    uint32_t kind; /* enum ct_node_kind, or CT_TEXT_MARK */
+};
+
+/* Rows of events, one array a column. Bits: one a row, the first in the lowest bit. */
+struct ct_columns {
+    uint32_t *thread; /* its index */
+    uint64_t *position;
+    int64_t *time; /* ticks from `start` on */
+    uint32_t *depth;
+    uint32_t *node; /* position among the nodes */
+    uint64_t *value;
+    uint64_t *duration; /* of a frame that is closed */
+    uint64_t *self;
+    uint8_t *event;     /* enum ct_row */
+    uint8_t *cause;     /* enum ct_cause */
+    uint8_t *has_node;  /* bits */
+    uint8_t *has_value; /* bits */
+    uint8_t *closes;    /* bits: duration, self and cause are told */
+    uint64_t start;
+};
+
+/* What a row of events tells; ct_reader_row_name has its name. */
+enum ct_row {
+    CT_ROW_OPEN = 0,     /* + enum ct_node_kind */
+    CT_ROW_RESUME = 4,   /* a frame is gone on with after CT_CAUSE_SWITCHED */
+    CT_ROW_RETURN = 5,   /* + enum ct_node_kind */
+    CT_ROW_TAIL = 9,     /* left by a jump */
+    CT_ROW_SUSPEND = 10, /* CT_CAUSE_SWITCHED */
+    CT_ROW_UNWIND = 11,  /* closed without an event of its own */
+    CT_ROW_STEP = 8,     /* + enum ct_step_type: what is neither of a frame nor CT_STEP_ORPHAN */
+    CT_ROW_ORPHAN = 20,  /* + enum ct_event */
+    CT_ROWS = 28,
 };
 
 /* What a recording without events (CT_POLICY_COUNT) says: the payload of its last CT_CHUNK_GRAPH. The header, the VAs
@@ -312,6 +386,8 @@ struct ct_tree;
 struct ct_summary;
 struct ct_stacks;
 struct ct_edges;
+struct ct_export;
+struct ct_column_reader;
 
 CT_READER_EXPORT uint32_t ct_reader_abi(void);
 /* For a file whose header says CT_STATE_RECORDING, which others may be writing to. Null: no memory. */
@@ -367,6 +443,8 @@ CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
 CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
+/* How many units have been read. */
+CT_READER_EXPORT uint64_t ct_reader_edges_units(const struct ct_edges *edges);
 /* Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
@@ -388,5 +466,33 @@ CT_READER_EXPORT void ct_graph_free(void *bytes);
 CT_READER_EXPORT void ct_graph_close(struct ct_graph *graph);
 /* The payloads of the file's CT_CHUNK_GRAPH: `out` gets the last one; 0: there is none. */
 CT_READER_EXPORT uint32_t ct_reader_graph(const struct ct_reader *reader, struct ct_span *out);
+
+/* `tree`: what CT_EXPORT_TREE shows; null for all other formats. */
+CT_READER_EXPORT struct ct_export *ct_reader_export_open(struct ct_reader *reader,
+                                                         const struct ct_export_options *options,
+                                                         const struct ct_tree_options *tree);
+/* Reads on for a while: enum ct_pull. `out` gets `size` bytes, valid until the next run or close, which come before
+ * whatever the result asks for. With CT_PULL_TEXT `wanted` tells of what. */
+CT_READER_EXPORT uint32_t ct_reader_export_run(struct ct_export *made, const char **out, uint64_t *size,
+                                               struct ct_node *wanted);
+/* The text that was wanted, fit for the format: it is written as it is. 0: no memory. */
+CT_READER_EXPORT uint32_t ct_reader_export_text(struct ct_export *made, const struct ct_node *wanted, const char *text,
+                                                uint32_t size);
+/* CT_EXPORT_SPEEDSCOPE: the frames by number. Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_node *ct_reader_export_nodes(const struct ct_export *made, uint32_t *count);
+CT_READER_EXPORT void ct_reader_export_close(struct ct_export *made);
+
+CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reader *reader);
+/* Up to `capacity` rows, a multiple of 8. */
+CT_READER_EXPORT uint32_t ct_reader_columns_next(struct ct_column_reader *columns, const struct ct_columns *out,
+                                                 uint32_t capacity, uint32_t *pull);
+CT_READER_EXPORT const struct ct_node *ct_reader_columns_nodes(const struct ct_column_reader *columns, uint32_t *count);
+CT_READER_EXPORT void ct_reader_columns_close(struct ct_column_reader *columns);
+
+/* Of an enum ct_row; null: there is none such. */
+CT_READER_EXPORT const char *ct_reader_row_name(uint32_t row);
+
+/* A time span as a user reads it, into 32 bytes; how many it has. `hz` 0: its ticks. */
+CT_READER_EXPORT uint32_t ct_reader_duration(uint64_t ticks, uint64_t hz, char *out);
 
 #endif

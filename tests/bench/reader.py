@@ -18,13 +18,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "core"), str(ROOT / "tests")]
 
-from calltrace.export import FORMATS  # noqa: E402
+from calltrace.export import FORMATS, To  # noqa: E402
 from rig import tracewriter  # noqa: E402
 
 FUNCTIONS = 20_000
 SITES = 2 * FUNCTIONS  # two in each function
 THREADS = 4
 DISTINCT_BLOCKS = 200
+QUERIES = (
+    "SELECT event, count(*) FROM events GROUP BY event",
+    "SELECT name, count(*) AS n, max(duration) FROM events JOIN functions USING (trace, function) "
+    "GROUP BY name ORDER BY n DESC LIMIT 20",
+    "SELECT * FROM events ORDER BY duration DESC LIMIT 20",
+)
 
 
 def balanced_block(rng: random.Random, unit_size: int) -> bytes:
@@ -78,8 +84,8 @@ def write(path: Path, events: int, unit_size: int) -> int:
     return sum(written)
 
 
-def measure(*words: str) -> None:
-    """Run one command and print how long it took and how much memory."""
+def measure(events: int, *words: str) -> None:
+    """Run one command and print how long it took for so many events, and how much memory."""
     start = time.perf_counter()
     with subprocess.Popen([str(ROOT / "calltrace"), *words], stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -90,7 +96,9 @@ def measure(*words: str) -> None:
     seconds = time.perf_counter() - start
     megabytes = used.ru_maxrss / 1024
     what = " ".join(words[:2]) if words[0] == "export" else words[0]
-    print(f"  {what:<18}{seconds:7.2f} s{megabytes:8.0f} MiB{len(shown.splitlines()):8} lines", flush=True)
+    speed = f"{events / seconds / 1e6:8.1f} M/s"
+    lines = len(shown.splitlines())
+    print(f"  {what:<18}{seconds:7.2f} s{speed}{megabytes:8.0f} MiB{lines:8} lines", flush=True)
 
 
 def main() -> None:
@@ -100,14 +108,19 @@ def main() -> None:
             path = Path(folder) / "bench.calltrace"
             events = write(path, millions * 10**6, unit_size)
             print(f"{events:,} events {clock}, {path.stat().st_size / 2**20:,.0f} MiB")
-            measure("info", str(path))
-            measure("top", str(path))
-            measure("tree", str(path), "--limit", "1000")
-            measure("stacks", str(path))
-            measure("callers", str(path), "function1", "--depth", "3")
-            measure("callees", str(path), "function1", "--depth", "3")
-            for form in FORMATS:
-                measure("export", form, str(path), "-o", os.devnull)
+            measure(events, "info", str(path))
+            measure(events, "top", str(path))
+            measure(events, "tree", str(path), "--limit", "1000")
+            measure(events, "stacks", str(path))
+            measure(events, "callers", str(path), "function1", "--depth", "3")
+            measure(events, "callees", str(path), "function1", "--depth", "3")
+            measure(events, "diff", str(path))
+            measure(events, "diff", "--edges", str(path))
+            for name, form in FORMATS.items():
+                out = path.with_suffix(form.suffix) if form.to is To.PATH else Path(os.devnull)
+                measure(events, "export", name, str(path), "-o", str(out))
+            for sql in QUERIES:  # the tables are there by now
+                measure(events, "query", str(path), sql)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class FakePort:
         self._modules: list[TargetModule] = []
         self._ranges: list[_Range] = []
         self._breakpoints: set[int] = set()
+        self._vectors: dict[int, bytes] = {}
         self._told: int | None = None  # the thread of the event told last; none: it was stopped on the first
         self._stack: dict[int, list[int]] = {}  # what threads pushed
         self._end_told = False
@@ -160,6 +161,10 @@ class FakePort:
         self._need_stop()
         self._breakpoints -= set(addresses)
 
+    def vectors(self, thread: int) -> bytes:
+        self.registers(thread)
+        return self._vectors.get(thread, bytes(256))
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         if self.ended and not self._end_told:
             self._end_told = True
@@ -196,6 +201,10 @@ class FakePort:
         code, rip, rax = self.read(registers.rip, 3), registers.rip, registers.rax
         if code[0] == 0x90:  # nop
             rip += 1
+        elif code == b"\x66\x48\x0f":  # movq xmm3, rax
+            before = self._vectors.get(thread, bytes(256))
+            self._vectors[thread] = before[:48] + rax.to_bytes(16, "little") + before[64:]
+            rip += 5
         elif code == b"\x48\xff\xc0":  # inc rax
             rip, rax = rip + 3, rax + 1
         elif code[0] == 0xEB:  # jmp rel8

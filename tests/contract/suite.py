@@ -373,6 +373,21 @@ def a_breakpoint_that_was_cleared_holds_nobody(subject: Subject) -> None:
 
 
 @debug_check
+def vector_registers_are_those_of_the_thread(subject: Subject) -> None:
+    port = subject.port
+    thread, address = debugged(subject, bytes.fromhex("66 48 0f 6e d8 90"))  # movq xmm3, rax; nop
+    before = port.vectors(thread)
+    assert len(before) == 16 * 16
+    number = struct.pack("<d", 0.75)
+    rax = int.from_bytes(number, "little")
+    port.set_registers(thread, dataclasses.replace(port.registers(thread), rax=rax))
+    assert told(port, thread, step=True) == DebugEvent(DebugEventKind.STEP, thread, address + 5)
+    assert port.vectors(thread) == before[:48] + number + bytes(8) + before[64:]
+    with raises(AccessRefused):
+        port.vectors(1)
+
+
+@debug_check
 def breakpoints_are_seen_neither_by_reading_nor_by_writing(subject: Subject) -> None:
     port = subject.port
     thread, address = debugged(subject, LOOP)

@@ -206,6 +206,11 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
         .through_bits = options[0] >> 4,
         .flags = options[1] & (CT_EDGES_ALL | CT_EDGES_BY_STACK),
     };
+    const uint32_t parts[] = {1, 0, CT_NONE, 1};
+    if (options[1] & 4) {
+        chosen.parts = parts;
+        chosen.part_count = options[1] >> 4 & 3;
+    }
     struct ct_edges *edges = ct_reader_edges_open(reader, &chosen);
     CHECK(edges);
     uint32_t pull = CT_PULL_MORE, count;
@@ -216,6 +221,68 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
     for (uint32_t at = 0; at < count; at++)
         CHECK((edge[at].parent < at || edge[at].parent == CT_NONE) && edge[at].kind <= CT_NODE_NOBODY);
     ct_reader_edges_close(edges);
+}
+
+/* Each format in turn, to its end. Texts are asked for once each, files split as often as may be. */
+static void read_exports(struct ct_reader *reader, const struct ct_index *index, const uint8_t *options)
+{
+    struct ct_tree_options tree = {.thread_count = index->threads, .window = 16};
+    for (uint32_t format = 0; format < CT_EXPORT_FORMATS; format++) {
+        struct ct_export_options chosen = {
+            .format = format,
+            .process_id = options[0],
+            .start = (uint64_t)options[1] << (options[0] & 63),
+            .hz = options[0] & 1 ? (uint64_t)options[1] << (options[0] >> 2) : 0,
+            .limit = index->units > 512 ? 1u << 20 : options[1], /* what begins again costs by depth */
+            .timed = options[0] >> 1 & 1,
+        };
+        bool of_tree = format == CT_EXPORT_TREE;
+        struct ct_export *made = ct_reader_export_open(reader, &chosen, of_tree ? &tree : NULL);
+        CHECK(made);
+        uint32_t pull = CT_PULL_MORE, wants = 0;
+        while (pull != CT_PULL_END) {
+            const char *out;
+            uint64_t size;
+            struct ct_node wanted;
+            pull = ct_reader_export_run(made, &out, &size, &wanted);
+            CHECK(pull != CT_PULL_NO_MEMORY && pull != CT_PULL_LIMIT);
+            CHECK(!size || memchr(out, out[size - 1], size));
+            if (pull == CT_PULL_TEXT) {
+                CHECK(wanted.kind < CT_TEXT_KINDS && wants++ < 1u << 20);
+                CHECK(ct_reader_export_text(made, &wanted, "a text", options[1] % 7));
+            }
+        }
+        uint32_t count;
+        const struct ct_node *nodes = ct_reader_export_nodes(made, &count);
+        for (uint32_t at = 0; at < count; at++)
+            CHECK(nodes[at].kind < CT_TEXT_KINDS);
+        ct_reader_export_close(made);
+    }
+}
+
+#define ROWS 64
+
+static void read_columns(struct ct_reader *reader)
+{
+    static uint32_t thread[ROWS], depth[ROWS], node[ROWS];
+    static uint64_t position[ROWS], value[ROWS], duration[ROWS], self[ROWS];
+    static int64_t time[ROWS];
+    static uint8_t event[ROWS], cause[ROWS], has_node[ROWS / 8], has_value[ROWS / 8], closes[ROWS / 8];
+    struct ct_columns out = {thread, position, time,  depth,    node,      value,  duration,
+                             self,   event,    cause, has_node, has_value, closes, 1000};
+    struct ct_column_reader *columns = ct_reader_columns_open(reader);
+    CHECK(columns);
+    uint32_t pull = CT_PULL_MORE;
+    while (pull == CT_PULL_MORE) {
+        uint32_t rows = ct_reader_columns_next(columns, &out, ROWS, &pull), count;
+        CHECK(pull != CT_PULL_NO_MEMORY && rows <= ROWS);
+        ct_reader_columns_nodes(columns, &count);
+        for (uint32_t row = 0; row < rows; row++) {
+            CHECK(ct_reader_row_name(event[row]) && cause[row] < CT_CAUSES);
+            CHECK(!(has_node[row / 8] >> row % 8 & 1) || node[row] < count);
+        }
+    }
+    ct_reader_columns_close(columns);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -244,6 +311,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_summary(reader);
         read_stacks(reader, &index);
         read_edges(reader, input.options);
+        read_exports(reader, &index, input.options);
+        read_columns(reader);
         ct_reader_close(reader);
     } else if (snapshot) {
         ct_reader_snapshot_close(snapshot);

@@ -1,4 +1,4 @@
-"""A trace is exported to the same bytes on Windows as here."""
+"""A trace is exported to the same bytes on Windows as here, and answers the same."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from rig.commands import run
 from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter
 
+SQL = (
+    "SELECT name, count(*), sum(duration)::BIGINT FROM events JOIN functions USING (trace, function) "
+    "GROUP BY name ORDER BY ALL"
+)
 EXPORT_ALL = """
 import sys
 from pathlib import Path
@@ -18,10 +22,13 @@ from calltrace.export import FORMATS
 from rig.commands import run
 for form in FORMATS:
     run(f'export {form} "{sys.argv[1]}" -o "{Path(sys.argv[2], form)}"')
+answer = run(f'query --json "{sys.argv[1]}" "{sys.argv[3]}"')
+Path(sys.argv[2], "answer").write_bytes(answer.encode())
 """
 
 
-def test_every_format_is_the_same_on_windows(tmp_path: Path) -> None:
+def golden_trace(path: Path) -> Path:
+    """Two threads to which everything happens, as random numbers that never change have it."""
     writer = TraceWriter(8, tsc_start=1000, tsc_hz=3_141_592_653)
     simulated.describe(writer)
     writer.info({"command_line": '"C:\\wörk\\simulated.exe" 1+2'})
@@ -29,13 +36,23 @@ def test_every_format_is_the_same_on_windows(tmp_path: Path) -> None:
         thread = SimulatedThread(8, now=1000)
         thread.run(random.Random(number).randbytes(2000))
         writer.thread(thread.units, number)
-    trace = writer.write(tmp_path / "träce.calltrace")
-    there = tmp_path / "there"
+    return writer.write(path)
+
+
+def test_every_format_and_answer_is_the_same_on_windows(tmp_path: Path) -> None:
+    trace = golden_trace(tmp_path / "träce.calltrace")
+    there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
-    done = windows.python("-c", EXPORT_ALL, trace, there)
+    here.mkdir()
+    done = windows.python("-c", EXPORT_ALL, trace, there, SQL)
     assert done.returncode == 0, done.stderr.decode()
     for form in FORMATS:
-        run(f'export {form} "{trace}" -o "{tmp_path / form}"')
-        made = (tmp_path / form).read_bytes()
-        assert len(made) > 100, form
-        assert (there / form).read_bytes() == made, form
+        run(f'export {form} "{trace}" -o "{here / form}"')
+        files = sorted((here / form).iterdir()) if (here / form).is_dir() else [here / form]
+        for file in files:
+            made = file.read_bytes()
+            assert len(made) > 100 or file.name.startswith("_"), file
+            assert (there / file.relative_to(here)).read_bytes() == made, file
+    answer = run(f'query --json "{trace}" "{SQL}"')
+    assert answer.count("\n") > 20
+    assert (there / "answer").read_text(encoding="utf-8") == answer

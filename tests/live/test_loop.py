@@ -12,7 +12,7 @@ import pytest
 
 from rig import corpus, targets, windows
 from rig.running import Running
-from rig.searched import assert_loop, name, plain, search, symbols, tree
+from rig.searched import SHAPES, assert_loop, name, plain, search, symbols, tree
 from rig.tracing import CALLTRACE, calltrace
 
 STEPS = Path(__file__).parent / "loop_main.py"
@@ -39,16 +39,9 @@ def test_a_loop_is_found_by_both_methods() -> None:
     assert name(unwound["outer"][0]["function"]) == "main"
 
 
-@pytest.mark.parametrize(
-    ("shape", "api", "owner", "frame"),
-    [
-        ("tail", "api", "tail_owner", "tail_frame"),
-        ("pointer", "api", "pointer_owner", "pointer_frame"),
-        ("recursive", "api", "recursive_owner", "dive"),
-        ("reentrant", "calls_back", "reentrant_owner", "reenter"),
-    ],
-)
-def test_hard_shapes_are_found_by_both_methods(shape: str, api: str, owner: str, frame: str) -> None:
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hard_shapes_are_found_by_both_methods(shape: str) -> None:
+    api, owner, frame = SHAPES[shape]
     found = search(api, "loop_shapes", shape, "40")
     assert found.exit_code == 0, found.told
     assert found.said == plain("loop_shapes", shape, "40")

@@ -6,43 +6,34 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from calltrace.loop.prototypes import KNOWN, Prototypes
 from rig import display
-from rig.searched import assert_loop, name, plain, search, tree
-
-PRESENT, DRAW = "IDXGISwapChain::Present", "ID3D11DeviceContext::Draw"
-FRAMES = "14"
+from rig.searched import DRAW, FRAMES, PRESENT, RENDERERS, Searched, assert_loop, name, passes, search, tree
 
 
-@pytest.mark.parametrize(
-    ("variant", "owner", "frame"),
-    [
-        ("main", "render_loop", "frame"),
-        ("thread", "render_loop", "frame"),
-        ("jobs", "render_loop", "frame"),
-        ("tail", "tail_loop", "tail_frame"),
-        ("apart", "apart_loop", None),
-    ],
-)
-def test_the_loop_and_its_frame_function_are_found_and_no_pixel_changes(
-    variant: str, owner: str, frame: str | None
-) -> None:
-    env = display.environment()
-    found = search(PRESENT, "loop_d3d11", variant, FRAMES, env=env)
+@pytest.mark.parametrize("variant", RENDERERS)
+def test_the_loop_and_its_frame_function_are_found_and_no_pixel_changes(variant: str) -> None:
+    renderer = RENDERERS[variant]
+    program, *arguments = renderer.command
+    options = ["--method", "both"]
+    found = Searched(renderer.api, program, *arguments, options=options, env=display.environment())
     assert found.exit_code == 0, found.told
-    frames = plain("loop_d3d11", variant, FRAMES, env=env)
-    assert len(frames.splitlines()) == int(FRAMES) + 1
-    assert found.said == frames  # and at the end the program's code, which is whole
+    assert len(renderer.plain().splitlines()) > int(FRAMES) + 5
+    assert found.said == renderer.plain()  # frames, and at the end the code of all modules, which is whole
     assert found.found["differences"] == []
     for method in found.methods:
         assert method["hits"] == 3
-        loop = assert_loop(method, owner, frame, "loop_d3d11")
+        loop = assert_loop(method, renderer.owner, renderer.frame, renderer.module or renderer.program)
         assert loop["turns"] == 2
-    assert [(each["sync"], each["flags"]) for each in found.found["arguments"]] == [("0", "0")] * 3
+    frames = re.search(r"(\d+) frames, (\d+) of them debugged", found.told)
+    assert frames
+    assert frames[1] == FRAMES
+    assert 0 < int(frames[2]) <= 3
+    if renderer.api == PRESENT:
+        assert [(each["sync"], each["flags"]) for each in found.found["arguments"]] == [("0", "0")] * 3
 
 
 def test_calls_of_a_turn_are_told_with_what_they_draw() -> None:
@@ -70,25 +61,11 @@ def test_passes_are_told_apart_by_their_render_target() -> None:
         assert tree(loop["levels"])[0][:3] == ("frame", 1, 10)
 
 
-def test_the_loop_of_an_opengl_program_is_found_and_no_pixel_changes() -> None:
-    env = display.environment()
-    found = search("gdi32!SwapBuffers", "loop_opengl", FRAMES, env=env)
-    assert found.exit_code == 0, found.told
-    assert found.said == plain("loop_opengl", FRAMES, env=env)
-    assert len(found.said.splitlines()) == int(FRAMES) + 1
+def test_an_opengl_program_s_frame_function_holds_what_it_draws() -> None:
+    found = search("gdi32!SwapBuffers", "loop_opengl", FRAMES, env=display.environment())
     for method in found.methods:
-        loop = assert_loop(method, "draw_loop", "draw_frame", "loop_opengl")
+        [loop] = method["loops"]
         assert {name(each["function"]): each["draws"] for each in loop["candidates"]}["draw_frame"] == 3
-
-
-def passes(levels: list[dict[str, Any]]) -> dict[str | None, float]:
-    """Hits per turn of each function that draws by itself."""
-    found: dict[str | None, float] = {}
-    for level in levels:
-        if any(not below["below"] for below in level["below"]):
-            found[name(level["function"])] = level["hits"] / level["turns"]
-        found.update(passes(level["below"]))
-    return found
 
 
 def test_slots_are_those_of_the_headers(tmp_path: Path) -> None:

@@ -63,7 +63,11 @@ def count(trace: TraceFile, together: int = 64, looks: bool = False) -> Graph:
 def numbers(trace: TraceFile) -> list[Any]:
     """All that counts can tell, in an order of its own."""
     callers = EdgeOptions(thread_count=EVERY_THREAD, depth=1, flags=edges.ALL)
-    views = [call_graph(trace), call_graph(trace, by_stack=True), edges._read(trace, callers, (), ())]
+    views = [
+        call_graph(trace),
+        call_graph(trace, by_stack=True),
+        edges._merged(trace, edges._counted(trace, callers)),
+    ]
     threads = [summarize(trace, thread.index) for thread in trace.threads]
     return [trace.threads, summarize(trace), threads, list(function_stats(trace)), *map(in_order, views)]
 

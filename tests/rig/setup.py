@@ -32,12 +32,16 @@ VENV = CACHE / "venv"
 PYTHON_WIN = CACHE / "python-win"
 CORPUS = CACHE / "corpus"
 ZIG = CACHE / "zig"
+READERS = CACHE / "readers"
 
 # The .py files of the standard library: Windows' python39.dll comes without them.
 BULLSEYE = {
     "libpython3.9-minimal=3.9.2-1": "594283526d67e03e3c4e96534f6bfe5da1bf41da5d49360553c9b79fbf08c4ab",
     "libpython3.9-stdlib=3.9.2-1": "32ac64d959ac2dbc5bb289532fc9834dab8f671b5455695a3a9315aad973c65b",
 }
+
+# npm's package with the schema of speedscope's files.
+SPEEDSCOPE = ("speedscope@1.25.0", "2831f1e0d26df914b477e522d78b8485511495a6af81a0b88158f8b48f9e0d03")
 
 # By LLVM, and by Zig's own code generator and linker, which make no unwind data.
 ZIG_PROGRAMS = {"llvm": ["-OReleaseSafe"], "self-hosted": ["-ODebug", "-fno-llvm", "-fno-lld"]}
@@ -194,7 +198,7 @@ def make_python_exe() -> None:
     run(*compile_it, "-o", PYTHON_WIN / "python.exe", RIG / "python.c", PYTHON_WIN / "python39.dll")
     prefix = wine.ensure_prefix(CACHE / "wine")
     bare = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
-    check = "import capstone, ctypes, json, keystone, pefile, struct"
+    check = "import capstone, ctypes, duckdb, json, keystone, pefile, pyarrow.parquet, struct"
     run("wine", PYTHON_WIN / "python.exe", "-c", check, env=wine.environment(prefix, bare))
 
 
@@ -250,6 +254,22 @@ def make_zig_programs() -> None:
             run(*command, *choices, *modules, cwd=fresh(ZIG / name), env={**os.environ, **caches})
 
 
+def make_readers() -> None:
+    """Packages and a schema that read exports; what these require themselves is not needed for it."""
+    unpack_wheels(pip_download(REQUIREMENTS / "readers.txt", "--only-binary=:all:"), fresh(READERS))
+    package, pinned = SPEEDSCOPE
+    with tempfile.TemporaryDirectory(dir=DOWNLOADS) as folder:
+        run("npm", "pack", "--silent", package, cwd=Path(folder))
+        [archive] = Path(folder).iterdir()
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != pinned:
+            sys.exit(f"setup: {package} has SHA-256 {found}, not {pinned}")
+        with tarfile.open(archive) as files:
+            schema = files.extractfile("package/dist/release/file-format-schema.json")
+            assert schema
+            (READERS / "speedscope.schema.json").write_bytes(schema.read())
+
+
 def main() -> None:
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "setup.lock", "w") as lock:
@@ -262,6 +282,7 @@ def main() -> None:
         step("Windows Python", pins, make_windows_python)
         step("Windows python.exe", [*pins, RIG / "python.c"], make_python_exe)
         step("test corpus", [REQUIREMENTS / "corpus.txt", RIG / "bcryptprimitives.c"], make_corpus)
+        step("readers of exports", [REQUIREMENTS / "readers.txt", repr(SPEEDSCOPE)], make_readers)
         step("Zig programs", [REQUIREMENTS / "zig.txt", repr(ZIG_PROGRAMS)], make_zig_programs)
     print(f"setup: ready in {CACHE}")
 

@@ -48,10 +48,6 @@ def info(trace: Path) -> Any:
 # thousand runs of ninja under calltrace the end of a cmd, not traced itself, did so in the middle of the run.
 _UNIX_WORDS = re.compile(rb"^(?:Inconsistency detected by ld\.so: |wine client error:).*\n", re.MULTILINE)
 
-# Wine's NtCreateUserProcess fails with this when the process that it forked died before it became a Windows
-# process. On a busy machine that met 3 of 1,600 untraced runs of ninja, which start 14 processes each.
-_NEVER_BORN = re.compile(rb"CreateProcess: Internal error\.|Internal error \(error 1359\)")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,13 +82,6 @@ class Job:
         return self._run([*ours, str(self.program), *self.arguments])
 
     def _run(self, command: Sequence[str]) -> Outcome:
-        outcome = self._run_once(command)
-        if _NEVER_BORN.search(outcome.stdout + outcome.stderr):
-            warnings.warn("Wine could not start a process: run once more", stacklevel=3)
-            outcome = self._run_once(command)
-        return outcome
-
-    def _run_once(self, command: Sequence[str]) -> Outcome:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.prepare(self.folder)
@@ -104,7 +93,7 @@ class Job:
         }
         stdout = b"".join(sorted(done.stdout.splitlines(True))) if self.unordered else done.stdout
         for words in _UNIX_WORDS.findall(done.stderr):
-            warnings.warn(f"Wine said beside the program: {words.decode()}", stacklevel=4)
+            warnings.warn(f"Wine said beside the program: {words.decode()}", stacklevel=3)
         return Outcome(done.returncode, stdout, _UNIX_WORDS.sub(b"", done.stderr), files)
 
 

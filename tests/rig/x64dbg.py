@@ -6,6 +6,7 @@ tests/x64dbg/gui.c takes the place of the window.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -55,8 +56,20 @@ def real_engine() -> Path | None:
     return Path(folder) if folder and Path(folder, "x64dbg.dll").is_file() else None
 
 
+def real_scripting() -> Path | None:
+    """The folder of the real debugger, if x64dbgpy is among its plugins and a Python 2.7 lies in it."""
+    folder = real_engine()
+    needed = ("plugins/x64dbgpy.dp64", "plugins/x64dbgpy/x64dbgpy", "python27.dll", "Lib/site-packages")
+    return folder if folder and all((folder / name).exists() for name in needed) else None
+
+
 _WITHOUT_REAL = pytest.mark.skipif(
     not real_engine(), reason="X64DBG_DIR does not name the folder of an x64dbg release (with x64dbg.dll)"
+)
+WITHOUT_SCRIPTING = pytest.mark.skipif(
+    not real_scripting(),
+    reason="X64DBG_DIR has no plugins/x64dbgpy.dp64 (with its folder), or no Python 2.7 beside x64dbg.dll "
+    "(python27.dll, DLLs, Lib with site-packages)",
 )
 only_real = _WITHOUT_REAL  # of a test
 both = pytest.mark.parametrize("debugger", [STAND_IN, pytest.param(REAL, marks=_WITHOUT_REAL)])  # of a test
@@ -84,19 +97,22 @@ def _engine_files(debugger: str) -> list[Path]:
         return [standin, *(_forwarding(standin, name) for name in ("x64bridge.dll", "TitanEngine.dll"))]
     real = real_engine()
     assert real
-    return [file for file in real.glob("*.dll") if not file.name.lower().startswith(("x64gui", "qt5"))]
+    others = ("x64gui", "qt5", "python")
+    return [file for file in real.glob("*.dll") if not file.name.lower().startswith(others)]
 
 
 def _forwarding(library: Path, name: str) -> Path:
     """A library whose functions are those of the stand-in."""
     made = library.with_name(name)
-    if not made.is_file() or made.stat().st_mtime < library.stat().st_mtime:
-        exports = _EXPORT.findall((_SOURCES / "standin.c").read_text())
-        definition = made.with_suffix(".def")
-        lines = [f"    {export} = {library.stem}.{export}\n" for export in exports]
-        definition.write_text("".join([f"LIBRARY {name}\nEXPORTS\n", *lines]))
-        command = ["x86_64-w64-mingw32-gcc", "-shared", "-nostdlib", "-o", str(made), str(definition)]
-        subprocess.run(command, check=True)
+    with _alone(name):
+        if not made.is_file() or made.stat().st_mtime < library.stat().st_mtime:
+            exports = _EXPORT.findall((_SOURCES / "standin.c").read_text())
+            definition, fresh = made.with_suffix(".def"), made.with_suffix(".new.dll")
+            lines = [f"    {export} = {library.stem}.{export}\n" for export in exports]
+            definition.write_text("".join([f"LIBRARY {name}\nEXPORTS\n", *lines]))
+            command = ["x86_64-w64-mingw32-gcc", "-shared", "-nostdlib", "-o", str(fresh), str(definition)]
+            subprocess.run(command, check=True)
+            fresh.replace(made)
     return made
 
 
@@ -127,7 +143,7 @@ def run(
         done = windows.run([program], env={**environment, **(env or {})}, cwd=cwd, timeout=timeout)
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
     last = _LAST.search(text)
-    assert last, f"exit code {done.returncode}\n{text}\n{done.stderr.decode(errors='replace')}"
+    assert last, f"{done}\nthe log:\n{text}"
     banner, *rest = _COMMAND.split(text[: last.start() + 1])
     return Transcript(
         banner, list(zip(rest[::2], rest[1::2])), last[1] == "end of script", done.stdout, done.stderr
@@ -160,7 +176,16 @@ def init(program: Path, arguments: str = "") -> str:
 def _built(name: str, source: str, *flags: str) -> Path:
     program, sources = _BUILT / name, [_SOURCES / source]
     newest = max(file.stat().st_mtime for file in (*sources, targets.TREE / "x64dbg_plugin" / "sdk.h"))
-    _BUILT.mkdir(parents=True, exist_ok=True)
-    if not program.is_file() or program.stat().st_mtime < newest:
-        compile_program(program, sources, *flags)
+    with _alone(name):
+        if not program.is_file() or program.stat().st_mtime < newest:
+            compile_program(program, sources, *flags)
     return program
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """While a file is made, of all test runs in this tree."""
+    _BUILT.mkdir(parents=True, exist_ok=True)
+    with open(_BUILT / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

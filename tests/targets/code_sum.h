@@ -1,14 +1,15 @@
-/* A sum over the program's own code as it stands in memory: a breakpoint left behind would change it. */
+/* Sums over the code of all modules as it stands in memory: a breakpoint left behind would change one. */
 #ifndef CODE_SUM_H
 #define CODE_SUM_H
 
+#define PSAPI_VERSION 2
+#include <stdio.h>
 #include <windows.h>
 
-extern const unsigned char __ImageBase[];
+#include <psapi.h>
 
-static unsigned code_sum(void)
+static unsigned code_sum(const unsigned char *base)
 {
-    const unsigned char *base = __ImageBase;
     const IMAGE_NT_HEADERS64 *headers = (const IMAGE_NT_HEADERS64 *)(base + ((const IMAGE_DOS_HEADER *)base)->e_lfanew);
     const IMAGE_SECTION_HEADER *section = IMAGE_FIRST_SECTION(headers);
     unsigned sum = 1;
@@ -17,6 +18,19 @@ static unsigned code_sum(void)
             for (DWORD at = 0; at < section[i].Misc.VirtualSize; at++)
                 sum = sum * 31 + base[section[i].VirtualAddress + at];
     return sum;
+}
+
+/* A line for each module. */
+static void print_code_sums(void)
+{
+    HMODULE modules[512];
+    char name[MAX_PATH];
+    DWORD size = 0;
+    EnumProcessModules(GetCurrentProcess(), modules, sizeof modules, &size);
+    for (DWORD i = 0; i < size / sizeof *modules; i++) {
+        GetModuleBaseNameA(GetCurrentProcess(), modules[i], name, sizeof name);
+        printf("code of %s: %u\n", name, code_sum((const unsigned char *)modules[i]));
+    }
 }
 
 #endif

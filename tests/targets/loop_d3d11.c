@@ -3,13 +3,13 @@
  *
  *     main     owner render_loop on the first thread; frame function frame
  *     thread   the same on a second thread, while the first handles messages
- *     jobs     as main, but each pass runs on a worker, for which frame waits
+ *     jobs     as main, but the passes are jobs of two workers, each of which serves its own queue
  *     tail     owner tail_loop; frame function tail_frame, which ends in a jump to end_frame
- *     apart    owner apart_loop, which calls update, the passes and present by itself: there is no frame function
+ *     apart    owner apart_loop, which calls update, the passes and end_frame by itself: there is no frame function
  *
- * In a frame: update, shadow_pass with 3 draw calls, scene_pass with 5 and ui_pass with 2, then present, which calls
+ * In a frame: update, shadow_pass with 3 draw calls, scene_pass with 5 and ui_pass with 2, then end_frame, which calls
  * IDXGISwapChain::Present. A sum over each frame's pixels, read back before it is presented, is written to the
- * standard output; at the end one over the program's code. */
+ * standard output; at the end sums over all code. The standard error output is told of frame_count.h. */
 #define COBJMACROS
 #include <d3d11.h>
 #include <d3dcompiler.h>
@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "code_sum.h"
+#include "frame_count.h"
 
 #define APART __attribute__((noinline))
 #define CHECK(call)                                                                                                    \
@@ -29,7 +30,13 @@
         }                                                                                                              \
     } while (0)
 
-enum { WIDTH = 96, HEIGHT = 64, SHADOWS = 3, OBJECTS = 5, WIDGETS = 2 };
+enum { WIDTH = 96, HEIGHT = 64, SHADOWS = 3, OBJECTS = 5, WIDGETS = 2, WORKERS = 2 };
+
+typedef void (*Job)(void);
+typedef struct {
+    Job job;
+    HANDLE wanted, done;
+} Worker;
 
 static IDXGISwapChain *chain;
 static ID3D11Device *device;
@@ -38,6 +45,7 @@ static ID3D11Texture2D *back, *shadow, *readable;
 static ID3D11RenderTargetView *back_view, *shadow_view;
 static volatile unsigned moved;
 static int with_jobs;
+static Worker workers[WORKERS];
 
 static const char shaders[] = "float4 vertex(float4 place : POSITION) : SV_POSITION { return place; }\n"
                               "float4 pixel() : SV_TARGET { return float4(1.0, 0.5, 0.25, 1.0); }\n";
@@ -114,28 +122,25 @@ static void begin_pass(ID3D11RenderTargetView *view, float shade, float width, f
     ID3D11DeviceContext_RSSetViewports(context, 1, &port);
 }
 
-static APART DWORD WINAPI shadow_pass(void *unused)
+static APART void shadow_pass(void)
 {
     begin_pass(shadow_view, 1, WIDTH, HEIGHT);
     for (int i = 0; i < SHADOWS; i++)
         ID3D11DeviceContext_Draw(context, 3, 0);
-    return unused != NULL;
 }
 
-static APART DWORD WINAPI scene_pass(void *unused)
+static APART void scene_pass(void)
 {
     begin_pass(back_view, 0.25f, (float)(16 + moved % 64), HEIGHT);
     for (int i = 0; i < OBJECTS; i++)
         ID3D11DeviceContext_Draw(context, 3, 0);
-    return unused != NULL;
 }
 
-static APART DWORD WINAPI ui_pass(void *unused)
+static APART void ui_pass(void)
 {
     begin_pass(back_view, -1, 8, 8);
     for (int i = 0; i < WIDGETS; i++)
         ID3D11DeviceContext_Draw(context, 3, 0);
-    return unused != NULL;
 }
 
 static APART void update(void)
@@ -159,26 +164,46 @@ static APART void sum_pixels(void)
 APART void end_frame(void)
 {
     sum_pixels();
+    count_frame();
     IDXGISwapChain_Present(chain, 0, 0);
 }
 
-static APART void pass(LPTHREAD_START_ROUTINE job)
+static DWORD WINAPI serve_jobs(void *queue)
+{
+    Worker *worker = queue;
+    while (WaitForSingleObject(worker->wanted, INFINITE) == WAIT_OBJECT_0) {
+        worker->job();
+        SetEvent(worker->done);
+    }
+    return 0;
+}
+
+static void start_workers(void)
+{
+    for (int i = 0; i < WORKERS; i++) {
+        workers[i] = (Worker){NULL, CreateEventA(NULL, FALSE, FALSE, NULL), CreateEventA(NULL, FALSE, FALSE, NULL)};
+        CreateThread(NULL, 0, serve_jobs, &workers[i], 0, NULL);
+    }
+}
+
+/* The context serves one thread at a time. */
+static APART void pass(Worker *worker, Job job)
 {
     if (!with_jobs) {
-        job(NULL);
+        job();
         return;
     }
-    HANDLE worker = CreateThread(NULL, 0, job, NULL, 0, NULL);
-    WaitForSingleObject(worker, INFINITE);
-    CloseHandle(worker);
+    worker->job = job;
+    SetEvent(worker->wanted);
+    WaitForSingleObject(worker->done, INFINITE);
 }
 
 APART void draw_all(void)
 {
     update();
-    pass(shadow_pass);
-    pass(scene_pass);
-    pass(ui_pass);
+    pass(&workers[0], shadow_pass);
+    pass(&workers[1], scene_pass);
+    pass(&workers[0], ui_pass);
 }
 
 static APART void frame(void)
@@ -216,9 +241,9 @@ static APART void apart_loop(unsigned count)
 {
     while (moved < count) {
         update();
-        shadow_pass(NULL);
-        scene_pass(NULL);
-        ui_pass(NULL);
+        shadow_pass();
+        scene_pass();
+        ui_pass();
         end_frame();
     }
 }
@@ -236,6 +261,8 @@ int main(int argc, char **argv)
     make_device();
     make_pipeline();
     with_jobs = !strcmp(variant, "jobs");
+    if (with_jobs)
+        start_workers();
     if (!strcmp(variant, "thread")) {
         HANDLE thread = CreateThread(NULL, 0, renderer, (void *)(size_t)count, 0, NULL);
         while (MsgWaitForMultipleObjects(1, &thread, FALSE, INFINITE, QS_ALLINPUT) != WAIT_OBJECT_0)
@@ -246,6 +273,7 @@ int main(int argc, char **argv)
         apart_loop(count);
     else
         render_loop(count);
-    printf("code %u\n", code_sum());
+    tell_frames();
+    print_code_sums();
     return fflush(stdout);
 }

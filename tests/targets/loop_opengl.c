@@ -2,13 +2,15 @@
 /* A renderer by OpenGL: the argument says how many frames it draws.
  *
  * owner draw_loop; frame function draw_frame, which draws 3 shapes (glBegin) and calls SwapBuffers. A sum over each
- * frame's pixels, read back before they are shown, is written to the standard output, and one over the program's code.
+ * frame's pixels, read back before they are shown, is written to the standard output, and sums over its code. The
+ * standard error output is told of frame_count.h.
  */
 #include <GL/gl.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "code_sum.h"
+#include "frame_count.h"
 
 #define APART __attribute__((noinline))
 
@@ -38,6 +40,7 @@ static APART void draw_frame(unsigned turn)
     for (unsigned i = 0; i < sizeof pixels; i++)
         sum = sum * 31 + pixels[i];
     printf("%u\n", sum);
+    count_frame();
     SwapBuffers(device);
 }
 
@@ -68,6 +71,7 @@ int main(int argc, char **argv)
         return 2;
     glViewport(0, 0, SIDE, SIDE);
     draw_loop(argc > 1 ? (unsigned)atoi(argv[1]) : 10);
-    printf("code %u\n", code_sum());
+    tell_frames();
+    print_code_sums();
     return fflush(stdout);
 }

@@ -12,7 +12,8 @@
  *     once       it is called once
  *     left       it is called in a loop of two turns, and then no more
  *
- * The last three then wait for the end of the input. All end with a sum over what they did and over their code. */
+ * The last three then wait for the end of the input, or as many milliseconds as the second argument says. All end with
+ * a sum over what they did and sums over their code. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,9 +208,13 @@ int main(int argc, char **argv)
             step(1);
         else if (!strcmp(shape, "left"))
             two_turns();
-        while (getchar() != EOF)
-            ;
+        if (argc > 2)
+            Sleep(count);
+        else
+            while (getchar() != EOF)
+                ;
     }
-    printf("%u %u\n", sum, code_sum());
+    printf("%u\n", sum);
+    print_code_sums();
     return fflush(stdout);
 }

@@ -798,7 +798,7 @@ def marked(writer: TraceWriter, *marks: tuple[str, list[list[int]]]) -> TraceWri
     """The trace with named marks: for each the threads' indexes and positions."""
     told = [{"name": name, "tsc": number, "positions": rows} for number, (name, rows) in enumerate(marks)]
     writer.info({"marks": told[:1]})
-    writer.info({"marks": told})
+    writer.info({"marks": told[1:]})
     return writer
 
 

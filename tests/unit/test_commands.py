@@ -55,6 +55,7 @@ def test_the_verbs_are_those_promised() -> None:
         "resume",
         "status",
         "mark",
+        "mark",
         "save",
         "x64dbg-install",
         "plan",
@@ -64,7 +65,10 @@ def test_the_verbs_are_those_promised() -> None:
         "callers",
         "callees",
         "stacks",
+        "new",
+        "diff",
         "export",
+        "query",
         "help",
     ]
 

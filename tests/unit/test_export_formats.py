@@ -12,13 +12,14 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calltrace.edges import call_graph
 from calltrace.export import FORMATS, folded
 from calltrace.tracefile import TraceFile
-from rig import simulated, tracewriter
+from rig import readers, simulated, tracewriter
 from rig.commands import run
 from rig.simulated import Frame, SimulatedThread
 from rig.tracewriter import TraceWriter, Units
@@ -190,6 +191,16 @@ def test_dot_draws_the_graph(tmp_path: Path) -> None:
 
 # ---- speedscope ----
 
+FITS_SPEEDSCOPE = readers.speedscope_validator()
+
+
+def test_the_schema_of_speedscope_refuses_what_is_none(tmp_path: Path) -> None:
+    told = json.loads(exported(known_trace(tmp_path / "t"), "speedscope"))
+    FITS_SPEEDSCOPE(told)
+    told["profiles"][0]["events"][0]["type"] = "X"
+    with pytest.raises(ValueError, match="profiles"):
+        FITS_SPEEDSCOPE(told)
+
 
 @checked
 @given(PROGRAMS, PROGRAMS, st.sampled_from([4, 8]))
@@ -198,6 +209,7 @@ def test_speedscope_profiles_are_balanced(
 ) -> None:
     path, threads = simulated_trace(tmp_path / "t", program, other, unit_size=unit_size)
     told = json.loads(exported(path, "speedscope"))
+    FITS_SPEEDSCOPE(told)
     names = [frame["name"] for frame in told["shared"]["frames"]]
     profiles = {profile["name"]: profile for profile in told["profiles"]}
     for number, thread in enumerate(threads):
@@ -293,6 +305,20 @@ def test_drcov_has_the_functions_that_were_called(tmp_path: Path) -> None:
         (0x2000, 0xFFFF, 0),
         (0x2000 + 0xFFFF, 0x12345 - 0xFFFF, 0),
         (0x20000, 1, 0),  # its size is not known
+    ]
+
+
+def test_drcov_is_what_another_reader_reads(tmp_path: Path) -> None:
+    run(f'export drcov "{known_trace(tmp_path / "t")}" -o "{tmp_path / "out"}"')
+    coverage = readers.read_drcov(str(tmp_path / "out"))
+    (module,) = coverage.modules
+    assert (module.base, module.size, module.path) == (0x140000000, 0x100000, "C:\\made\\Demo.exe")
+    assert (module.checksum, module.timestamp) == (0x77, 0x1234ABCD)
+    assert [(block.start, block.size, block.module_id) for block in coverage.basic_blocks] == [
+        (0x1000, 16, 0),
+        (0x2000, 0xFFFF, 0),
+        (0x2000 + 0xFFFF, 0x12345 - 0xFFFF, 0),
+        (0x20000, 1, 0),
     ]
 
 

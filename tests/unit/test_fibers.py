@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calltrace.calltree import Tree, TreeFilter, steps, summarize
-from calltrace.export import csv
-from calltrace.export.text import TreeText
+from calltrace.calltree import steps, summarize
+from calltrace.export import csv, text
 from calltrace.model import STEP_RESUMED, Cause, NodeKind, StepType
 from calltrace.tracefile import TraceFile
 from rig import tracewriter
@@ -133,8 +133,9 @@ def ping_pong() -> Units:
 
 def test_the_tree_says_where_a_stack_is_left_and_gone_on_with(tmp_path: Path) -> None:
     with open_trace(ping_pong(), tmp_path / "t.calltrace") as trace:
-        text = TreeText(trace)
-        lines = [text.line(line) for line in Tree(trace, TreeFilter())]
+        out = io.StringIO()
+        text.write(trace, out)
+        lines = out.getvalue().splitlines()
     assert lines[1:] == [
         "  m!a  left to another fiber",
         "    K.dll!SwitchToFiber  left to another fiber",

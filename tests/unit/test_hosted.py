@@ -33,6 +33,15 @@ class Fake:
     def show_functions(self, stats: Sequence[CallStat]) -> None:
         raise AssertionError
 
+    def show_note(self, line: str) -> None:
+        self.shown.append(line + "\n")
+
+    def set_breakpoint(self, address: int) -> None:
+        raise AssertionError
+
+    def set_label(self, address: int, name: str) -> None:
+        raise AssertionError
+
     def show_error(self, line: str) -> None:
         self.errors.append(line)
 
@@ -108,7 +117,7 @@ def test_what_anyone_prints_is_shown_in_order(verb: Callable[[Callable[[Console]
     before = sys.stdout
     hosted.run("do", debugger)
     assert sys.stdout is before
-    assert debugger.shown == ["one\ntwo\ncalltrace: three\n", "four\n"]  # progress does not wait
+    assert debugger.shown == ["one\ntwo\n", "calltrace: three\n", "four\n"]  # progress does not wait
     assert debugger.errors == ["calltrace: five"]
 
 

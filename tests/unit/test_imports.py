@@ -16,13 +16,16 @@ PACKAGE = CORE / "calltrace"
 LAYERS = (
     ("__main__",),
     ("cli", "hosted"),
-    ("dispatch",),
+    ("dispatch", "terminal"),
     ("commands",),
     ("live", "looping"),
     ("session", "wine"),
     (
         "export",
         "calltree",
+        "comparison",
+        "marking",
+        "parts",
         "edges",
         "stacks",
         "tracefile",
@@ -45,9 +48,11 @@ LAYERS = (
         "win32",
         "patterns",
         "native",
+        "query",
     ),
     ("ports",),
     ("model",),
+    ("extras",),
     ("errors",),
 )
 PARTS = 6  # the layer whose modules may import each other

@@ -11,6 +11,7 @@ import pytest
 
 from calltrace import session
 from calltrace.errors import EngineError, TargetLost, UsageError
+from calltrace.export.status import Status
 from calltrace.live import LiveSession
 from calltrace.model import State
 from calltrace.ports import Registers, TargetModule
@@ -309,7 +310,7 @@ def test_a_target_that_the_debugger_let_go_is_left_as_it_was(
     told.clear()
     debugger.targets[0].is_debugged = False
     monkeypatch.setattr(Tracing, "failure", failure)
-    assert [label for label, _ in live.status(told.append)] == ["recording", "last trace"]
+    assert live.status(told.append) == Status(tmp_path / "0.calltrace", None)
     assert Tracing.made[0].calls == ["start", "end 100", "finish KILLED 0"]
     assert told == [line.format(tmp_path / "0.calltrace") for line in lines]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import edges, graph, model, tracefile
+from calltrace import calltree, edges, graph, model, tracefile
 from calltrace.calltree import Tree, TreeFilter, steps, summarize
 from calltrace.errors import AccessRefused, BadTrace, CalltraceError, FileMissing
+from calltrace.export import native
 from calltrace.tracefile import TraceFile
 from rig import tracewriter
 from rig.tracewriter import TraceWriter, Units
@@ -33,6 +34,9 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "ct_totals": tracefile.Totals,
     "ct_stat": tracefile.Stat,
     "ct_graph_thread": tracefile.GraphThread,
+    "ct_export_options": tracefile.ExportOptions,
+    "ct_node": tracefile.Node,
+    "ct_columns": tracefile.Columns,
 }
 # Tuples are read by format; their fields go by other names than in C where Python needs it.
 TUPLES = {
@@ -40,7 +44,7 @@ TUPLES = {
     "ct_line": (tracefile.LINE, model.Line._fields, {"calls": "count"}),
     "ct_stack": (tracefile.STACK, ("time", "thread", "depth", "cause", "incomplete"), {}),
     "ct_stack_frame": (tracefile.STACK_FRAME, ("begin", "id", "kind"), {}),
-    "ct_edge": (tracefile.EDGE, ("calls", "self", "total", "parent", "id", "kind", "tail"), {}),
+    "ct_edge": (tracefile.EDGE, ("calls", "self", "total", "parent", "id", "kind", "tail", "part"), {}),
     "ct_function_record": (tracefile.FUNCTION, model.FunctionRecord._fields, {}),
     "ct_site_record": (tracefile.SITE, model.SiteRecord._fields, {"imported": "import"}),
 }
@@ -57,6 +61,8 @@ ENUMS = {
     "CT_CAUSE_": (model.Cause,),
     "CT_STEP_": (model.StepType,),
     "CT_LINE_": (model.LineType,),
+    "CT_EXPORT_": (native.ExportFormat,),
+    "CT_TEXT_": (native.TextKind,),
 }
 
 
@@ -127,6 +133,10 @@ def test_numbers_of_enumerations_are_those_of_the_headers(tmp_path: Path) -> Non
     expected += [edges.ALL, edges.BY_STACK, graph.BY_JUMPS, graph.BY_STACK]
     statements += ["CT_GRAPH_SITE", "CT_CHUNK_GRAPH", "sizeof(struct ct_graph_row)"]
     expected += [tracefile.GRAPH_SITE, tracefile.ChunkKind.GRAPH, tracefile.GRAPH_ROW.size]
+    pulls = ("MORE", "END", "LIMIT", "NO_MEMORY", "TEXT", "SPLIT")
+    statements += [f"CT_PULL_{name}" for name in pulls]
+    expected += [calltree.MORE, calltree.END, calltree.LIMIT, calltree.NO_MEMORY]
+    expected += [calltree.WANTS_TEXT, calltree.SPLIT]
     found = compiled_output(
         tmp_path, "".join(f'    printf("%u ", (unsigned){text});\n' for text in statements)
     )

@@ -24,7 +24,8 @@ def kind(handle):
     except OSError:
         return "closed"
 handles = [kind(number) for number in (0, 1, 2)]
-told = dict(argv=sys.argv[1:], cwd=os.getcwd(), environment=dict(os.environ), handles=handles)
+brk = next((line.split("-")[0] for line in open("/proc/self/maps") if "[heap]" in line), "")
+told = dict(argv=sys.argv[1:], cwd=os.getcwd(), environment=dict(os.environ), handles=handles, brk=brk)
 open(os.environ["TELL"], "w").write(json.dumps(told))
 sys.exit(77)
 """
@@ -65,8 +66,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def relay(home: Path, argv: list[str], prefix: Path | None = None, redirections: str = "") -> Any:
     """Relay `argv` in a process of its own and return what the Wine script was told."""
     script = f"""
-import sys
+import ctypes, sys
 from pathlib import Path
+ctypes.CDLL(None).personality(0)  # as in a shell, not as in our tests
 sys.path.insert(0, {str(CORE)!r})
 from calltrace import wine
 wine.relay({argv!r}, {f"Path({str(prefix)!r})" if prefix else None})
@@ -165,6 +167,10 @@ def test_wines_messages_are_shown_to_who_wants_them(home: Path, monkeypatch: pyt
 def test_closed_standard_handles_are_replaced(home: Path) -> None:
     told = relay(home, ["attach", "1"], redirections="<&- >&- 2>&-")
     assert told["handles"] == ["device", "device", "device"]
+
+
+def test_the_heap_of_what_is_started_lies_always_alike(home: Path) -> None:
+    assert len({relay(home, ["attach", "1"])["brk"] for _ in range(4)}) == 1
 
 
 def test_without_wine_or_windows_python_the_error_says_what_to_do(

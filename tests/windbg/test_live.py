@@ -159,6 +159,57 @@ def test_a_program_that_the_debugger_ends_leaves_its_whole_trace(tmp_path: Path,
         assert stack.cause == Cause.PROCESS_END
 
 
+def rows(table: str) -> dict[str, str]:
+    """The counts of a list by the first names in its rows."""
+    found = re.findall(r"^ +([\d,]+)  (\S+)", table, re.MULTILINE)
+    return {name: count for count, name in found}
+
+
+def test_what_ran_between_marks_is_compared_while_recording(tmp_path: Path) -> None:
+    file = tmp_path / "marks.calltrace"
+    script = [
+        f"!calltrace start -o {windows.path(file)}",
+        f"bp {address('work')}",
+        f"bp {address('depth')}",
+        "bp msvcrt!fflush",
+        "g",
+        "!calltrace mark leaves",
+        "g",
+        "!calltrace new",
+        "!calltrace mark many levels",
+        "bc 1",
+        "g",
+        '!calltrace diff @leaves "@many levels"',
+        "!calltrace diff . - @..leaves - @leaves",
+        "!calltrace diff --edges @leaves",
+        "!calltrace new leaves --json",
+        "!calltrace diff @leaves @nowhere",
+        "g",
+    ]
+    shown = session(script, "session_calls", "7")
+    # Both breakpoints are where nothing of the function has been recorded yet.
+    first = {"session_calls!work": "1", "session_calls!leaf": "7"}
+    assert rows(shown.said("!calltrace new")) == first
+    compared = shown.said('!calltrace diff @leaves "@many levels"')
+    assert compared.splitlines()[0] == "A  @leaves: 2 functions, 8 calls"
+    only_a, only_b = compared.split("only in B: ")
+    assert rows(only_a) == first
+    later = rows(only_b)
+    assert later.items() >= {"session_calls!depth": str(LEVELS), "msvcrt.dll!fflush": "1"}.items()
+    never_before = rows(shown.said("!calltrace diff . - @..leaves - @leaves"))
+    assert later.items() >= never_before.items() >= {"session_calls!depth": str(LEVELS)}.items()
+    assert rows(shown.said("!calltrace diff --edges @leaves")) == {
+        "session_calls!main": "1",
+        "session_calls!work": "7",
+    }
+    since = json.loads(shown.said("!calltrace new leaves --json"))["found"]
+    assert {row["name"] for row in since} == first.keys() | never_before.keys()
+    assert shown.said("!calltrace diff @leaves @nowhere") == (
+        f"calltrace: {windows.path(file)} has no mark nowhere: its marks are leaves, many levels\n"
+    )
+    assert not shown.has_target
+
+
 # Pause and resume
 
 

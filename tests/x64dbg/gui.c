@@ -12,7 +12,9 @@
  *     !notes EXPRESSION    log the comment and the label at an address
  *     !value EXPRESSION    log what an expression is
  *     !references          log what is in the references view
- *     !answer TEXT         what is typed when the window asks next
+ *     !answer TEXT         what is typed when the window asks next; without one it is cancelled
+ *     !asked               log what the window asked last
+ *     !menus               log the menus' entries, each behind the number of the debugger's menu it is in
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,7 +39,15 @@ enum {
     GUI_GETLINE_WINDOW = 45,
     GUI_REF_INITIALIZE = 58,
 };
-enum { STATE_PAUSED = 1, FIRST_MENU = 256, ENTRIES = 200, ROWS = 1000, COLUMNS = 3, SECONDS_TO_START = 30 };
+enum {
+    STATE_PAUSED = 1,
+    FIRST_MENU = 256,
+    NO_ENTRY = -1,
+    ENTRIES = 200,
+    ROWS = 1000,
+    COLUMNS = 3,
+    SECONDS_TO_START = 30
+};
 
 static const char *(*dbg_init)(void);
 static void (*dbg_exit)(void);
@@ -56,10 +66,13 @@ static char awaited[64]; /* the text with which a command says that it is over *
 static HANDLE command_over;
 static HANDLE target_paused; /* since `init` */
 static char click_on[4096], click_then[4096];
-static char titles[ENTRIES][256]; /* of menu entries; their handle is FIRST_MENU + index */
+static char titles[ENTRIES][256]; /* of menus and their entries; their handle is FIRST_MENU + index */
+static int menus[ENTRIES];        /* the debugger's that each is in, or NO_ENTRY of a menu's own title */
+static int parents[ENTRIES];      /* the debugger's menu that a menu is in */
 static int entries;
 static uint64_t selected;
-static char answer[4096]; /* to the next question; "": cancelled */
+static char answer[4096], question[4096];
+static bool answers; /* the next question is not cancelled */
 
 /* The references view. */
 typedef struct {
@@ -140,6 +153,8 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
         if (entries == ENTRIES)
             fail("too many menu entries");
         snprintf(titles[entries], sizeof titles[entries], "%s", (const char *)second);
+        parents[entries] = (int)(INT_PTR)first;
+        menus[entries] = type == GUI_MENU_ADD ? NO_ENTRY : parents[parents[entries] - FIRST_MENU];
         result = (void *)(INT_PTR)(FIRST_MENU + entries++);
         break;
     case GUI_SELECTION_GET: {
@@ -172,9 +187,10 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
         loaded = true;
         break;
     case GUI_GETLINE_WINDOW:
+        snprintf(question, sizeof question, "%s", (const char *)first);
         strcpy(second, answer);
-        result = (void *)(INT_PTR)(*answer != 0);
-        *answer = 0;
+        result = (void *)(INT_PTR)answers;
+        answers = false;
         break;
     }
     LeaveCriticalSection(&lock);
@@ -233,6 +249,30 @@ static void show_references(void)
     LeaveCriticalSection(&lock);
 }
 
+static void show_menus(void)
+{
+    EnterCriticalSection(&lock);
+    for (int i = 0; i < entries; i++)
+        if (menus[i] != NO_ENTRY)
+            fprintf(log_file, "%d %s\n", menus[i], titles[i]);
+    LeaveCriticalSection(&lock);
+}
+
+static void show_question(void)
+{
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%s\n", question);
+    LeaveCriticalSection(&lock);
+}
+
+static void set_answer(const char *text)
+{
+    EnterCriticalSection(&lock);
+    strcpy(answer, text);
+    answers = true;
+    LeaveCriticalSection(&lock);
+}
+
 static void run(char *line)
 {
     if (begins(line, "!click-on ")) {
@@ -260,7 +300,11 @@ static void run(char *line)
     else if (begins(line, "!references"))
         show_references();
     else if (begins(line, "!answer "))
-        strcpy(answer, line + strlen("!answer "));
+        set_answer(line + strlen("!answer "));
+    else if (begins(line, "!asked"))
+        show_question();
+    else if (begins(line, "!menus"))
+        show_menus();
     else if (begins(line, "!select "))
         selected = value_of(line + strlen("!select "));
     else if (!cmd_exec(line))

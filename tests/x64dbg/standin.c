@@ -16,6 +16,37 @@
 #define SDK_FUNCTION EXPORT
 #include "sdk.h"
 
+/* What sizes and offsets have in the debugger: of the SDK's own headers, by a compiler. */
+#define HAS_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
+#define LIES_AT(type, member, offset) _Static_assert(offsetof(type, member) == (offset), #type "." #member)
+HAS_SIZE(PLUG_INITSTRUCT, 268);
+LIES_AT(PLUG_INITSTRUCT, pluginName, 12);
+HAS_SIZE(PLUG_SETUPSTRUCT, 40);
+LIES_AT(PLUG_SETUPSTRUCT, hMenu, 8);
+LIES_AT(PLUG_SETUPSTRUCT, hMenuSymmod, 32);
+HAS_SIZE(PLUG_CB_DEBUGEVENT, 8);
+HAS_SIZE(PLUG_CB_MENUENTRY, 4);
+HAS_SIZE(ICONDATA, 16);
+HAS_SIZE(SELECTIONDATA, 16);
+HAS_SIZE(BPMAP, 16);
+HAS_SIZE(BRIDGEBP, 1824);
+LIES_AT(BRIDGEBP, addr, 8);
+LIES_AT(BRIDGEBP, active, 18);
+LIES_AT(BRIDGEBP, slot, 532);
+LIES_AT(BRIDGEBP, typeEx, 534);
+LIES_AT(BRIDGEBP, hitCount, 536);
+LIES_AT(BRIDGEBP, breakCondition, 542);
+HAS_SIZE(THREADINFO, 296);
+LIES_AT(THREADINFO, ThreadId, 16);
+HAS_SIZE(THREADALLINFO, 352);
+LIES_AT(THREADALLINFO, ThreadCip, 296);
+LIES_AT(THREADALLINFO, Cycles, 344);
+HAS_SIZE(THREADLIST, 24);
+LIES_AT(THREADLIST, CurrentThread, 16);
+HAS_SIZE(struct label_info, 528);
+LIES_AT(struct label_info, manual, 520);
+HAS_SIZE(struct list_info, 24);
+
 enum { GUI_SET_DEBUG_STATE = 1, GUI_ADD_MSG_TO_LOG = 2, GUI_MENU_ADD = 39, GUI_MENU_ADD_ENTRY = 40 };
 enum {
     GUI_MENU_ADD_SEPARATOR = 41,
@@ -689,6 +720,12 @@ typedef struct {
 } note;
 static note comments[MOST * MOST], labels[MOST * MOST];
 
+static void check_place(uint64_t address, const char *text, const char *what)
+{
+    check(address && text, what);
+    check(debugging, "comments and labels: of a target");
+}
+
 static char *note_at(note *notes, uint64_t address, bool make)
 {
     int at = 0;
@@ -702,6 +739,7 @@ static char *note_at(note *notes, uint64_t address, bool make)
 
 EXPORT bool DbgGetCommentAt(uint64_t address, char *text)
 {
+    check_place(address, text, "DbgGetCommentAt: an address and room");
     const char *there = note_at(comments, address, false);
     memset(text, 0, MAX_COMMENT_SIZE);
     if (there)
@@ -711,13 +749,16 @@ EXPORT bool DbgGetCommentAt(uint64_t address, char *text)
 
 EXPORT bool DbgSetAutoCommentAt(uint64_t address, const char *text)
 {
+    check_place(address, text, "DbgSetAutoCommentAt: an address and a text");
     check_text(text, "DbgSetAutoCommentAt: UTF-8");
+    check(strlen(text) < MAX_COMMENT_SIZE - 1, "DbgSetAutoCommentAt: no more than the debugger takes");
     snprintf(note_at(comments, address, true), MAX_COMMENT_SIZE, "\1%s", text);
     return true;
 }
 
 EXPORT bool DbgGetLabelAt(uint64_t address, SEGMENTREG segment, char *text)
 {
+    check_place(address, text, "DbgGetLabelAt: an address and room");
     check(segment == SEG_DEFAULT, "DbgGetLabelAt: a segment register");
     const char *there = note_at(labels, address, false);
     memset(text, 0, MAX_LABEL_SIZE);
@@ -728,7 +769,9 @@ EXPORT bool DbgGetLabelAt(uint64_t address, SEGMENTREG segment, char *text)
 
 EXPORT bool DbgSetAutoLabelAt(uint64_t address, const char *text)
 {
+    check_place(address, text, "DbgSetAutoLabelAt: an address and a text");
     check_text(text, "DbgSetAutoLabelAt: UTF-8");
+    check(strlen(text) < MAX_LABEL_SIZE, "DbgSetAutoLabelAt: no more than the debugger takes");
     snprintf(note_at(labels, address, true), MAX_LABEL_SIZE, "%s", text);
     return true;
 }
@@ -783,6 +826,7 @@ EXPORT void GuiReferenceReloadData(void)
 
 EXPORT void GuiUpdateAllViews(void)
 {
+    check(!setting_up, "GuiUpdateAllViews: when the window is there");
 }
 
 EXPORT bool GuiGetLineWindow(const char *title, char *text)
@@ -792,8 +836,28 @@ EXPORT bool GuiGetLineWindow(const char *title, char *text)
     return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
 }
 
+/* Of a call of a function, and of one by a pointer behind the instruction. */
+EXPORT uint64_t DbgGetBranchDestination(uint64_t address)
+{
+    unsigned char code[6];
+    int32_t distance;
+    uint64_t target = 0;
+    check(address, "DbgGetBranchDestination: an address");
+    if (!ReadProcessMemory(process, (void *)address, code, sizeof code, NULL))
+        return 0;
+    bool by_pointer = code[0] == 0xff && code[1] == 0x15;
+    size_t size = by_pointer ? 6 : 5;
+    memcpy(&distance, code + size - 4, 4);
+    if (by_pointer)
+        ReadProcessMemory(process, (void *)(address + size + (int64_t)distance), &target, sizeof target, NULL);
+    else if (code[0] == 0xe8)
+        target = address + size + (uint64_t)(int64_t)distance;
+    return target;
+}
+
 EXPORT bool DbgGetModuleAt(uint64_t address, char *name)
 {
+    check(name, "DbgGetModuleAt: room");
     const char *file = strrchr(program, '\\');
     if (!debugging || address - image_base >= 1 << 20)
         return false;

@@ -135,6 +135,36 @@ def test_a_session_as_a_user_types_it(tmp_path: Path) -> None:
     assert text.read_text(encoding="utf-8").splitlines()[0].startswith("thread 0 ")
 
 
+@x64dbg.only_real
+def test_what_ran_between_marks_is_compared_while_recording(tmp_path: Path) -> None:
+    script = [
+        f"calltrace start -o {windows.path(tmp_path / 'marks.calltrace')}",
+        "bp session_calls:work",
+        "bp session_calls:depth",
+        "run",
+        "calltrace mark leaves",
+        "run",
+        "calltrace mark many levels",
+        "bc session_calls:depth",
+        "bp msvcrt:fflush",
+        "run",
+        'calltrace diff @leaves "@many levels"',
+        "calltrace diff @many levels - @leaves",
+        "calltrace diff, @leaves, -, ., --edges",
+        "calltrace new leaves",
+    ]
+    shown = session(x64dbg.REAL, script, "session_calls", "7")
+    a, b = (plain(text) for text in shown.said(script[-4]).split("only in B: "))
+    assert [line.split() for line in a.splitlines() if "!" in line] == [
+        ["1", "session_calls!work"],
+        ["7", "session_calls!leaf"],
+    ]
+    assert ["50", "session_calls!depth"] in [line.split() for line in b.splitlines()]
+    assert "write & (in both), | (in either) or - (but not in) between parts" in shown.said(script[-3])
+    assert shown.said(script[-2]).splitlines()[-1] == "nothing"
+    assert "session_calls!leaf" in shown.said(script[-1])
+
+
 @x64dbg.both
 @pytest.mark.parametrize("before", [True, False], ids=["set before start", "set after start"])
 def test_breakpoints_of_the_user_hit_as_often_as_untraced(

@@ -8,6 +8,7 @@ from pathlib import Path
 from calltrace import wine
 from calltrace.commands import COMMANDS
 from rig import targets, tracewriter, tracing, windows, x64dbg
+from rig.commands import READING, in_shell
 from rig.tracewriter import TraceWriter, Units
 
 pytestmark = x64dbg.both
@@ -56,16 +57,16 @@ def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
     file, csv = windows.path(demo_trace), tmp_path / "demo.csv"
     shown = x64dbg.run(
         [
-            f'calltrace tree "{file}"',
+            *(f"calltrace {line}".replace("{}", f'"{file}"') for line in READING),
             f"calltrace top, {file}, --limit 7",
             f"calltrace export csv {file} -o {windows.path(csv)}",
         ],
         debugger,
     )
-    tree, top, export = (text for _, text in shown.commands)
-    assert tree == tracing.shell("tree", demo_trace)
-    assert " µs" in tree
-    assert "→" in tree
+    *read, top, export = (text for _, text in shown.commands)
+    assert read == [in_shell(line, demo_trace) for line in READING]
+    assert " µs" in read[0]
+    assert "→" in read[0]
     assert top == tracing.shell("top", demo_trace, "--limit", "7")
     assert export == ""
     assert csv.read_text(encoding="utf-8") == tracing.shell("export", "csv", demo_trace)
@@ -116,6 +117,27 @@ def test_without_a_python_it_loads_and_names_each_place(debugger: str) -> None:
         assert first.startswith("calltrace: no 64-bit Python 3.9 or later to run in: ")
         assert [line.partition(":")[0].strip() for line in tried] == ["registry", "PATH"]
     assert shown.said('log "still here"') == "still here\n"
+
+
+def test_without_its_package_or_a_python_each_menu_entry_says_what_to_do(
+    debugger: str, tmp_path: Path
+) -> None:
+    program = x64dbg.init(targets.build("session_calls"), "1")
+    nowhere = windows.path(tmp_path / "nowhere")
+    reasons = {
+        "CALLTRACE_PYTHON": f"calltrace: no 64-bit Python 3.9 or later to run in: install one, or name it in "
+        f"the environment variable CALLTRACE_PYTHON (folder, python.exe or pythonXY.dll)\n"
+        f"  CALLTRACE_PYTHON: {nowhere} does not exist\n",
+        "CALLTRACE_PACKAGE": f"calltrace: the package calltrace is neither in {nowhere} nor installed for ",
+    }
+    clicks = [f"!click {title}" for title in ("Start on this module", "Stacks", "Help")]
+    script = [program, "!select session_calls:leaf", *clicks, "!click Cancel the running command", "erun"]
+    for variable, reason in reasons.items():
+        shown = x64dbg.run([*script, "erun"], debugger, env={variable: nowhere})
+        for click in clicks:
+            assert shown.said(click).startswith(reason)
+            assert shown.said(click).count("\n") == max(1, reason.count("\n"))
+        assert "Process stopped with exit code 0xB (11)" in "".join(said for _, said in shown.commands)
 
 
 def test_it_can_be_unloaded_and_loaded_again(debugger: str) -> None:

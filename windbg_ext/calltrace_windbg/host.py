@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
+from calltrace.errors import EngineError
 from calltrace.live import LiveSession
 from calltrace_windbg import notifications
+from calltrace_windbg.export_engine import ExportEngine
 from calltrace_windbg.live import EngineHost
 
 _NORMAL, _ERROR = 1, 2  # DEBUG_OUTPUT_...
@@ -50,6 +52,10 @@ class WinDbg:
         """Print text, with its links where the user prefers DML."""
         self._print(_NORMAL, text)
 
+    def show_note(self, line: str) -> None:
+        """Print one line."""
+        self._print(_NORMAL, line + "\n")
+
     def show_error(self, line: str) -> None:
         """Print one line as an error."""
         self._print(_ERROR, line + "\n")
@@ -61,6 +67,21 @@ class WinDbg:
     def disassembly(self, address: int) -> str:
         """`u`"""
         return f"u {address:#x}"
+
+    def set_breakpoint(self, address: int) -> None:
+        """`bp`"""
+        engine = ExportEngine(self.library)
+        told = engine.execute(f"bp {address:#x}").strip()
+        if f"{address >> 32:08x}`{address & 0xFFFFFFFF:08x}" not in engine.execute("bl"):
+            raise EngineError(f"bp {address:#x}: {told}")
+
+    def set_label(self, address: int, name: str) -> None:
+        """A symbol of the module there, until its symbols are loaded anew."""
+        ExportEngine(self.library).execute(f"ln {address:#x}")  # what is loaded later would take ours away
+        self.library.ct_add_symbol.argtypes = (ctypes.c_uint64, ctypes.c_wchar_p)
+        result = self.library.ct_add_symbol(address, name)
+        if result < 0:
+            raise EngineError(f"the debugger's engine cannot name {address:#x}: {result & 0xFFFFFFFF:#010x}")
 
     def show_functions(self, stats: Sequence[CallStat]) -> None:
         """Nothing: text is all there is."""

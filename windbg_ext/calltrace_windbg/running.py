@@ -96,6 +96,11 @@ class RunningPort(EnginePort, Stepping):
         """Take those away."""
         Stepping.clear_breakpoints(self, set(addresses).difference(self._taken))
 
+    def vectors(self, thread: int) -> bytes:
+        """XMM0 to XMM15 of a thread."""
+        self._begin_debugging()
+        return Stepping.vectors(self, thread)
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let the target run to its next event, or until it is to be over.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
+from calltrace.errors import EngineError
 from calltrace.live import LiveSession
 from calltrace_x64dbg import views
 from calltrace_x64dbg.expressions import Expressions
@@ -42,18 +43,22 @@ class X64dbg:
 
     def __init__(self, library: int) -> None:
         self.library = ctypes.CDLL("calltrace.dp64", handle=library)
-        self.library.ct_print.argtypes = (ctypes.c_char_p,)
+        for function in (self.library.ct_print, self.library.ct_print_note, self.library.ct_print_error):
+            function.argtypes = (ctypes.c_char_p,)
         self.library.ct_interrupted.restype = ctypes.c_bool
         self.library.ct_is_debugging.restype = ctypes.c_bool
 
     def show(self, text: str) -> None:
         """Print text in the log, where an address of 16 digits is a link to its disassembly."""
-        for piece in printable(with_addresses(text)):
-            self.library.ct_print(piece.encode())
+        self._print(self.library.ct_print, with_addresses(text))
+
+    def show_note(self, line: str) -> None:
+        """Print one line."""
+        self._print(self.library.ct_print_note, line + "\n")
 
     def show_error(self, line: str) -> None:
         """Print one line."""
-        self.show(line + "\n")
+        self._print(self.library.ct_print_error, line + "\n")
 
     def has_links(self) -> bool:
         """Whether there is a target, to whose addresses links can lead."""
@@ -63,6 +68,20 @@ class X64dbg:
         """`disasm`"""
         return f"disasm {address:016X}"
 
+    def set_breakpoint(self, address: int) -> None:
+        """`bp`"""
+        self._command(f"bp {address:#x}")
+
+    def set_label(self, address: int, name: str) -> None:
+        """`lblset`"""
+        self._command(f"lblset {address:#x}, {name}")
+
+    def _command(self, line: str) -> None:
+        self.library.ct_views_command.argtypes = (ctypes.c_char_p,)
+        self.library.ct_views_command.restype = ctypes.c_bool
+        if not self.library.ct_views_command(line.encode()):
+            raise EngineError(f"the debugger does not take `{line}`")
+
     def show_functions(self, stats: Sequence[CallStat]) -> None:
         """In the references view, in comments and in labels."""
         views.show_functions(self.library, stats)
@@ -70,6 +89,10 @@ class X64dbg:
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""
         return bool(self.library.ct_interrupted())
+
+    def _print(self, function: Callable[[bytes], None], text: str) -> None:
+        for piece in printable(text):
+            function(piece.encode())
 
 
 def words(line: str) -> str:

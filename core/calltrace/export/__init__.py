@@ -6,6 +6,7 @@ of different functions and calls in it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,31 +19,44 @@ from calltrace.export import (
     drcov,
     folded,
     offsets,
+    parquet,
+    perfetto,
     speedscope,
     text,
 )
 from calltrace.tracefile import TraceFile
 
 
+class To(enum.Enum):
+    """What a format is written to."""
+
+    TEXT = enum.auto()  # a TextIO
+    BYTES = enum.auto()  # a BinaryIO
+    PATH = enum.auto()  # by itself, into one or more files; it returns their paths
+
+
 class Format(NamedTuple):
     """What a whole trace can be written as."""
 
-    write: Callable[[TraceFile, Any], None]  # to a TextIO, or a BinaryIO
+    write: Callable[[TraceFile, Any], Any]
     suffix: str  # of a file's name
-    binary: bool = False
+    to: To = To.TEXT
+    of_counts: bool = False  # also of a recording without events
 
 
 FORMATS = {
     "text": Format(text.write, ".txt"),
     "csv": Format(csv.write, ".csv"),
     "chrome": Format(chrome.write, ".json"),
+    "perfetto": Format(perfetto.write, ".pftrace", To.PATH),
     "speedscope": Format(speedscope.write, ".speedscope.json"),
+    "parquet": Format(parquet.write, ".parquet", To.PATH),
     "folded": Format(folded.write, ".folded"),
-    "callgrind": Format(callgrind.write, ".callgrind"),
-    "dot": Format(dot.write, ".dot"),
-    "drcov": Format(drcov.write, ".drcov", binary=True),
-    "offsets": Format(offsets.write, ".offsets.txt"),
-    "ida": Format(disassemblers.write_ida, ".ida.py"),
-    "ghidra": Format(disassemblers.write_ghidra, ".ghidra.py"),
-    "binja": Format(disassemblers.write_binary_ninja, ".binja.py"),
+    "callgrind": Format(callgrind.write, ".callgrind", of_counts=True),
+    "dot": Format(dot.write, ".dot", of_counts=True),
+    "drcov": Format(drcov.write, ".drcov", To.BYTES, of_counts=True),
+    "offsets": Format(offsets.write, ".offsets.txt", of_counts=True),
+    "ida": Format(disassemblers.write_ida, ".ida.py", of_counts=True),
+    "ghidra": Format(disassemblers.write_ghidra, ".ghidra.py", of_counts=True),
+    "binja": Format(disassemblers.write_binary_ninja, ".binja.py", of_counts=True),
 }

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from calltrace.export.units import count
-from calltrace.loop.places import Places
 from calltrace.loop.result import Level, Loop
-from calltrace.loop.tracing import Climb
+from calltrace.loop.tracing import Climb, Names
 from calltrace.loop.watch import Outcome
 
 Link = Callable[[str, int], str]
 
-_METHODS = {"unwind": "by unwinding", "returns": "by returns"}
+_METHODS = {"unwind": "by unwinding", "returns": "by returns", "recorded": "as recorded"}
 _FRAME = "  <- frame function"
 
 
@@ -25,7 +24,8 @@ def write_loop(climb: Climb, out: TextIO, link: Link) -> None:
     for found in climb.found:
         method = _METHODS[found.method]
         for loop in found.loops:
-            out.write(f"{method}, thread {loop.thread}: {count(loop.turns, 'whole turn')}\n")
+            turns = count(loop.turns, "whole turn")
+            out.write(f"{method}, thread {loop.thread}: {turns} that led to it\n")
             text.write_loop(loop)
         for thread, chain in found.chains.items():
             out.write(f"{method}, thread {thread}: not seen in a loop\n")
@@ -40,6 +40,10 @@ def write_loop(climb: Climb, out: TextIO, link: Link) -> None:
 
 def summary(climb: Climb) -> str:
     """How it went, in one line."""
+    if climb.recorded:
+        hits = climb.found[0].hits
+        told = f"{count(hits, 'hit')} recorded"
+        return told if climb.loops else told + "; no loop has come round"
     if not climb.address:
         return "its module was not loaded" + _until(climb)
     hits = max((found.hits for found in climb.found), default=0)
@@ -58,7 +62,7 @@ def _until(climb: Climb) -> str:
 
 
 class _Text:
-    def __init__(self, places: Places, out: TextIO, link: Link) -> None:
+    def __init__(self, places: Names, out: TextIO, link: Link) -> None:
         self._places, self._out, self._link = places, out, link
 
     def write_loop(self, loop: Loop) -> None:
@@ -105,10 +109,13 @@ class _Text:
         return f"{self._name(entered)} tail -> {self._name(function)}" if entered else self._name(function)
 
     def _name(self, function: int) -> str:
-        return self._link(self._places.name(function), function)
+        text = self._places.name(function)
+        return self._link(text, function) if function > 0 else text
 
     def _place(self, address: int) -> str:
-        return self._link(self._places.place(address), address) if address else "jump"
+        if address <= 0:
+            return self._places.place(address) if address else "jump"
+        return self._link(self._places.place(address), address)
 
 
 def write_loop_json(climb: Climb, out: TextIO, link: Link) -> None:
@@ -146,7 +153,7 @@ def write_loop_json(climb: Climb, out: TextIO, link: Link) -> None:
     out.write("\n")
 
 
-def _loop(places: Places, loop: Loop) -> dict[str, Any]:
+def _loop(places: Names, loop: Loop) -> dict[str, Any]:
     frame = next((each for each in loop.candidates if each.chosen), None)
     return {
         "thread": loop.thread,
@@ -187,7 +194,7 @@ def _loop(places: Places, loop: Loop) -> dict[str, Any]:
     }
 
 
-def _level(places: Places, level: Level, loop: Loop) -> dict[str, Any]:
+def _level(places: Names, level: Level, loop: Loop) -> dict[str, Any]:
     return {
         "site": _address(places, level.site),
         "function": _function(places, level.function),
@@ -200,9 +207,10 @@ def _level(places: Places, level: Level, loop: Loop) -> dict[str, Any]:
     }
 
 
-def _function(places: Places, address: int) -> dict[str, Any] | None:
+def _function(places: Names, address: int) -> dict[str, Any] | None:
     return {**_address(places, address), "name": places.name(address)} if address else None
 
 
-def _address(places: Places, address: int) -> dict[str, Any]:
-    return {"address": address, "place": places.place(address) if address else ""}
+def _address(places: Names, address: int) -> dict[str, Any]:
+    known = address if address >= 0 else None
+    return {"address": known, "place": places.place(address) if address else ""}

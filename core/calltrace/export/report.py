@@ -343,6 +343,18 @@ def _thread_rows(threads: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         yield "  ...", f"{len(threads) - _MANY_THREADS:,} more: see --json"
 
 
+def missing(trace: TraceFile) -> Iterator[str]:
+    """What is missing from a trace: a line each; nothing if it is whole."""
+    if trace.index.truncated:
+        yield f"{trace.path} is cut off: what comes later is missing"
+    if trace.index.damaged_chunks:
+        yield f"{trace.path} is damaged: {units.count(trace.index.damaged_chunks, 'block')} of it left out"
+    if trace.index.lost:
+        yield f"{trace.path}: {units.count(trace.index.lost, 'event')} lost where there was no room"
+    for problem in trace.problems:
+        yield f"{trace.path}: {problem}"
+
+
 def _health_rows(health: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if health["truncated"]:
         yield "truncated", "the file ends before its last chunk does"

@@ -9,76 +9,32 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from calltrace.calltree import Tree, TreeFilter
-from calltrace.export.units import NameText, count, duration, plain
-from calltrace.model import LINE_RESUMED, LINE_TAIL_KNOWN, Cause, Clock, Line, LineType, NodeKind
+from calltrace.calltree import LIMIT, Tree, TreeFilter
+from calltrace.export.native import Export, ExportFormat, TextKind, write_text
+from calltrace.export.units import NameText, plain
+from calltrace.model import Cause
 from calltrace.tracefile import TraceFile
-
-_TIMES = "\N{MULTIPLICATION SIGN}"
-_DEEPEST_INDENT = 40  # levels; what lies deeper says its level in words
 
 
 def write(trace: TraceFile, out: TextIO) -> None:
     """Write the whole call tree."""
-    text = TreeText(trace)
-    for line in Tree(trace, TreeFilter()):
-        out.write(text.line(line) + "\n")
+    write_tree(trace, TreeFilter(), out)
 
 
-class TreeText:
-    """Makes text of the lines of one trace's call tree."""
+def write_tree(trace: TraceFile, chosen: TreeFilter, out: TextIO, names: NameText = plain) -> bool:
+    """Write what of the call tree is chosen. Did the limit leave any of it out?
 
-    def __init__(self, trace: TraceFile, names: NameText = plain) -> None:
-        self._trace = trace
-        self._names = names
-        self._timed = trace.clock is not Clock.NONE
+    Raises UsageError for an unknown thread or patterns that match nothing.
+    """
 
-    def line(self, line: Line) -> str:
-        """The text of one line, without its line end."""
-        if line.type == LineType.THREAD:
-            thread = self._trace.threads[line.thread]
-            return f"thread {thread.index} (id {thread.id})"
-        return _indent(line.depth) + "  ".join(self._parts(line))
+    def text_of(kind: int, number: int) -> str:
+        if kind == TextKind.MARK:
+            return trace.mark_name(number, 0)
+        if kind == TextKind.CAUSE:
+            cut = number == Cause.CUT and trace.under_way
+            return (Cause.RUNNING if cut else Cause(number)).text
+        return names(trace.node_name(kind, number), trace.node_address(kind, number))
 
-    def _parts(self, line: Line) -> list[str]:
-        if line.type == LineType.MARK:
-            return [f"-- mark {self._trace.mark_name(line.id, line.value)} --"]
-        if line.type == LineType.GAP:
-            return [f"-- gap: {count(line.value, 'event')} lost --"]
-        name = self._name(line.kind, line.id)
-        if line.type == LineType.CLOSE:
-            name = f"end of {name}"
-        if line.calls > 1:
-            name += f" {_TIMES}{line.calls:,}"
-        parts = [name]
-        if line.flags & LINE_RESUMED:
-            parts.append("goes on")
-        from_api = line.kind in (NodeKind.API_FUNCTION, NodeKind.API_CALL)
-        if line.value and from_api and line.cause != Cause.TAIL:
-            parts.append(f"from {self._trace.address_name(line.value)}")
-        if self._timed and line.cause != Cause.NONE:
-            parts.append(duration(self._trace, line.duration))
-        if line.cause == Cause.TAIL:
-            parts.append(self._tail(line))
-        elif line.cause != Cause.RETURN:
-            cause = Cause(line.cause)
-            if cause is Cause.CUT and self._trace.under_way:
-                cause = Cause.RUNNING
-            parts.append(cause.text)
-        return parts
-
-    def _tail(self, line: Line) -> str:
-        if line.flags & LINE_TAIL_KNOWN:
-            return f"tail → {self._name(line.tail_kind, line.tail_id)}"
-        if line.value:
-            return f"tail → {self._trace.address_name(line.value)}"
-        return "tail → code not traced"
-
-    def _name(self, kind: int, node_id: int) -> str:
-        return self._names(self._trace.node_name(kind, node_id), self._trace.node_address(kind, node_id))
-
-
-def _indent(depth: int) -> str:
-    if depth <= _DEEPEST_INDENT:
-        return "  " * (depth + 1)
-    return "  " * (_DEEPEST_INDENT + 1) + f"[level {depth}] "
+    export = Export(trace, ExportFormat.TREE, text_of, tree=Tree(trace, chosen))
+    write_text(out, export)
+    return export.pull == LIMIT

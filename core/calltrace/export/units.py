@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
-from calltrace.tracefile import TraceFile
+from calltrace.model import Clock
+from calltrace.tracefile import TraceFile, reader_library
 
 NameText = Callable[[str, "int | None"], str]  # of what is called so and whose code is at that VA, if known
 
@@ -16,16 +18,10 @@ def plain(name: str, address: int | None) -> str:
 
 def duration(trace: TraceFile, ticks: int) -> str:
     """A time span with its unit; ticks where the counter's frequency is not known."""
-    seconds = trace.seconds(ticks)
-    if seconds is None:
-        return f"{ticks:,} ticks"
-    if seconds >= 1:
-        return f"{seconds:,.3f} s"
-    if seconds >= 1e-3:
-        return f"{seconds * 1e3:.3f} ms"
-    if seconds >= 1e-6:
-        return f"{seconds * 1e6:.2f} µs"
-    return f"{seconds * 1e9:.0f} ns"
+    text = ctypes.create_string_buffer(32)
+    hz = 0 if trace.clock is Clock.NONE else trace.header.tsc_hz
+    size = reader_library().ct_reader_duration(ticks, hz, text)
+    return text.raw[:size].decode()
 
 
 def size(count: int) -> str:

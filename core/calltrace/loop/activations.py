@@ -5,6 +5,7 @@ Both ways of climbing make these, so that what is concluded of them does not dep
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,8 @@ class Activation:
     thread: int
     place: int  # an address in the function that ran last: the call made last, or the API's start
     parent: Activation | None = None  # None: the outermost, or not climbed to yet
-    site: int = 0  # the call instruction in the parent; 0: entered by a jump from it
+    # The call instruction in the parent; 0: entered by a jump from it; below: its place is not known.
+    site: int = 0
     sp: int = 0  # the stack pointer at its calls, which tells it from other activations of its function
     children: list[Activation] = field(default_factory=list)  # in the order of their calls
     hit: Hit | None = None  # of the API itself
@@ -34,9 +36,12 @@ class Activation:
             above = above.parent
 
     def rounds(self) -> list[int]:
-        """The sites that made more than one call that led to the API, in the order of their first."""
-        sites: list[int] = [child.site for child in self.children if child.site]
-        return [site for site in dict.fromkeys(sites) if sites.count(site) > 1]
+        """The sites that made more than one call that led to the API, in the order of their first.
+
+        Those that are known come first.
+        """
+        sites = Counter(child.site for child in self.children if child.site)
+        return sorted((site for site, count in sites.items() if count > 1), key=lambda site: site < 0)
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from calltrace.loop.unwind import Read
 _LONGEST = 15  # bytes of an instruction
 _PIECE = 64  # bytes read at a time
 _MOST_FOLLOWED = 20_000  # instructions
+_MOST_REACHED = 10_000  # functions
 _MOST_JUMPS = 8  # from a call's target to what it reaches
 _ENDS = {"int3", "ud2", "ud0", "ud1", "hlt", "iretq", "iretd", "iret"}
 _RETURNS = {"ret", "retf", "retfq"}
@@ -126,6 +127,28 @@ class Code:
                     break
                 address = instruction.behind
         return found
+
+    def reachable(
+        self, starts: Iterable[int], function: Callable[[int], int | None], within: Callable[[int], bool]
+    ) -> list[int]:
+        """The functions that those at `starts` lead to by direct calls and jumps, themselves among them.
+
+        Only of what is `within`; `function` tells the start of the one that an address belongs to.
+        """
+        found: dict[int, None] = {}
+        work = list(starts)
+        while work and len(found) < _MOST_REACHED:
+            start = work.pop()
+            if start in found or not within(start):
+                continue
+            found[start] = None
+            code = self.follow(start, function)
+            targets = [target for _, target in code.tails]
+            for instruction in code.instructions.values():
+                if instruction.kind is Kind.CALL:
+                    targets += self.reached(instruction)
+            work += [function(target) or target for target in targets]
+        return sorted(found)
 
     def call_before(self, back: int) -> list[Instruction]:
         """The call instructions that may stand before return address `back`, the likeliest first."""

@@ -51,7 +51,7 @@ class Objects:
             for position, parameter in enumerate(maker.parameters)
             if parameter.out
         ]
-        back = int.from_bytes(self._read(registers.rsp, 8), "little")
+        back = self._places.original(int.from_bytes(self._read(registers.rsp, 8), "little"))
         self._awaited[thread, registers.rsp + 8] = [(kind, where) for kind, where in made if where]
         self._watch.at([back], self._returned)
 

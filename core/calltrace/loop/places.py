@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class _Module:
 class Places:
     """The target's modules as they were last looked at."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Port, original: Callable[[int], int] = lambda address: address) -> None:
+        """`original` turns an address in the copy of a function into that of the function."""
+        self.original = original
         self._port = port
         self._modules: dict[int, _Module] = {}
         self.refresh()

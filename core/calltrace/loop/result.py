@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from calltrace.loop.activations import Activation, Hit
-from calltrace.loop.callsites import CallSites
-from calltrace.loop.places import Places
+
+_MOST_LEVELS = 200  # that are told apart between a loop and the API
 
 
 @dataclass
@@ -93,10 +94,33 @@ def innermost_loop(
     return best, led[best]
 
 
+class Functions(Protocol):
+    """What is known of the functions that activations are of."""
+
+    def function_at(self, address: int) -> int | None:
+        """The start of the function whose code lies there."""
+        ...
+
+
+class Entries(Protocol):
+    """What is known of the calls."""
+
+    def entry(self, site: int) -> list[int]:
+        """Where the call at `site` leads, and on along jumps."""
+        ...
+
+
+def seen_below(loops: Iterable[Loop], function: int) -> set[int]:
+    """The functions that were seen to be called by the function at a VA, on the way to the API; it too."""
+    levels = (level for loop in loops for top in loop.levels for level in top.descend())
+    called = [level for level in levels if function in (level.function, level.entered)]
+    return {below.function for level in called for below in level.descend()}
+
+
 class Conclusions:
     """Turns activations into levels."""
 
-    def __init__(self, places: Places, sites: CallSites) -> None:
+    def __init__(self, places: Functions, sites: Entries) -> None:
         self._places = places
         self._sites = sites
 
@@ -149,8 +173,10 @@ class Conclusions:
             start = next(reversed(self._sites.entry(activation.site)), None)
         return activation.place if start is None else start
 
-    def _add(self, levels: list[Level], activation: Activation, turn: int, group: str | None) -> int:
-        if group is not None and not self._leads_to(activation, group):
+    def _add(
+        self, levels: list[Level], activation: Activation, turn: int, group: str | None, depth: int = 1
+    ) -> int:
+        if group is not None and not self._hits(activation, group):
             return 0
         function = self.function(activation)
         key = (activation.site, function)
@@ -159,18 +185,24 @@ class Conclusions:
             level = Level(activation.site, function, self.entered(activation.site, function))
             levels.append(level)
         hits = int(activation.hit is not None and group in (None, activation.hit.group))
-        hits += sum(self._add(level.below, child, turn, group) for child in activation.children)
+        for child in activation.children:
+            if depth < _MOST_LEVELS:
+                hits += self._add(level.below, child, turn, group, depth + 1)
+            else:
+                hits += self._hits(child, group)
         level.turns.add(turn)
         level.hits += hits
         level.calls += 1
         return hits
 
-    def _leads_to(self, activation: Activation, group: str) -> bool:
-        if activation.hit and activation.hit.group == group:
-            return True
-        return any(self._leads_to(child, group) for child in activation.children)
+    def _hits(self, activation: Activation, group: str | None) -> int:
+        """How many hits it led to, itself among them."""
+        hits = (each.hit for each in (activation, *self._below(activation)) if each.hit)
+        return sum(group in (None, hit.group) for hit in hits)
 
-    def _below(self, activation: Activation) -> Iterable[Activation]:
-        for child in activation.children:
-            yield child
-            yield from self._below(child)
+    def _below(self, activation: Activation) -> Iterator[Activation]:
+        work = activation.children[::-1]
+        while work:
+            each = work.pop()
+            yield each
+            work += each.children[::-1]

@@ -75,7 +75,7 @@ class ByReturns:
             parent.back = 0
             return
         try:
-            back = int.from_bytes(self._port.read(slot, 8), "little")
+            back = self._places.original(int.from_bytes(self._port.read(slot, 8), "little"))
         except AccessRefused:
             return
         site = self._sites.before(back, child.place)

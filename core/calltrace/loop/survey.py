@@ -1,4 +1,4 @@
-"""One more turn of a loop that has been found, to see all that its function calls in a turn.
+"""A whole turn of a loop that has been found, to see all that its function calls in a turn.
 
 Of these calls one may be the frame function: made once per turn, with all that is drawn beneath it.
 """
@@ -11,56 +11,71 @@ from calltrace.loop.activations import Activation
 from calltrace.loop.callsites import CallSites
 from calltrace.loop.code import Followed, Kind, cycle
 from calltrace.loop.result import Candidate
-from calltrace.loop.watch import Outcome, Watch
+from calltrace.loop.watch import Watch
 from calltrace.ports import Registers
 
 
 class Survey:
     """Watches the calls of one activation, from one pass of the call that tells turns to the next."""
 
-    def __init__(self, owner: Activation, code: Followed, watch: Watch, sites: CallSites) -> None:
-        """`code` is that of the loop's function."""
-        self._owner, self._watch, self._sites = owner, watch, sites
-        self._head = owner.rounds()[0]
-        head = code.instructions[self._head]
+    def __init__(
+        self,
+        owner: Activation,
+        code: Followed,
+        watch: Watch,
+        sites: CallSites,
+        api: int,
+        draws: Collection[int],
+    ) -> None:
+        """`code` is that of the loop's function; `api` and `draws` are VAs of functions to count."""
+        self.owner, self.head = owner, owner.rounds()[0]
+        self._watch, self._sites = watch, sites
+        self._api, self._draws = api, draws
+        head = code.instructions[self.head]
         self._calls = sorted(
             address
-            for address in cycle(code, head.behind, self._head)
+            for address in cycle(code, head.behind, self.head)
             if code.instructions[address].kind is Kind.CALL
         )
         self._passes = 0
         self._open: Candidate | None = None
         self._seen: dict[int, Candidate] = {}  # by site, in the order of the turn
 
-    def run(self, api: int, draws: Collection[int]) -> Outcome:
-        """Let the target run through a whole turn; `api` and `draws` are VAs of functions to count."""
+    @property
+    def is_over(self) -> bool:
+        """Has it seen a whole turn?"""
+        return self._passes > 1
+
+    def begin(self) -> None:
+        """Watch, when the target runs on."""
         for site in self._calls:
             self._sites.watch_entry(site)
         self._watch.at(self._calls, self._called)
-        self._watch.at([api], self._hit)
-        self._watch.at(draws, self._drawn)
-        outcome = self._watch.run(lambda: self._passes > 1)
-        self._watch.no_more_at(self._calls, self._called)
-        self._watch.no_more_at([api], self._hit)
-        self._watch.no_more_at(draws, self._drawn)
-        return outcome
+        self._watch.at([self._api], self._hit)
+        self._watch.at(self._draws, self._drawn)
 
-    def candidates(self, api: int) -> list[Candidate]:
+    def end(self) -> None:
+        """Watch no more."""
+        self._watch.no_more_at(self._calls, self._called)
+        self._watch.no_more_at([self._api], self._hit)
+        self._watch.no_more_at(self._draws, self._drawn)
+
+    def candidates(self) -> list[Candidate]:
         """The calls of the turn, with the frame function chosen, if there is one; none of half a turn."""
-        if self._passes < 2:
+        if not self.is_over:
             return []
         found = list(self._seen.values())
         for each in found:
             reached = self._sites.entry(each.site)
             each.function = reached[-1] if reached else 0
             each.entered = reached[0] if reached and reached[0] != each.function else 0
-        choose(found, api)
+        choose(found, self._api, {child.site for child in self.owner.children})
         return found
 
     def _called(self, thread: int, registers: Registers) -> None:
-        if thread != self._owner.thread or registers.rsp != self._owner.sp:
+        if thread != self.owner.thread or registers.rsp != self.owner.sp:
             return
-        if registers.rip == self._head:
+        if registers.rip == self.head:
             self._passes += 1
         if self._passes == 1:
             fresh = Candidate(registers.rip, 0, 0, 0, 0, 0)
@@ -68,19 +83,21 @@ class Survey:
             self._open.calls += 1
 
     def _hit(self, thread: int, registers: Registers) -> None:
-        if self._open and self._passes == 1 and thread == self._owner.thread:
+        if self._open and self._passes == 1 and thread == self.owner.thread:
             self._open.hits += 1
 
     def _drawn(self, thread: int, registers: Registers) -> None:
         if self._open and self._passes == 1:
-            if thread == self._owner.thread:
+            if thread == self.owner.thread:
                 self._open.draws += 1
             else:
                 self._open.draws_elsewhere += 1
 
 
-def choose(calls: Sequence[Candidate], api: int) -> None:
+def choose(calls: Sequence[Candidate], api: int, led: Collection[int]) -> None:
     """Say of each call of a turn whether it is the frame function, and why.
+
+    `led` are sites whose calls led to the API in other turns: it need not be called in every one.
 
     With draw calls seen it is the one under which all of them were made; without any on this thread, the one
     while which others made them; without any at all, the one that led to the API.
@@ -99,7 +116,7 @@ def choose(calls: Sequence[Candidate], api: int) -> None:
             each.why = "draws nothing"
         elif draws < total:
             each.why = f"only {draws} of {total} draw calls are made in it{where}"
-        elif not total and not each.hits:
+        elif not total and not each.hits and each.site not in led:
             each.why = "does not lead to the API"
         elif not each.function:
             each.why = "where it leads was not seen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,16 @@ from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
 from calltrace.loop.code import Code, Kind, back_edges
 from calltrace.loop.objects import Objects
+from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
-from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes, parse_one
-from calltrace.loop.result import Candidate, Conclusions, Found, Loop, innermost_loop
+from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes
+from calltrace.loop.result import Conclusions, Found, Loop, innermost_loop, seen_below
 from calltrace.loop.returning import ByReturns
 from calltrace.loop.survey import Survey
 from calltrace.loop.unwinding import ByUnwinding
 from calltrace.loop.watch import Outcome, Watch
 from calltrace.patterns import module_matches
+from calltrace.places import Copied
 from calltrace.ports import Capability, Port, Registers
 
 METHODS = ("unwind", "returns", "both")
@@ -39,6 +42,7 @@ class LoopOptions:
     arguments: str | None = None  # the API's prototype; None: a known one, if there is any
     prototypes: Sequence[str] = ()  # lines that state more of them
     group_by: str | None = None  # an argument, or Function.argument: that of the call before
+    subtree: bool = False  # also tell what the frame function can call
 
 
 class _Climber(Protocol):
@@ -55,6 +59,18 @@ class _Method:
     hits: dict[int, list[Hit]] = field(default_factory=dict)  # by thread
 
 
+class Names(Protocol):
+    """What addresses are called; numbers below zero are of what has no address."""
+
+    def name(self, address: int) -> str:
+        """`module!function` of the function that starts there, else `module+0xRVA`."""
+        ...
+
+    def place(self, address: int) -> str:
+        """`module+0xRVA`."""
+        ...
+
+
 @dataclass
 class Climb:
     """How a climb ended, and what each method has found."""
@@ -64,13 +80,21 @@ class Climb:
     outcome: Outcome
     seconds: float
     found: list[Found]
-    places: Places
+    places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
+    recorded: bool = False  # by a trace, not by this climb
+    subtree: Sequence[int] = ()  # starts of the frame function and of what it calls, in its module; VAs
 
     @property
     def loops(self) -> list[Loop]:
         """Those found by whichever method."""
         return [loop for found in self.found for loop in found.loops]
+
+    @property
+    def frame(self) -> int | None:
+        """The start of the frame function of the loop found first that has one, a VA."""
+        chosen = (each for loop in self.loops for each in loop.candidates if each.chosen)
+        return next((each.entered or each.function for each in chosen if each.function > 0), None)
 
     @property
     def differences(self) -> list[str]:
@@ -90,20 +114,23 @@ class Climb:
 class LoopTracing:
     """Climbs once."""
 
-    def __init__(self, port: Port, options: LoopOptions) -> None:
-        """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none."""
+    def __init__(self, port: Port, options: LoopOptions, copied: Sequence[Copied] = ()) -> None:
+        """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none.
+
+        `copied` are the copies of functions in the target, if it is or was recorded.
+        """
         if not port.supports(Capability.DEBUG):
             raise EngineError(
                 "this host lets nobody but its user set breakpoints: `calltrace loop` needs them"
             )
         if options.method not in METHODS:
             raise UsageError(f"method {options.method}: one of {', '.join(METHODS)}")
-        self._port, self._options = port, options
+        self._port, self._options = Originals(port, copied), options
         self._started = time.monotonic()
         self._interrupted: Sequence[object] = ()
-        self._places = Places(port)
+        self._places = Places(self._port, self._port.original)
         self._code = Code(self._read)
-        self._watch = Watch(port, self._is_over)
+        self._watch = Watch(self._port, self._is_over)
         self._sites = CallSites(self._code, self._places, self._watch)
         self._conclusions = Conclusions(self._places, self._sites)
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
@@ -112,14 +139,14 @@ class LoopTracing:
         self._grouping = self._find_grouping(options.group_by)
         self._groups: dict[int, str] = {}  # by object or thread: what the call before said of the group
         self._arguments: list[dict[str, str]] = []
+        self._returns: dict[tuple[int, int], dict[str, str]] = {}  # of calls that are to return: thread, RSP
         self._objects = Objects(self._read, self._places, self._prototypes, self._watch, self._learned)
         self._api = 0
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
         self._draws: set[int] = set()  # VAs of functions known to draw
         self._is_known = False  # the loop is
+        self._survey: Survey | None = None  # of the loop that the last hits show
         self._enough = 0  # hits after which a method that has found nothing is not waited for; 0: none has
-        self._surveyed = 0, 0  # thread and site of the loop that was looked at for a whole turn
-        self._candidates: list[Candidate] = []
 
     def run(self, interrupts: Sequence[object] = ()) -> Climb:
         """Let the target run until the loop is found, or the time is over, or `interrupts` has something.
@@ -133,18 +160,28 @@ class LoopTracing:
         try:
             self._look()
             outcome = self._watch.run(self._is_done)
-            if outcome is Outcome.DONE:
-                self._is_known = True
-                outcome = self._survey()
         finally:
             self._watch.clear()
         seconds = time.monotonic() - self._started
         found = [self._conclude(method) for method in self._methods]
-        return Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        climb = Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        if self._options.subtree and climb.frame:
+            climb.subtree = self._subtree(climb, climb.frame)
+        return climb
+
+    def _subtree(self, climb: Climb, frame: int) -> Sequence[int]:
+        """What is reached from the frame function by direct calls, and by those seen through pointers."""
+        home = self._places.module_at(frame)
+        starts = seen_below(climb.loops, frame) | {frame}
+        return self._code.reachable(
+            starts,
+            self._places.function_at,
+            lambda address: self._places.is_code(address) and self._places.module_at(address) == home,
+        )
 
     def _find_prototype(self, options: LoopOptions) -> Prototype | None:
         if options.arguments is not None:
-            return parse_one(options.arguments)
+            return self._prototypes.parse(options.arguments)
         if self._method:
             return self._method
         module, _, name = options.api.rpartition("!")
@@ -215,7 +252,8 @@ class LoopTracing:
     def _note_group(self, thread: int, registers: Registers) -> None:
         assert self._grouping
         function, argument = self._grouping
-        self._groups[self._group_key(thread, registers)] = function.values(registers, self._read)[argument]
+        values = function.values(registers, self._read, functools.partial(self._port.vectors, thread))
+        self._groups[self._group_key(thread, registers)] = values[argument]
 
     def _group_key(self, thread: int, registers: Registers) -> int:
         """Of calls that belong together: those of one object, or else of one thread."""
@@ -257,27 +295,47 @@ class LoopTracing:
             activation = method.climber.hit(thread, registers)
             activation.hit = Hit(len(hits), thread, group, activation)
             hits.append(activation.hit)
+        self._look_closer()
 
     def _note_arguments(self, thread: int, registers: Registers) -> str:
         """Keep the arguments of a call of the API; the group that it belongs to."""
-        values = self._prototype.values(registers, self._read) if self._prototype else {}
-        if values and len(self._arguments) < self._options.samples:
-            self._arguments.append(values)
+        values: dict[str, str] = {}
+        if self._prototype:
+            values = self._prototype.values(
+                registers, self._read, functools.partial(self._port.vectors, thread)
+            )
+            if len(self._arguments) < self._options.samples:
+                self._arguments.append(values)
+                if self._prototype.returns:
+                    back = self._places.original(int.from_bytes(self._read(registers.rsp, 8), "little"))
+                    self._returns[thread, registers.rsp + 8] = values
+                    self._watch.at([back], self._api_returned)
         if self._grouping is None:
             return ""
         if self._grouping[0] is self._prototype:
             return values[self._grouping[1]]
         return self._groups.get(self._group_key(thread, registers), "?")
 
+    def _api_returned(self, thread: int, registers: Registers) -> None:
+        values = self._returns.pop((thread, registers.rsp), None)
+        if values is not None and self._prototype:
+            vectors = functools.partial(self._port.vectors, thread)
+            values["returns"] = self._prototype.result(registers, self._read, vectors)
+
     def _is_done(self) -> bool:
-        found = [any(map(self._is_found, method.hits.values())) for method in self._methods]
+        """Is the loop found, and a whole turn of it seen?"""
+        self._is_known = self._is_known or self._is_found()
+        return self._is_known and (self._survey is None or self._survey.is_over)
+
+    def _is_found(self) -> bool:
+        found = [any(map(self._has_come_round, method.hits.values())) for method in self._methods]
         if any(found) and not all(found):  # one of both: the other gets as many hits again
             hits = sum(map(len, self._methods[0].hits.values()))
             self._enough = self._enough or hits + self._options.samples
             return hits > self._enough
         return all(found)
 
-    def _is_found(self, hits: list[Hit]) -> bool:
+    def _has_come_round(self, hits: list[Hit]) -> bool:
         if len(hits) < self._options.samples:
             return False
         if not any(above.rounds() for above in hits[-1].activation.ancestors()):
@@ -296,18 +354,30 @@ class LoopTracing:
         found = (innermost_loop(hits, self._may_own) for hits in method.hits.values())
         return [each for each in found if each]
 
-    def _survey(self) -> Outcome:
-        """Look at one more turn of a loop that was found."""
-        owner, _ = next(loop for method in self._methods for loop in self._loops(method))
-        self._surveyed = owner.thread, owner.rounds()[0]
+    def _look_closer(self) -> None:
+        """Survey the loop that the hits show, before the last of them is waited for: that saves a turn."""
+        hits = max(len(hits) for method in self._methods for hits in method.hits.values())
+        if hits < self._options.samples - 1:
+            return
+        loop = next((loop for method in self._methods for loop in self._loops(method)), None)
+        if loop is None:
+            return
+        owner, _ = loop
+        known = self._survey
+        if known and (known.owner.thread, known.owner.sp, known.head) == (
+            owner.thread,
+            owner.sp,
+            owner.rounds()[0],
+        ):
+            return
+        if known:
+            known.end()
+        self._survey = None
         head = self._code.at(owner.rounds()[0])
-        if head is None or head.kind is not Kind.CALL:
-            return Outcome.DONE
-        code = self._code.follow(head.behind, self._places.function_at)
-        watched = Survey(owner, code, self._watch, self._sites)
-        outcome = watched.run(self._api, self._draws)
-        self._candidates = watched.candidates(self._api)
-        return outcome
+        if head and head.kind is Kind.CALL:
+            code = self._code.follow(head.behind, self._places.function_at)
+            self._survey = Survey(owner, code, self._watch, self._sites, self._api, self._draws)
+            self._survey.begin()
 
     def _conclude(self, method: _Method) -> Found:
         found = Found(method.name, sum(map(len, method.hits.values())), notes=method.notes)
@@ -317,8 +387,9 @@ class LoopTracing:
                 for group in dict.fromkeys(hit.group for hit in hits):
                     loop.groups[group] = self._conclusions.levels(owner, group)
             loop.back_edges = self._back_edges(loop)
-            if (loop.thread, loop.site) == self._surveyed:
-                loop.candidates = self._candidates
+            survey = self._survey
+            if survey and (loop.thread, loop.site) == (survey.owner.thread, survey.head):
+                loop.candidates = survey.candidates()
             found.loops.append(loop)
         looping = {loop.thread for loop in found.loops}
         for thread, hits in method.hits.items():

@@ -148,10 +148,20 @@ class Walk(NamedTuple):
 class Unwinder:
     """Walks stacks of one target."""
 
-    def __init__(self, read: Read, find: Callable[[int], FunctionTable | None]) -> None:
-        """`find` gives the table of what is mapped at a VA, or None."""
+    def __init__(
+        self,
+        read: Read,
+        find: Callable[[int], FunctionTable | None],
+        original: Callable[[int], int] = lambda address: address,
+    ) -> None:
+        """`find` gives the table of what is mapped at a VA, or None.
+
+        `original` turns an address in the copy of a function, whose frame is laid out as the function's own,
+        into that of the function; all frames are told as of these.
+        """
         self._read = read
         self._find = find
+        self._original = original
 
     def walk(self, registers: Registers, top: int = 1 << 64) -> Walk:
         """The frames of a thread that stands at `registers`; `top`: the VA its stack begins at."""
@@ -194,7 +204,7 @@ class Unwinder:
         if rip is None:
             rip = self._u64(state[_RSP])
             state[_RSP] += 8
-        return dataclasses.replace(registers, rip=rip, **dict(zip(_NAMES, state)))
+        return dataclasses.replace(registers, rip=self._original(rip), **dict(zip(_NAMES, state)))
 
     def _u64(self, address: int) -> int:
         return int.from_bytes(self._read(address, 8), "little")

@@ -34,7 +34,7 @@ class ByUnwinding:
         self, port: Port, places: Places, sites: CallSites, watch: Watch, tell: Callable[[str], None]
     ) -> None:
         self._port, self._places, self._sites, self._watch, self._tell = port, places, sites, watch, tell
-        self._unwinder = Unwinder(port.read, places.table_at)
+        self._unwinder = Unwinder(port.read, places.table_at, places.original)
         self._stacks: dict[int, list[_Live]] = {}  # of each thread, the outermost first
         self._watched: dict[int, int] = {}  # return addresses: how many live frames have them
 

@@ -278,7 +278,9 @@ class Context(ctypes.Structure):
         ("R14", c_uint64),
         ("R15", c_uint64),
         ("Rip", c_uint64),
-        ("_float_save", c_uint8 * 512),
+        ("_float_save", c_uint8 * 160),  # what FXSAVE stores, up to the end
+        ("XmmRegisters", c_uint8 * 256),
+        ("_float_rest", c_uint8 * 96),
         ("_vector", c_uint8 * (26 * 16)),
         ("_control", c_uint64 * 6),
     ]

@@ -128,6 +128,11 @@ class Stepping(ProcessMemory, abc.ABC):
         for address in known:
             del self._own_bytes[address]
 
+    def vectors(self, thread: int) -> bytes:
+        """XMM0 to XMM15."""
+        self._require_stop()
+        return bytes(self._standing(thread).XmmRegisters)
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """Let the target run to its next event, or until it is to be over."""
         if self._ended:
@@ -353,6 +358,12 @@ class DebuggingPort(Win32Port, Stepping):
             self._remove_stub()  # no call until they are gone, and none on the way out
         self._had_breakpoints = True
         super().set_breakpoints(addresses)
+
+    def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
+        """Let the target run to its next event, or until it is to be over."""
+        if not self._own_bytes:
+            self._remove_stub()  # a module being loaded stops the target where no call could do it
+        return super().go(step, over)
 
     def detach(self) -> None:
         """Take every breakpoint away, and let the target run on."""

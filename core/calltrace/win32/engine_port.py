@@ -81,6 +81,10 @@ class EnginePort(ProcessMemory):
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
 
+    def vectors(self, thread: int) -> bytes:
+        """EngineError."""
+        raise EngineError(_NO_DEBUGGING)
+
     def go(self, step: bool = False, over: Callable[[], bool] | None = None) -> DebugEvent:
         """EngineError."""
         raise EngineError(_NO_DEBUGGING)
@@ -100,9 +104,9 @@ class EnginePort(ProcessMemory):
     # Threads
 
     def threads(self) -> list[int]:
-        """The ids of the target's threads."""
+        """The ids of the target's threads, but for those that have ended: an engine learns of that later."""
         self._require_stop()
-        return self._engine.threads()
+        return [thread for thread in self._engine.threads() if not _has_ended(thread)]
 
     def registers(self, thread: int) -> Registers:
         """Where `thread` stands."""
@@ -165,7 +169,7 @@ class EnginePort(ProcessMemory):
         engine, page = self._engine, self._page
         chosen = engine.current_thread()
         saved = engine.registers(thread)
-        others = [other for other in engine.threads() if other != thread]
+        others = [other for other in self.threads() if other != thread]
         with self._unnoticed(page), _Deadlines(engine, others) as deadlines:
             engine.set_registers(thread, page.begin(saved, function, (rcx, rdx, r8, r9)))
             raised = self._run_until_ended(thread, saved, page, deadlines)
@@ -212,6 +216,16 @@ class EnginePort(ProcessMemory):
                 page.abandon(saved)
                 self._page = None
                 return None
+
+
+def _has_ended(thread: int) -> bool:
+    handle = api.kernel32().OpenThread(api.SYNCHRONIZE, 0, thread)
+    if not handle:
+        return api.last_error() == api.ERROR_INVALID_PARAMETER
+    try:
+        return bool(api.kernel32().WaitForSingleObject(handle, 0) == api.WAIT_OBJECT_0)
+    finally:
+        api.kernel32().CloseHandle(handle)
 
 
 class _Deadlines:

@@ -1,0 +1,356 @@
+"""The names of C++ types as Microsoft's compilers decorate them: ``.?AV?$Cage@VLion@@@zoo@@``.
+
+What comes out is what a debugger shows: ``zoo::Cage<Lion>``, without the words class and struct. A function
+within which a type is local is shown by its name alone. Format: as LLVM's demangler (llvm/lib/Demangle) reads
+it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+_KEPT = 10  # names and types that a digit can stand for
+_DEPTH = 64
+_LONGEST = 1 << 16
+_CV = {"A": "", "B": " const", "C": " volatile", "D": " const volatile"}
+_MEMBER_CV = dict(zip("QRST", _CV.values()))
+_POINTERS = {"A": "&", "B": "&", "P": "*", "Q": "*const", "R": "*volatile", "S": "*const volatile"}
+_REFERENCES = {"$$Q": "&&", "$$R": "&&"}
+_CONVENTIONS = {
+    **dict.fromkeys("AB", "__cdecl"),
+    **dict.fromkeys("EF", "__thiscall"),
+    **dict.fromkeys("GH", "__stdcall"),
+    **dict.fromkeys("IJ", "__fastcall"),
+    **dict.fromkeys("QR", "__vectorcall"),
+}
+_BUILTIN = {
+    "X": "void",
+    "C": "signed char",
+    "D": "char",
+    "E": "unsigned char",
+    "F": "short",
+    "G": "unsigned short",
+    "H": "int",
+    "I": "unsigned int",
+    "J": "long",
+    "K": "unsigned long",
+    "M": "float",
+    "N": "double",
+    "O": "long double",
+    "_N": "bool",
+    "_J": "__int64",
+    "_K": "unsigned __int64",
+    "_W": "wchar_t",
+    "_Q": "char8_t",
+    "_S": "char16_t",
+    "_U": "char32_t",
+    "$$T": "std::nullptr_t",
+}
+_OPERATORS = dict(
+    zip(
+        "23456789ACDEFGHIJKLMNOPQRSTUVWXYZ",
+        "new delete = >> << ! == != [] -> * ++ -- - + & ->* / % < <= > >= , () ~ ^ | && || *= += -=".split(),
+    )
+)
+_LONG_OPERATORS = {"_0": "/=", "_1": "%=", "_2": ">>=", "_3": "<<=", "_4": "&=", "_5": "|=", "_6": "^="}
+_LOCAL = re.compile(r"\?(\d|[A-P]*@)\?")
+_WITH_THIS = frozenset("ABEFIJMNQRUV")  # member functions that are not static
+_Kept = TypeVar("_Kept")
+_WITHOUT_THIS = frozenset("CDKLSTYZ")
+
+
+def type_name(decorated: str) -> str | None:
+    """What a type descriptor's name says; None if it is none or of a kind that is not known here."""
+    if not decorated.startswith(".?A"):
+        return None
+    reader = _Reader(decorated[3:])
+    try:
+        name = reader.type().text
+        return name if reader.ended() else None
+    except _UnknownError:
+        return None
+
+
+class _UnknownError(Exception):
+    pass
+
+
+class _Type(NamedTuple):
+    """A type as what comes before and behind the name of what has it."""
+
+    before: str
+    behind: str = ""
+    convention: str | None = None  # of a function; "" for an array
+
+    @property
+    def text(self) -> str:
+        return (
+            f"{self.before} {self.convention}{self.behind}" if self.convention else self.before + self.behind
+        )
+
+    def pointed_to(self, mark: str) -> _Type:
+        if self.convention is None:
+            return _Type(f"{self.before} {mark}", self.behind)
+        convention = f"{self.convention} " if self.convention else ""
+        return _Type(f"{self.before} ({convention}{mark}", f"){self.behind}")
+
+
+def _limited(text: str) -> str:
+    """What digits stand for can be long, and they can be many."""
+    if len(text) > _LONGEST:
+        raise _UnknownError
+    return text
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text, self._at = text, 0
+        self._names: list[str] = []
+        self._types: list[_Type] = []
+        self._depth = 0
+
+    def ended(self) -> bool:
+        return self._at == len(self._text)
+
+    def type(self) -> _Type:
+        """One type, without qualifiers of its own."""
+        with self._nested():
+            return self._type()
+
+    @contextmanager
+    def _nested(self) -> Iterator[None]:
+        self._depth += 1
+        if self._depth > _DEPTH:
+            raise _UnknownError
+        yield
+        self._depth -= 1
+
+    def _type(self) -> _Type:
+        if self._take("T") or self._take("U") or self._take("V") or self._take("W4"):
+            return _Type(self._qualified())
+        for code, mark in (*_REFERENCES.items(), *_POINTERS.items()):
+            if self._take(code):
+                return self._pointer(mark)
+        if self._take("$$A6"):
+            return self._function(this=False)
+        if self._take("$$A8@@"):
+            return self._function(this=True)
+        if self._take("$$B"):
+            return self.type()
+        if self._take("$$C"):
+            return self._with_cv()
+        if self._take("Y"):
+            return self._array()
+        return _Type(self._one_of(_BUILTIN))
+
+    def _pointer(self, mark: str) -> _Type:
+        if self._take("6"):
+            return self._function(this=False).pointed_to(mark)
+        if self._take("8"):
+            owner = self._qualified()
+            return self._function(this=True).pointed_to(f"{owner}::{mark}")
+        self._extended()
+        if self._peek() in _MEMBER_CV:
+            cv = _MEMBER_CV[self._next()]
+            owner = self._qualified()
+            pointee = self.type()
+            return _Type(pointee.before + cv, pointee.behind, pointee.convention).pointed_to(
+                f"{owner}::{mark}"
+            )
+        return self._with_cv().pointed_to(mark)
+
+    def _with_cv(self) -> _Type:
+        cv = self._one_of(_CV)
+        found = self.type()
+        return _Type(found.before + cv, found.behind, found.convention)
+
+    def _extended(self) -> None:
+        """__ptr64, __restrict, __unaligned: not shown."""
+        while self._peek() in ("E", "I", "F"):
+            self._next()
+
+    def _array(self) -> _Type:
+        dimensions = [self._number() for _ in range(min(self._number(), _DEPTH))]
+        cv = self._one_of(_CV) if self._take("$$C") else ""
+        of = self.type()
+        sizes = "".join(f"[{size}]" if size else "[]" for size in dimensions)
+        return _Type(of.before + cv, sizes + of.behind, "")
+
+    def _function(self, *, this: bool) -> _Type:
+        behind = ""
+        if this:
+            self._extended()
+            reference = "&" if self._take("G") else "&&" if self._take("H") else ""
+            behind = self._one_of(_CV) + reference
+        convention = self._one_of(_CONVENTIONS)
+        result = _Type("") if self._take("@") else self._with_cv() if self._take("?") else self.type()
+        behind = _limited(f"({self._parameters()}){behind}")
+        if self._take("_E"):
+            behind += " noexcept"
+        else:
+            self._expect("Z")
+        return _Type(result.before, behind + result.behind, convention)
+
+    def _parameters(self) -> str:
+        if self._take("X"):
+            return "void"
+        found: list[str] = []
+        while True:
+            if self._take("@"):
+                return ",".join(found)
+            if self._take("Z"):
+                return ",".join([*found, "..."])
+            if self._peek().isdecimal():
+                found.append(self._kept(self._types).text)
+                continue
+            begin = self._at
+            each = self.type()
+            if self._at - begin > 1 and len(self._types) < _KEPT:
+                self._types.append(each)
+            found.append(each.text)
+
+    def _qualified(self) -> str:
+        """A name with all that it is in, the innermost first."""
+        with self._nested():
+            pieces = [self._piece()]
+            while not self._take("@"):
+                pieces.append(self._piece())
+            return _limited("::".join(reversed(pieces)))
+
+    def _piece(self) -> str:
+        if self._peek().isdecimal():
+            return self._kept(self._names)
+        if self._take("?$"):
+            return self._keep(self._template())
+        if _LOCAL.match(self._text, self._at):
+            return self._local()
+        if self._take("?A"):
+            self._until_at()
+            return self._keep("`anonymous namespace'")
+        return self._keep(self._until_at())
+
+    def _template(self) -> str:
+        outer = self._names, self._types
+        self._names, self._types = [], []
+        name = f"operator{self._operator()}" if self._take("?") else self._keep(self._until_at())
+        arguments: list[str] = []
+        while not self._take("@"):
+            if not any(map(self._take, ("$S", "$$V", "$$$V", "$$Z"))):
+                arguments.append(self._argument())
+        self._names, self._types = outer
+        inside = ",".join(arguments)
+        return f"{name}<{inside}{' ' if inside.endswith('>') else ''}>"
+
+    def _argument(self) -> str:
+        if self._take("$0"):
+            return str(self._number())
+        if self._take("$M"):  # of a type that is deduced
+            self.type()
+            self._expect("0")
+            return str(self._number())
+        if self._take("$1"):
+            return f"&{self._symbol()}"
+        if self._take("$E"):
+            return self._symbol()
+        if self._take("$$Y"):
+            return self._qualified()
+        return self.type().text
+
+    def _local(self) -> str:
+        """A scope within a function."""
+        self._expect("?")
+        number = self._number()
+        self._expect("?")
+        return f"`{self._symbol()}'::`{number}'"
+
+    def _symbol(self) -> str:
+        """The name of a function or variable, whose type is read over."""
+        self._expect("?")
+        if self._take("?0") or self._take("?1"):
+            is_destructor = self._text[self._at - 1] == "1"
+            scope = self._qualified()
+            own = scope.rpartition("::")[2]
+            name = f"{scope}::{'~' if is_destructor else ''}{own}"
+        elif self._peek() == "?" and self._text[self._at + 1 : self._at + 2] != "$":
+            self._expect("?")
+            name = f"operator{self._operator()}"
+            while not self._take("@"):
+                name = f"{self._piece()}::{name}"
+        else:
+            name = self._qualified()
+        kind = self._next()
+        if kind in _WITH_THIS or kind in _WITHOUT_THIS:
+            self._function(this=kind in _WITH_THIS)
+        elif kind in "01234":
+            self.type()
+            self._extended()
+            self._one_of(_CV)
+        elif kind != "9":
+            raise _UnknownError
+        return name
+
+    def _operator(self) -> str:
+        if self._peek() == "_":
+            return self._one_of(_LONG_OPERATORS)
+        return self._one_of(_OPERATORS)
+
+    def _number(self) -> int:
+        sign = -1 if self._take("?") else 1
+        if self._peek().isdecimal():
+            return sign * (int(self._next()) + 1)
+        digits = self._until_at()
+        if not re.fullmatch("[A-P]+", digits):
+            raise _UnknownError
+        value = 0
+        for digit in digits:
+            value = value * 16 + ord(digit) - ord("A")
+        return sign * value
+
+    # The text
+
+    def _peek(self) -> str:
+        if self.ended():
+            raise _UnknownError
+        return self._text[self._at]
+
+    def _next(self) -> str:
+        found = self._peek()
+        self._at += 1
+        return found
+
+    def _take(self, wanted: str) -> bool:
+        if not self._text.startswith(wanted, self._at):
+            return False
+        self._at += len(wanted)
+        return True
+
+    def _expect(self, wanted: str) -> None:
+        if not self._take(wanted):
+            raise _UnknownError
+
+    def _one_of(self, codes: dict[str, str]) -> str:
+        for code, meaning in codes.items():
+            if self._take(code):
+                return meaning
+        raise _UnknownError
+
+    def _until_at(self) -> str:
+        end = self._text.find("@", self._at)
+        if end < 0:
+            raise _UnknownError
+        found, self._at = self._text[self._at : end], end + 1
+        return found
+
+    def _keep(self, name: str) -> str:
+        if len(self._names) < _KEPT and name not in self._names:
+            self._names.append(name)
+        return name
+
+    def _kept(self, among: list[_Kept]) -> _Kept:
+        number = int(self._next())
+        if number >= len(among):
+            raise _UnknownError
+        return among[number]

@@ -1,0 +1,56 @@
+"""Readers of other people's for what calltrace exports, as tests/rig/setup.py has unpacked them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from calltrace import wine
+
+_READERS = wine.cache_folder() / "readers"
+
+
+def _unpacked() -> None:
+    assert _READERS.is_dir(), f"{_READERS} is missing: run tests/rig/setup.sh"
+    if str(_READERS) not in sys.path:
+        sys.path.append(str(_READERS))
+
+
+def read_drcov(path: str) -> Any:
+    """covtool's CoverageData of a drcov file; it checks sizes, counts, ids and bounds."""
+    _unpacked()
+    from covtool import drcov
+
+    data = drcov.read(path)
+    data.validate()
+    return data
+
+
+def perfetto_trace(data: bytes) -> Any:
+    """Perfetto's own Trace message of a file. No field may be one that its definition lacks."""
+    _unpacked()
+    from google.protobuf.unknown_fields import UnknownFieldSet
+    from perfetto.protos.perfetto.trace import perfetto_trace_pb2
+
+    def check(message: Any) -> None:
+        assert not len(UnknownFieldSet(message)), message
+        for field, value in message.ListFields():
+            if field.message_type:
+                for each in [value] if hasattr(value, "ListFields") else value:
+                    check(each)
+
+    trace = perfetto_trace_pb2.Trace.FromString(data)
+    check(trace)
+    return trace
+
+
+def speedscope_validator() -> Callable[[Any], Any]:
+    """Checks a file of speedscope's by the schema that speedscope publishes; raises if it does not fit."""
+    _unpacked()
+    import fastjsonschema
+
+    schema = json.loads((_READERS / "speedscope.schema.json").read_text(encoding="utf-8"))
+    validator: Callable[[Any], Any] = fastjsonschema.compile(schema)
+    return validator

@@ -1,0 +1,425 @@
+"""What ran in parts of traces: as simulated threads say, and as the user sees it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from calltrace import comparison, dispatch
+from calltrace.commands import Console
+from calltrace.errors import CalltraceError, UsageError
+from calltrace.parts import Expression, Part, parse
+from calltrace.tracefile import TraceFile
+from rig import callers, simulated, tracewriter
+from rig.callers import Truth
+from rig.simulated import SimulatedThread
+from rig.tracewriter import TraceWriter, Units
+
+NONE = tracewriter.NONE
+ENTER, LEAVE, CALL, RETURN = tracewriter.ENTER, tracewriter.LEAVE, tracewriter.CALL, tracewriter.RETURN
+
+
+def simulated_thread(program: bytes) -> SimulatedThread:
+    thread = SimulatedThread(unit_size=8)
+    thread.run(program)
+    thread.finish(6)
+    return thread
+
+
+def called(name: str) -> str:
+    """A function by its name, also where only a call of it is known; else the call by its place."""
+    return name if name.startswith("call at ") else name.removeprefix("call ")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.binary(max_size=160), min_size=1, max_size=3),
+    st.lists(st.tuples(*[st.integers(0, 120)] * 3), max_size=4),
+    st.data(),
+)
+def test_each_call_counts_in_the_part_in_which_it_was_made(
+    tmp_path: Path, programs: list[bytes], moments: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    threads = [simulated_thread(program) for program in programs]
+    writer = TraceWriter(8)
+    simulated.describe(writer)
+    for index, thread in enumerate(threads):
+        writer.thread(thread.units, index)
+    # Each thread goes on from mark to mark; one that has recorded nothing yet is not known to a mark.
+    passed = [
+        sorted(min(moment[index], len(thread.units)) for moment in moments)
+        for index, thread in enumerate(threads)
+    ]
+    rows = [
+        [[index, positions[at]] for index, positions in enumerate(passed) if positions[at]]
+        for at in range(len(moments))
+    ]
+    writer.info({"marks": [{"name": f"m{at}", "tsc": 0, "positions": row} for at, row in enumerate(rows)]})
+    path = writer.write(tmp_path / "t.calltrace")
+    begin = data.draw(st.integers(0, len(moments)))
+    end = data.draw(st.integers(begin + 1, len(moments) + 1))
+    text = f"{path}@{f'm{begin - 1}' if begin else ''}..{f'm{end - 1}' if end <= len(moments) else ''}"
+
+    functions: Counter[str] = Counter()
+    edges: Counter[tuple[str, str, bool]] = Counter()
+    for thread, positions in zip(threads, passed):
+        truth = Truth(thread)
+        for frame in truth.frames:
+            stretch = sum(position <= truth.begin(frame) for position in positions)
+            if frame.kind != simulated.CALL_NODE and begin <= stretch < end:
+                caller, key = truth.caller(frame), truth.key(frame)
+                above = callers.name(truth.key(caller) if caller else callers.NOBODY)
+                functions[called(callers.name(key))] += 1
+                edges[called(above), called(callers.name(key)), key[2]] += 1
+
+    part = Part.parse(text)
+    with TraceFile(path) as trace:
+        by_function = comparison.count([part], [trace], callers=False)
+        by_edge = comparison.count([part], [trace], callers=True)
+    assert functions == {item.name: by_function.calls[0][key] for key, item in by_function.items.items()}
+    found: Counter[tuple[str, str, bool]] = Counter()
+    for key, item in by_edge.items.items():
+        assert item.caller
+        found[item.caller, item.name, item.tail] += by_edge.calls[0][key]
+    assert found == edges
+
+
+# ---- two recordings ----
+
+FUNCTIONS = {0x1000: "main", 0x2000: "draw", 0x3000: "count", 0x4000: None}
+
+
+def recorded(
+    path: Path,
+    called: str,
+    base: int = 0x140000000,
+    moved: int = 0,
+    status: int = 0,
+    marks: Sequence[tuple[str, int]] = (),
+    **about: Any,
+) -> Path:
+    """A trace in which main calls what the letters say: d, c, an unnamed function u, or an import i.
+
+    `moved` is what is added to RVAs: another build. `status` is that of count: not instrumented.
+    """
+    units = Units(4)
+    units.event(ENTER, 0)
+    for letter in called:
+        if letter == "i":
+            units.event(CALL, 0)
+            units.event(RETURN, 0)
+        else:
+            number = "dcu".index(letter) + 1
+            units.event(ENTER, number)
+            units.event(LEAVE, number)
+    units.event(LEAVE, 0)
+    writer = TraceWriter(4)
+    told = {
+        "name": "m.exe",
+        "timestamp": 0x5000 + moved,
+        "names": [[rva + moved, name] for rva, name in FUNCTIONS.items() if name],
+        "imports": ["USER32.dll!MessageBoxW"],
+        **about,
+    }
+    functions = [
+        (rva + moved, 16, 1, 0, status if name == "count" else 0, NONE) for rva, name in FUNCTIONS.items()
+    ]
+    writer.module(told, functions, [(0x1008 + moved, 0, 0, 0)], base=base)
+    writer.thread(units)
+    if marks:
+        rows = [{"name": name, "tsc": 0, "positions": [[0, 1 + 2 * at]]} for name, at in marks]
+        writer.info({"marks": rows})
+    return writer.write(path)
+
+
+def run(*words: str | Path, expect: int = 0) -> tuple[list[str], list[str]]:
+    """What a command shows, and what it tells beside that."""
+    out, told = io.StringIO(), []
+    code = dispatch.run_words([str(word) for word in words], Console(out, told.append))
+    assert code == expect
+    return out.getvalue().splitlines(), told
+
+
+def as_json(*words: str | Path, expect: int = 0) -> Any:
+    """What a command shows."""
+    return json.loads("\n".join(run(*words, "--json", expect=expect)[0]))
+
+
+def test_functions_are_the_same_wherever_their_module_was_loaded(tmp_path: Path) -> None:
+    a = recorded(tmp_path / "a", "dduci")
+    b = recorded(tmp_path / "b", "ciuuu", base=0x7FF6_1234_0000)
+    assert run("diff", a, b, expect=1) == (
+        [
+            f"A  {a}: 5 functions, 6 calls",
+            f"B  {b}: 4 functions, 6 calls",
+            "",
+            "only in A: 1 function",
+            "             A  function",
+            "             2  m!draw",
+            "",
+            "only in B: nothing",
+            "",
+            "in both, another number of times: 1 function",
+            "             A             B  function",
+            "             1             3  m+0x4000",
+        ],
+        [],
+    )
+    same = recorded(tmp_path / "same", "uddic", base=0x10000)
+    assert "nothing" in run("diff", a, same)[0][-1]
+
+
+def test_edges_are_told_apart_by_their_callers(tmp_path: Path) -> None:
+    a, b = recorded(tmp_path / "a", "di"), recorded(tmp_path / "b", "c", base=0x10000)
+    shown, _ = run("diff", "--edges", a, b, expect=1)
+    assert shown[3:10] == [
+        "only in A: 2 edges",
+        "             A  caller → function",
+        "             1  m!main → m!draw",
+        "             1  m!main → USER32.dll!MessageBoxW",
+        "",
+        "only in B: 1 edge",
+        "             B  caller → function",
+    ]
+    told = as_json("diff", "--edges", a, b, expect=1)
+    assert [(row["caller"], row["name"], row["rva"], row["calls"]) for row in told["found"]] == [
+        ("m!main", "m!draw", "0x2000", [1, 0]),
+        ("m!main", "USER32.dll!MessageBoxW", None, [1, 0]),
+        ("m!main", "m!count", "0x3000", [0, 1]),
+    ]
+
+
+def test_another_build_is_compared_by_names_which_is_told(tmp_path: Path) -> None:
+    a, b = recorded(tmp_path / "a", "dc"), recorded(tmp_path / "b", "du", moved=0x40)
+    shown, told = run("diff", a, b, expect=1)
+    assert told == ["m.exe is not the same build everywhere: its functions are compared by their names"]
+    rows = [line.split() for line in shown if line.startswith("   ") and "function" not in line]
+    assert rows == [["1", "m!count"], ["1", "m+0x4040", "not", "traced", "in", "A"]]
+
+
+@pytest.mark.parametrize(
+    ("about", "function"),
+    [({"status": 3}, "m!count"), ({"events": "functions"}, "USER32.dll!MessageBoxW")],
+)
+def test_what_one_trace_would_not_show_is_said(tmp_path: Path, about: dict[str, Any], function: str) -> None:
+    a, b = recorded(tmp_path / "a", "dci"), recorded(tmp_path / "b", "d", **about)
+    shown, _ = run("diff", a, b, expect=1)
+    rows = [line.split() for line in shown if "not traced" in line]
+    assert rows == [["1", function, "not", "traced", "in", "B"]]
+    told = as_json("diff", a, b, expect=1)
+    assert {row["name"]: row["untraced"] for row in told["found"]}[function] == [False, True]
+
+
+# ---- marks and sets ----
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> Path:
+    """d before the first mark; c and d behind `idle`; u, i and c behind `click`; d behind `idle` again."""
+    marks = [("idle", 1), ("paused", 2), ("resumed", 2), ("click", 3), ("idle", 6)]
+    return recorded(tmp_path / "t.calltrace", "dcduicd", marks=marks)
+
+
+def names(shown: list[str]) -> list[str]:
+    rows = [line for line in shown if line.startswith("     ") and not line.endswith("  function")]
+    return [line.split()[-1].split("!")[-1] for line in rows]
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("{}@click - {}@idle", ["m+0x4000", "MessageBoxW"]),
+        ("{}@click", ["m+0x4000", "MessageBoxW", "count"]),
+        ("{}@click..", ["m+0x4000", "MessageBoxW", "count", "draw"]),
+        ("{}@..click & {}@click..", ["draw", "count"]),
+        ("{}@..idle", ["main", "draw"]),
+        ("{}@idle..click", ["count", "draw"]),
+        ("{}@idle..idle#2 - {}@idle#2", ["count", "m+0x4000", "MessageBoxW"]),
+        ("{} - ({}@idle | {}@click)", ["main"]),
+        ("{} - {}@idle - {}@click", ["main"]),
+        ('"{}@ idle" - {}@click', ["draw"]),
+        ("({})", ["main", "draw", "count", "m+0x4000", "MessageBoxW"]),
+    ],
+)
+def test_sets_are_put_together(marked: Path, expression: str, expected: list[str]) -> None:
+    assert sorted(names(run("diff", expression.replace("{}", str(marked)))[0])) == sorted(expected)
+
+
+def test_a_set_is_shown_with_counts_in_the_order_of_calls(marked: Path) -> None:
+    assert run("diff", f"{marked}@idle..", "-", f"{marked}@idle#2")[0] == [
+        f"A  {marked}@idle..: 4 functions, 6 calls",
+        f"B  {marked}@idle#2: 1 function, 1 call",
+        "",
+        "3 functions",
+        "             A  function",
+        "             2  m!count",
+        "             1  m+0x4000",
+        "             1  USER32.dll!MessageBoxW",
+    ]
+    assert names(run("diff", f"{marked}", "-", f"{marked}@click..", "--limit", "0")[0]) == ["main"]
+    limited, _ = run("diff", marked, "-", f"{marked}@idle#2..", "--limit", "1")
+    assert limited[-2:] == ["             1  m!main", "3 more: --limit 0 shows all"]
+
+
+def test_what_is_new_since_a_mark(marked: Path) -> None:
+    assert names(run("new", marked, "click")[0]) == ["m+0x4000", "MessageBoxW"]
+    assert names(run("new", marked, "idle")[0]) == ["count", "m+0x4000", "MessageBoxW"]
+    assert run("new", marked)[0][-1] == "nothing"  # since the last mark, the second idle
+    assert as_json("new", marked, "idle")["found"][0]["calls"] == [2, 0]
+
+
+def test_the_file_comes_before_the_at_sign_in_its_name(tmp_path: Path) -> None:
+    plain = recorded(tmp_path / "me@home - 1.calltrace", "d")
+    marked = recorded(tmp_path / "you@home.calltrace", "dc", marks=[("a@b", 1)])
+    assert names(run("diff", plain, f"{marked}@a@b", expect=1)[0]) == ["main", "draw", "count"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{}@klick", "{}"], "{} has no mark klick: its marks are idle, paused, resumed, click"),
+        (["{}@idle#3", "{}"], "{} has no mark idle#3: its marks are idle, paused, resumed, click"),
+        (["{}@click..idle", "{}"], "{}@click..idle: idle does not come after click"),
+        (["{}@", "{}"], "{}@: name a mark behind @"),
+        (["{}", "{}", "{}"], "{} {}: write & (in both), | (in either) or - (but not in) between parts"),
+        (["{}", "-"], "name a trace, or a part of one as FILE@MARK, instead of nothing"),
+        (["({} - {}@idle"], "a parenthesis is not closed"),
+        (["@idle", "{}"], "@idle: name a trace file: no recording is under way in a shell"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(marked: Path, words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run("diff", *(word.replace("{}", str(marked)) for word in words))
+    assert str(caught.value) == message.replace("{}", str(marked))
+
+
+def test_a_part_of_no_file_and_marks_that_are_not_there_are_told(tmp_path: Path, marked: Path) -> None:
+    with pytest.raises(CalltraceError, match=r"no such file: .*gone"):
+        run("diff", f"{tmp_path / 'gone'}@idle", marked)
+    with pytest.raises(UsageError, match="new: name a trace file"):
+        run("new")
+    plain = recorded(tmp_path / "plain", "d")
+    with pytest.raises(UsageError, match="has no mark: set one with"):
+        run("new", plain)
+    with pytest.raises(UsageError, match="plain has no mark idle: it has none"):
+        run("new", plain, "idle")
+
+
+def test_two_parts_are_compared_and_one_is_a_set(marked: Path) -> None:
+    assert isinstance(parse([str(marked)]), Expression)
+    assert isinstance(parse([str(marked), f"{marked}@idle"]), tuple)
+
+
+def test_names_are_links_in_a_debugger_where_all_are_of_one_trace(tmp_path: Path, marked: Path) -> None:
+    def shown(*words: str | Path) -> str:
+        out = io.StringIO()
+        console = Console(
+            out,
+            lambda line: None,
+            link=lambda text, line: f"<{line}|{text}>",
+            code_link=lambda text, address: f"<{address:#x}|{text}>",
+            shell=False,
+        )
+        dispatch.run_words([str(word) for word in words], console)
+        return out.getvalue()
+
+    linked = f"<callers {marked} m!draw|m><0x140002000|!draw>"
+    assert linked in shown("diff", f"{marked}@click", f"{marked}@idle")
+    assert f"<callers {marked} m!main|m>!main → {linked}" in shown("diff", "--edges", marked)
+    other = recorded(tmp_path / "other", "", base=0x10000)
+    assert "m!draw" in shown("diff", marked, other)
+    assert "<" not in shown("diff", marked, other)
+
+
+# ---- damage ----
+
+
+def test_what_is_missing_from_a_trace_is_told_and_the_rest_compared(tmp_path: Path) -> None:
+    whole = recorded(tmp_path / "whole", "dc")
+    data = recorded(tmp_path / "cut", "d").read_bytes()
+    cut = tmp_path / "cut"
+    cut.write_bytes(data[:-1000])
+    shown, told = run("diff", whole, cut, expect=1)
+    assert told == [f"{cut} is cut off: what comes later is missing"]
+    assert names(shown) == ["count"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tree {}",
+        "top {}",
+        "info {}",
+        "stacks {}",
+        "callers {} draw",
+        "callees {} main",
+        "export csv {}",
+        "export drcov {} -o {}.out",
+        "diff {}",
+        "new {} idle",
+    ],
+)
+def test_a_truncated_trace_answers_for_what_is_there_and_says_so(tmp_path: Path, words: str) -> None:
+    path = recorded(tmp_path / "t", "dc", marks=[("idle", 0)])
+    data = path.read_bytes()
+    path.write_bytes(data + data[-0x10000:][:5000])  # a block of which the rest is missing
+    shown, told = run(*(word.replace("{}", str(path)) for word in words.split()))
+    assert told == [f"{path} is cut off: what comes later is missing"]
+    expected = {"stacks": "no open frame", "info": "events", "export": ""}.get(words.split()[0], "m!draw")
+    assert expected in "\n".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: b"", "is not a calltrace trace"),
+        (lambda data: b"PK" + data[2:], "is not a calltrace trace"),
+        (lambda data: data[:100], "is cut off within its header: nothing of the trace is left"),
+        (lambda data: data[:8] + b"\x09" + data[9:], "is of trace version 9, this calltrace reads version 1"),
+        (lambda data: data[:16] + b"\xff" * 8 + data[24:], "is damaged: the sizes in its header make"),
+    ],
+)
+@pytest.mark.parametrize("words", ["diff {} {}", "diff {}@a - {}@b", "new {}", "mark {} here"])
+def test_a_file_that_is_no_trace_is_told_in_one_line(
+    tmp_path: Path, words: str, damage: Any, message: str
+) -> None:
+    path = recorded(tmp_path / "t", "d")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CalltraceError) as caught:
+        run(*(word.replace("{}", str(path)) for word in words.split()))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ---- marks from a shell ----
+
+
+def test_a_mark_is_set_in_a_trace_under_way_only(tmp_path: Path) -> None:
+    units = Units(4)
+    for event in (ENTER, LEAVE):
+        units.event(event, 0)
+    writer = TraceWriter(4, state=tracewriter.RECORDING)
+    simulated.describe(writer)
+    writer.thread(units)
+    path = writer.write(tmp_path / "t.calltrace")
+    for name in ("first one", "second"):
+        assert run("mark", path, *name.split()) == ([], [])
+    with TraceFile(path) as trace:
+        assert [(mark.name, mark.positions) for mark in trace.marks] == [
+            ("first one", {0: 2}),
+            ("second", {0: 2}),
+        ]
+        assert not trace.index.truncated
+        assert not trace.index.damaged_chunks
+    done = TraceWriter(4)
+    done.thread(units)
+    with pytest.raises(UsageError, match="is finished: a mark is for a trace that is being recorded"):
+        run("mark", done.write(tmp_path / "done"), "late")
