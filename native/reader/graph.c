@@ -19,9 +19,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POOL 256u           /* nodes that are allocated together */
-#define TAIL_CACHE 4096u    /* power of two */
-#define BLOCKS_PER_TAKE 16u /* before somebody who waits for room is told */
+#define POOL 256u               /* nodes that are allocated together */
+#define TAIL_CACHE 4096u        /* power of two */
+#define BLOCKS_PER_TAKE 16u     /* before somebody who waits for room is told */
+#define THREAD_LIMIT (1u << 20) /* no writer has more */
 #define JUMPS CT_GRAPH_BY_JUMPS
 #define STACK CT_GRAPH_BY_STACK
 
@@ -206,7 +207,7 @@ static bool tell_call(const struct ct_graph *graph, struct thread *thread, struc
 static inline __attribute__((always_inline)) bool open_frame(const struct ct_graph *graph, struct thread *thread,
                                                              uint32_t depth, uint8_t kind, uint32_t id, bool jumped)
 {
-    struct opened *opened = &thread->opened[depth], *below = opened - 1; /* if there is one */
+    struct opened *opened = &thread->opened[depth], *below = depth ? opened - 1 : NULL;
     struct node *jumper = jumped && thread->left ? opened->place : NULL;
     struct node *caller = thread->nobody, *stack_caller = caller;
     thread->left = false;
@@ -373,7 +374,7 @@ static inline __attribute__((always_inline)) void run(struct ct_graph *graph, st
             (has_sp && (whole || event != CT_ENTER || ct_is_funclet(machine, id))))
             break;
         uint64_t now = unit_size == 4 ? position + (uint64_t)(here - begin) / 4 : ct_ticked(time, unit);
-        struct ct_frame *next = frames + depth, *top = next - 1; /* if there is one */
+        struct ct_frame *next = frames + depth, *top = depth ? next - 1 : NULL;
         struct opened *opened = thread->opened + depth;
         if (event == CT_ENTER) {
             if (id >= functions.count || depth >= room)
@@ -467,7 +468,7 @@ static bool take_steps(struct ct_graph *graph, struct thread *thread)
     struct ct_machine *machine = &thread->machine;
     struct ct_step step;
     do {
-        if (thread->begun && ct_machine_is_plain(machine)) {
+        if (thread->begun && thread->opened && ct_machine_is_plain(machine)) {
             if (graph->reader->header.unit_size == 4)
                 run(graph, thread, 4);
             else
@@ -540,6 +541,8 @@ static struct ct_events *next_block(const struct ct_graph *graph, struct ct_even
         uint32_t index = block->thread_index;
         const struct thread *thread = index < graph->thread_room ? graph->threads[index] : NULL;
         uint64_t position = thread ? thread->machine.position : 0;
+        if (index >= THREAD_LIMIT || block->first_unit > CT_NUMBER_LIMIT)
+            continue;
         bool ready = what == CT_GRAPH_LAST || (block->first_unit <= position && full == (what == CT_GRAPH_FULL));
         if (what == CT_GRAPH_LOOK && ready)
             ready = block->first_unit + units_in(graph, block) > position;
