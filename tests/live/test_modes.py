@@ -25,7 +25,7 @@ from rig import corpus, targets, tracing, windows
 CHOSEN = (
     "callbacks",
     "exceptions",
-    "exit_from_thread",
+    "exit_nested",
     "fibers",
     "funclets",
     "hooked_calls",
