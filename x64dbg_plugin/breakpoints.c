@@ -7,9 +7,12 @@
  */
 #include "breakpoints.h"
 
+#include "state.h"
 #include "titan.h"
 
-enum { MOST = 1024, INT3 = 0xcc };
+#include <string.h>
+
+enum { MOST = 1024, INT3 = 0xcc, JUMP = 0xe9, SHORT_JUMP = 0xeb, DR6_STEP = 0x4000 };
 
 /* An int3 of ours. */
 struct stand {
@@ -29,6 +32,8 @@ static struct stand stands[MOST];
 static int stand_count;
 static uint64_t hidden[MOST]; /* the user's that were taken out */
 static int hidden_count;
+static uint64_t passed[MOST]; /* where hardware breakpoints of the user's lie on a jump to where the instruction runs */
+static int passed_count;
 
 /* The thread that came to one of ours last, until its next exception. */
 static DWORD hit_thread; /* 0: none */
@@ -65,16 +70,20 @@ static void take_out(struct stand *each)
     each->in = false;
 }
 
-static void add(uint64_t original, bool hardware)
+static void add(const BRIDGEBP *point, bool hardware)
 {
-    uint64_t places[CT_PLACES];
-    uint32_t count = find(original, places);
-    bool hides = !hardware;
+    uint64_t places[CT_PLACES], original = point->addr;
+    bool in_jump = false, hides = true;
+    uint32_t count = find(original, places, &in_jump);
+    if (in_jump && !hardware)
+        state_add_entry(point);
     for (uint32_t i = 0; i < count; i++)
         hides &= places[i] != original;
     for (uint32_t i = 0; i < count && stand_count < MOST; i++)
         if (places[i] != original)
-            stands[stand_count++] = (struct stand){places[i], original, hardware, hides, false, 0};
+            stands[stand_count++] = (struct stand){places[i], original, hardware, hides && !hardware, false, 0};
+    if (hides && hardware && passed_count < MOST)
+        passed[passed_count++] = original;
 }
 
 /* Put in what is not, and hide what the engine has put in again. */
@@ -93,7 +102,7 @@ static void add_all(BPXTYPE type)
     DbgGetBpList(type, &found);
     for (int i = 0; i < found.count; i++)
         if (found.bp[i].enabled && (type == bp_normal || found.bp[i].typeEx == hw_execute))
-            add(found.bp[i].addr, type == bp_hardware);
+            add(&found.bp[i], type == bp_hardware);
     if (found.count)
         BridgeFree(found.bp);
 }
@@ -103,6 +112,7 @@ void breakpoints_in(void)
     EnterCriticalSection(&lock);
     if (find && !running && !resting) {
         running = true;
+        state_forget_entries();
         add_all(bp_normal);
         add_all(bp_hardware);
         put_all_in();
@@ -134,6 +144,7 @@ void breakpoints_out(void)
         take_out(&stands[--stand_count]);
     while (hidden_count)
         find_titan()->EnableBPX(hidden[--hidden_count]);
+    passed_count = 0;
     running = false;
     LeaveCriticalSection(&lock);
 }
@@ -186,6 +197,63 @@ void breakpoints_translate(DEBUG_EVENT *event)
     LeaveCriticalSection(&lock);
 }
 
+/* Where the jump at an address leads; 0: there is none. */
+static uint64_t jump_target(HANDLE target, uint64_t address)
+{
+    unsigned char code[5];
+    SIZE_T done;
+    int32_t distance;
+    if (!ReadProcessMemory(target, (void *)(uintptr_t)address, code, sizeof code, &done))
+        return 0;
+    memcpy(&distance, code + 1, sizeof distance);
+    if (code[0] == JUMP)
+        return address + 5 + (uint64_t)(int64_t)distance;
+    return code[0] == SHORT_JUMP ? address + 2 + (uint64_t)(int64_t)(signed char)code[1] : 0;
+}
+
+/* Where a thread is to go on after an exception that is nothing to the debugger; 0: it is something. */
+static uint64_t passes_to(const EXCEPTION_RECORD *record, HANDLE target, HANDLE thread)
+{
+    uint64_t address = (uint64_t)(uintptr_t)record->ExceptionAddress;
+    unsigned char there = INT3;
+    SIZE_T done;
+    if (record->ExceptionCode == EXCEPTION_BREAKPOINT)
+        return ReadProcessMemory(target, record->ExceptionAddress, &there, 1, &done) && there != INT3 ? address : 0;
+    CONTEXT context;
+    context.ContextFlags = CONTEXT_DEBUG_REGISTERS;
+    for (int i = 0; i < passed_count; i++)
+        if (passed[i] == address && GetThreadContext(thread, &context) && !(context.Dr6 & DR6_STEP))
+            return jump_target(target, address);
+    return 0;
+}
+
+bool breakpoints_ignore(const DEBUG_EVENT *event)
+{
+    const EXCEPTION_RECORD *record = &event->u.Exception.ExceptionRecord;
+    bool told = record->ExceptionCode == EXCEPTION_BREAKPOINT || record->ExceptionCode == EXCEPTION_SINGLE_STEP;
+    bool ignored = false;
+    EnterCriticalSection(&lock);
+    HANDLE target = NULL, thread = NULL;
+    if (told && event->u.Exception.dwFirstChance && (find || resting)) {
+        target = OpenProcess(PROCESS_VM_READ, FALSE, event->dwProcessId);
+        thread = OpenThread(THREAD_ALL_ACCESS, FALSE, event->dwThreadId);
+    }
+    uint64_t to = target && thread ? passes_to(record, target, thread) : 0;
+    if (to) {
+        CONTEXT context;
+        context.ContextFlags = CONTEXT_CONTROL;
+        ignored = GetThreadContext(thread, &context);
+        context.Rip = to;
+        ignored = ignored && SetThreadContext(thread, &context);
+    }
+    if (target)
+        CloseHandle(target);
+    if (thread)
+        CloseHandle(thread);
+    LeaveCriticalSection(&lock);
+    return ignored;
+}
+
 /* The engine has dealt with an exception, and the target goes on. */
 static void after_exception(void *record)
 {
@@ -222,7 +290,7 @@ bool ct_breakpoints_follow(HANDLE of, ct_find_places *tells)
 void breakpoints_forget(void)
 {
     EnterCriticalSection(&lock);
-    stand_count = hidden_count = 0;
+    stand_count = hidden_count = passed_count = 0;
     find = NULL;
     hit_thread = 0;
     running = resting = moved = false;

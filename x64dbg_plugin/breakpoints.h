@@ -11,8 +11,9 @@
 
 enum { CT_PLACES = 8 };
 
-/* Where an instruction runs: up to CT_PLACES addresses, the usual one first. Returns how many. */
-typedef uint32_t ct_find_places(uint64_t address, uint64_t *places);
+/* Where an instruction runs: up to CT_PLACES addresses, the usual one first. Returns how many. `in_jump` tells whether
+ * a jump to a copy is where it was. */
+typedef uint32_t ct_find_places(uint64_t address, uint64_t *places, bool *in_jump);
 
 /* From the next run on let the breakpoints in the process (a handle) follow what `find` tells, until that is NULL. It
  * is called on the debug loop's and on the command's thread. False if the debugger's engine is not to be had. */
@@ -27,6 +28,11 @@ void breakpoints_rest(bool rest);
 
 /* On the debug loop's thread, before the debugger looks at an exception. */
 void breakpoints_translate(DEBUG_EVENT *event);
+
+/* Whether an exception is nothing to the debugger, and the thread is to go on: asked before breakpoints_translate. It
+ * is of an int3 that was taken out of the code after the thread had come to it, while another was dealt with; or of a
+ * hardware breakpoint on the jump to a copy, where its instruction is not. */
+bool breakpoints_ignore(const DEBUG_EVENT *event);
 
 /* The target is gone. */
 void breakpoints_forget(void);

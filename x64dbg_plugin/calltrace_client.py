@@ -45,6 +45,13 @@ def run(*words):
     return b"".join(output).decode("utf-8")
 
 
+def ask(*words):
+    # type: (object) -> Dict[str, Any]
+    """Run any command that has JSON, as "loop", "new" and "diff" have, too; what it says."""
+    found = json.loads(run(*(words + ("--json",))))  # type: Dict[str, Any]
+    return found
+
+
 def start(*words):
     # type: (object) -> Dict[str, Any]
     """Begin to record, as `calltrace start WORDS`; the status."""
@@ -76,7 +83,7 @@ def resume():
 def status():
     # type: () -> Dict[str, Any]
     """`trace` (a path, or None) and `recording` (None, or process_id, paused, since, size, units, ...)."""
-    return _read("status")
+    return ask("status")
 
 
 def mark(name):
@@ -94,13 +101,13 @@ def save(path):
 def info(*words):
     # type: (object) -> Dict[str, Any]
     """What the trace holds: modules, functions, threads, events, and what is missing."""
-    return _read("info", *words)
+    return ask("info", *words)
 
 
 def stacks(*words):
     # type: (object) -> List[Dict[str, Any]]
     """The call stack of each thread: `index`, `id`, `ended` and `frames` (innermost first)."""
-    return _list(_read("stacks", *words), "threads")
+    return _list(ask("stacks", *words), "threads")
 
 
 def tree(*words):
@@ -109,7 +116,7 @@ def tree(*words):
 
     At most 500 lines, unless ("--limit", N) says otherwise; 0: all.
     """
-    return _list(_read("tree", *words), "threads")
+    return _list(ask("tree", *words), "threads")
 
 
 def top(*words):
@@ -118,31 +125,25 @@ def top(*words):
 
     At most 30, unless ("--limit", N) says otherwise; 0: all.
     """
-    return _list(_read("top", *words), "functions")
+    return _list(ask("top", *words), "functions")
 
 
 def callers(*words):
     # type: (object) -> List[Dict[str, Any]]
     """The functions a pattern means: `name`, `calls`, `self`, `total` and `callers`, which have their own."""
-    return _list(_read("callers", *words), "functions")
+    return _list(ask("callers", *words), "functions")
 
 
 def callees(*words):
     # type: (object) -> List[Dict[str, Any]]
     """The same with `callees`."""
-    return _list(_read("callees", *words), "functions")
+    return _list(ask("callees", *words), "functions")
 
 
 def export(form, path, *words):
     # type: (object, object, object) -> None
     """Write the trace into the file `path` in the format `form` (`calltrace help export` lists them)."""
     run("export", form, "-o", path, *words)
-
-
-def _read(*words):
-    # type: (object) -> Dict[str, Any]
-    found = json.loads(run(*(words + ("--json",))))  # type: Dict[str, Any]
-    return found
 
 
 def _list(found, key):

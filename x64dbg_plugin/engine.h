@@ -41,6 +41,30 @@ CT_EXPORT void ct_engine_end_call(void);
  * or has ended. */
 CT_EXPORT bool ct_engine_go(bool handled);
 
+/* A step of the debugger's own, into calls. */
+CT_EXPORT bool ct_engine_step(void);
+
+/* The user's enabled software breakpoints, the first `room` of them, by address; how many there are. */
+CT_EXPORT uint32_t ct_engine_points(uint64_t *addresses, uint32_t room);
+
+/* Take the user's breakpoint at an address out of the code, or put it in again, without his being told. */
+CT_EXPORT bool ct_engine_point(uint64_t address, bool in);
+
+/* While this is on, runs by ct_engine_run end at each event that is none of the user's breakpoints or steps, and
+ * exceptions are not shown. It is off when the target is gone. */
+CT_EXPORT void ct_engine_watch(bool on);
+
+/* An event: dwDebugEventCode of a DEBUG_EVENT, and what is in it. */
+struct ct_engine_event {
+    uint32_t kind, thread, code, first_chance; /* kind 0: a stop for the user */
+    uint64_t address;                          /* of an exception, a module, or a thread's first function */
+};
+
+enum { CT_RUNS, CT_STOPPED, CT_GONE };
+
+/* Let the target run on if it does not, and look that long whether it stops; its exception has been handled, or not. */
+CT_EXPORT uint32_t ct_engine_run(bool handled, uint32_t milliseconds, struct ct_engine_event *event);
+
 /* Stop the running target. From any thread. */
 CT_EXPORT void ct_engine_break_in(void);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "hosting/hosting.h"
+#include "state.h"
 
 enum { LINE_SIZE = 1024 }; /* of a command, which the debugger takes with its end */
 
@@ -20,6 +21,7 @@ typedef enum {
     ADDRESS,
     API,    /* the address that a selected call or jump leads to, or its own */
     MODULE, /* that the address is in */
+    LAST,   /* of no selection: the words with which the target was recorded last */
 } selected;
 
 /* A menu entry and the line it stands for. */
@@ -36,6 +38,7 @@ static const menu_entry menu[] = {
     {true, "Start on this module", "calltrace start ", MODULE, false},
     {true, "Trace this function", "calltrace start ", ADDRESS, false},
     {false, "Start with options...", "calltrace start ", NOTHING, true},
+    {false, "Start as last time", "calltrace start ", LAST, false},
     {false, "Stop", "calltrace stop", NOTHING, false},
     {false, NULL, NULL, NOTHING, false},
     {false, "Stacks", "calltrace stacks", NOTHING, false},
@@ -110,6 +113,21 @@ static ct_answer *answer; /* NULL: no command was given yet, and nothing recorde
 void ct_answer_with(ct_answer *answers)
 {
     answer = answers;
+}
+
+static ct_target_gone *tell_target_gone; /* NULL: as `answer` */
+
+void ct_tell_target_gone(ct_target_gone *told)
+{
+    tell_target_gone = told;
+}
+
+void plugin_target_gone(void)
+{
+    if (!tell_target_gone || !TryEnterCriticalSection(&running))
+        return;
+    tell_target_gone();
+    LeaveCriticalSection(&running);
 }
 
 static uint64_t ask_hits(int count, const uint64_t *values, void *unused)
@@ -201,10 +219,21 @@ static bool append_options(char *line)
     return append(line, text) && append(line, " ");
 }
 
+static bool append_last(char *line)
+{
+    char words[CT_STATE_TEXT], trace[CT_STATE_TEXT];
+    if (ct_state_last(words, trace))
+        return append(line, words);
+    ct_print_note("calltrace: this program has not been recorded yet\n");
+    return false;
+}
+
 static bool append_selected(char *line, selected what)
 {
     char name[MAX_MODULE_SIZE], text[MAX_MODULE_SIZE + 16];
     SELECTIONDATA selection;
+    if (what == LAST)
+        return append_last(line);
     if (!GuiSelectionGet(GUI_DISASSEMBLY, &selection) || (what == MODULE && !DbgGetModuleAt(selection.start, name))) {
         ct_print_note("calltrace: nothing is selected in the disassembly that this could be done with\n");
         return false;
@@ -238,7 +267,7 @@ static void on_menu_entry(CBTYPE type, void *info)
         return;
     }
     snprintf(line, sizeof line, "%s", entry->line);
-    bool starts = strcmp(line, start_line) == 0 && !entry->asks;
+    bool starts = strcmp(line, start_line) == 0 && !entry->asks && entry->rest != LAST;
     if ((!starts || append_options(line)) && (entry->rest == NOTHING || append_selected(line, entry->rest)) &&
         (!entry->asks || append_typed(line)))
         DbgCmdExec(line);
@@ -252,6 +281,7 @@ CT_EXPORT bool pluginit(PLUG_INITSTRUCT *init)
     handle = init->pluginHandle;
     _plugin_registercallback(handle, CB_MENUENTRY, on_menu_entry);
     engine_register(handle);
+    state_register(handle);
     _plugin_registerexprfunction(handle, "calltrace.hits", 1, ask_hits, NULL);
     _plugin_registerexprfunction(handle, "calltrace.traced", 1, ask_traced, NULL);
     return _plugin_registercommand(handle, command_name, command, false);

@@ -29,4 +29,11 @@ enum { CT_HITS, CT_TRACED }; /* how often a function was called; whether it is, 
 typedef uint64_t ct_answer(uint32_t what, uint64_t address);
 CT_EXPORT void ct_answer_with(ct_answer *answers);
 
+/* Called when the target has ended or was let go, unless a command runs; on the debug loop's thread. */
+typedef void ct_target_gone(void);
+CT_EXPORT void ct_tell_target_gone(ct_target_gone *told);
+
+/* The target is gone. */
+void plugin_target_gone(void);
+
 #endif

@@ -10,6 +10,20 @@
 
 #ifndef SDK_FUNCTION /* who defines the functions exports them */
 #define SDK_FUNCTION __declspec(dllimport)
+/* jansson.dll, of the debugger's folder. */
+#define JANSSON_FUNCTIONS(X)                                                                                           \
+    X(json_t *, json_object, (void))                                                                                   \
+    X(json_t *, json_array, (void))                                                                                    \
+    X(json_t *, json_string, (const char *text))                                                                       \
+    X(json_t *, json_integer, (long long value))                                                                       \
+    X(int, json_object_set_new, (json_t * object, const char *key, json_t *value)) /* owns `value` then */             \
+    X(int, json_array_append_new, (json_t * array, json_t * value))                                                    \
+    X(json_t *, json_object_get, (const json_t *object, const char *key))                                              \
+    X(size_t, json_array_size, (const json_t *array))                                                                  \
+    X(json_t *, json_array_get, (const json_t *array, size_t index))                                                   \
+    X(const char *, json_string_value, (const json_t *string))                                                         \
+    X(long long, json_integer_value, (const json_t *integer))
+
 #endif
 
 enum {
@@ -41,13 +55,19 @@ typedef struct {
 } PLUG_SETUPSTRUCT;
 
 typedef enum {
+    CB_INITDEBUG = 0, /* a target is about to be had; what is saved of it is loaded after that */
     CB_STOPDEBUG = 1,
+    CB_CREATEPROCESS = 2,
+    CB_LOADDLL = 7,
     CB_BREAKPOINT = 11, /* one of its user's, before its commands */
     CB_PAUSEDEBUG = 12,
     CB_RESUMEDEBUG = 13,
     CB_DETACH = 16,
     CB_DEBUGEVENT = 17,
-    CB_MENUENTRY = 18
+    CB_MENUENTRY = 18,
+    CB_LOADDB = 21, /* not if there is nothing of a plugin's */
+    CB_SAVEDB = 22,
+    CB_ADDRINFO = 27
 } CBTYPE;
 typedef void (*CBPLUGIN)(CBTYPE type, void *info);
 typedef bool (*CBPLUGINCOMMAND)(int argc, char **argv);
@@ -60,6 +80,29 @@ typedef struct {
 typedef struct {
     int hEntry;
 } PLUG_CB_MENUENTRY;
+
+typedef struct json json_t;
+typedef struct {
+    json_t *root; /* an object with one member for each plugin */
+    int loadSaveType;
+} PLUG_CB_LOADSAVEDB;
+
+enum { ADDRINFO_MODULE = 0x01, ADDRINFO_LABEL = 0x02, ADDRINFO_NO_OFFSET = 0x80 }; /* BRIDGE_ADDRINFO.flags */
+
+typedef struct {
+    int flags; /* what is asked for */
+    char module[MAX_MODULE_SIZE];
+    char label[MAX_LABEL_SIZE];
+    char comment[MAX_COMMENT_SIZE];
+    bool isbookmark;
+    uint64_t function[3], loop[4], args[3]; /* of no interest here */
+} BRIDGE_ADDRINFO;
+
+typedef struct {
+    uint64_t addr;
+    BRIDGE_ADDRINFO *addrinfo;
+    bool retval;
+} PLUG_CB_ADDRINFO;
 
 typedef struct {
     const void *data; /* of a PNG file */
@@ -145,6 +188,8 @@ SDK_FUNCTION bool _plugin_menuaddseparator(int menu);
 SDK_FUNCTION void _plugin_menuseticon(int menu, const ICONDATA *icon);
 SDK_FUNCTION void _plugin_menuentrysethotkey(int plugin, int entry, const char *keys);
 
+SDK_FUNCTION bool _dbg_addrinfoget(uint64_t address, SEGMENTREG segment, BRIDGE_ADDRINFO *info);
+
 /* Stop at the debug event of which a callback is told; it comes back when the target is to go on. */
 SDK_FUNCTION void _plugin_debugpause(void);
 
@@ -171,6 +216,7 @@ SDK_FUNCTION void GuiReferenceSetCellContent(int row, int column, const char *te
 SDK_FUNCTION void GuiReferenceSetProgress(int percent);
 SDK_FUNCTION void GuiReferenceReloadData(void);
 SDK_FUNCTION void GuiUpdateAllViews(void);
+SDK_FUNCTION uint64_t DbgModBaseFromName(const char *name);        /* 0: not loaded */
 SDK_FUNCTION uint64_t DbgGetBranchDestination(uint64_t address);   /* of the instruction there; 0: it does not branch */
 SDK_FUNCTION bool DbgGetModuleAt(uint64_t address, char *name);    /* without its extension, into MAX_MODULE_SIZE */
 SDK_FUNCTION bool GuiGetLineWindow(const char *title, char *text); /* into GUI_MAX_LINE_SIZE; false: cancelled */
@@ -187,5 +233,19 @@ SDK_FUNCTION bool GuiSelectionGet(GUISELECTIONTYPE window, SELECTIONDATA *select
     X(bool, DisableBPX, (uint64_t address))                                                                            \
     X(bool, MemoryReadSafe, (HANDLE process, uint64_t address, void *data, size_t size, size_t *done))                 \
     X(bool, MemoryWriteSafe, (HANDLE process, uint64_t address, const void *data, size_t size, size_t *done))
+
+/* jansson.dll, of the debugger's folder. */
+#define JANSSON_FUNCTIONS(X)                                                                                           \
+    X(json_t *, json_object, (void))                                                                                   \
+    X(json_t *, json_array, (void))                                                                                    \
+    X(json_t *, json_string, (const char *text))                                                                       \
+    X(json_t *, json_integer, (long long value))                                                                       \
+    X(int, json_object_set_new, (json_t * object, const char *key, json_t *value)) /* owns `value` then */             \
+    X(int, json_array_append_new, (json_t * array, json_t * value))                                                    \
+    X(json_t *, json_object_get, (const json_t *object, const char *key))                                              \
+    X(size_t, json_array_size, (const json_t *array))                                                                  \
+    X(json_t *, json_array_get, (const json_t *array, size_t index))                                                   \
+    X(const char *, json_string_value, (const json_t *string))                                                         \
+    X(long long, json_integer_value, (const json_t *integer))
 
 #endif

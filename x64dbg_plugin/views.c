@@ -4,7 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ADDRESS_WIDTH = 16, NUMBER_WIDTH = 14, ROWS_PER_STEP = 256 }; /* characters, and rows between two steps */
+enum {
+    ADDRESS_WIDTH = 16,
+    NUMBER_WIDTH = 14,
+    NAME_WIDTH = 40,
+    ROWS_PER_STEP = 256
+}; /* characters, and rows between two steps */
 
 static int table_rows;
 
@@ -45,23 +50,27 @@ uint32_t ct_views_labels(struct label_info *labels, uint32_t room)
     return count;
 }
 
-void ct_views_begin_table(const char *title, const char *second_column, const char *third_column, int rows)
+void ct_views_begin_table(const char *title, const char *second_column, const char *third_column,
+                          const char *last_column, int rows)
 {
     GuiReferenceInitialize(title);
     GuiReferenceAddColumn(ADDRESS_WIDTH, "Address");
     GuiReferenceAddColumn(NUMBER_WIDTH, second_column);
-    GuiReferenceAddColumn(0, third_column);
+    GuiReferenceAddColumn(NAME_WIDTH, third_column);
+    GuiReferenceAddColumn(0, last_column);
     GuiReferenceSetRowCount(rows);
     table_rows = rows;
 }
 
-void ct_views_row(int row, uint64_t address, const char *second, const char *third)
+void ct_views_row(int row, uint64_t address, const char *second, const char *third, const char *last)
 {
     char text[32];
     snprintf(text, sizeof text, "%016llX", (unsigned long long)address);
     GuiReferenceSetCellContent(row, 0, text);
     GuiReferenceSetCellContent(row, 1, second);
     GuiReferenceSetCellContent(row, 2, third);
+    if (*last)
+        GuiReferenceSetCellContent(row, 3, last);
     if (row % ROWS_PER_STEP == 0)
         GuiReferenceSetProgress(row * 100 / table_rows);
 }

@@ -13,9 +13,11 @@ CT_EXPORT void ct_views_annotate(uint64_t address, const char *comment, const ch
 /* The labels that the user has set, the first `room` of them; how many there are. */
 CT_EXPORT uint32_t ct_views_labels(struct label_info *labels, uint32_t room);
 
-/* Fill the references view: begin, each row of it, end. The first column is an address, which leads to the code. */
-CT_EXPORT void ct_views_begin_table(const char *title, const char *second_column, const char *third_column, int rows);
-CT_EXPORT void ct_views_row(int row, uint64_t address, const char *second, const char *third);
+/* Fill the references view: begin, each row of it, end. The first column is an address, which leads to the code; the
+ * last may be empty. */
+CT_EXPORT void ct_views_begin_table(const char *title, const char *second_column, const char *third_column,
+                                    const char *last_column, int rows);
+CT_EXPORT void ct_views_row(int row, uint64_t address, const char *second, const char *third, const char *last);
 CT_EXPORT void ct_views_end_table(void);
 
 /* Run one of the debugger's commands at once; whether it succeeded. */

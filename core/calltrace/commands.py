@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,10 @@ _DEFAULT_QUERY_LIMIT = 1000
 _DEFAULT_LOOP_SECONDS = 30.0
 
 
+# Makes, of each name, the names of its callers with how often they called it, the most first.
+CallersOf = Callable[[], Mapping[str, Sequence[tuple[str, int]]]]
+
+
 @dataclass(frozen=True)
 class Console:
     """Where a host shows what commands say."""
@@ -62,8 +66,8 @@ class Console:
     meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
-    # Shows what was called how often, in the order given, where a debugger has a place for that beside text.
-    show_functions: Callable[[Sequence[calltree.CallStat]], None] = lambda stats: None
+    # Shows what was called how often, and by whom, where a debugger has a place for that beside text.
+    show_functions: Callable[[Sequence[calltree.CallStat], CallersOf], None] = lambda stats, callers: None
 
 
 @dataclass(frozen=True)
@@ -741,7 +745,8 @@ def _top(request: Request, console: Console) -> int:
             names = _names(request, console)
             report.write_top(trace, summary, options.limit, console.out, order, names)
             if options.file is None:
-                console.show_functions(summary.stats)
+                whole = options.thread is None
+                console.show_functions(summary.stats, lambda: edges.callers(trace) if whole else {})
     return 0
 
 
@@ -885,6 +890,24 @@ def _query(request: Request, console: Console) -> int:
                 query.write(result, options.limit, console.out)
 
         query.run(traces, options.sql, show, console.progress)
+    return 0
+
+
+def _report(request: Request, console: Console) -> int:
+    from calltrace.export import html
+
+    options = request.options
+    with ExitStack() as opened:
+        traces = [opened.enter_context(_open_trace(request, console))]
+        if options.second is not None:
+            traces.append(opened.enter_context(_checked(TraceFile(options.second), console)))
+        path: Path = options.output or traces[0].path.with_suffix(".html")
+        if path.exists() and any(path.samefile(trace.path) for trace in traces):
+            raise UsageError(f"report: {path} is the trace itself: name another file with -o")
+        page = html.page(traces)
+        with created(path, None, _open_text) as file:
+            file.write(page)
+    console.progress(f"wrote {path} ({path.stat().st_size / 1e6:,.1f} MB): open it in a browser")
     return 0
 
 
@@ -1518,6 +1541,29 @@ COMMANDS: Sequence[Command] = (
             ),
         ),
         _export,
+    ),
+    Command(
+        "report",
+        "Write one self-contained HTML page: summary, time line, flame graph, functions with their callers "
+        "and callees; of two traces also what differs.",
+        "calltrace report demo.calltrace -o demo.html",
+        (
+            _FILE,
+            Option(
+                ("second",),
+                "another trace, which the first is compared with",
+                metavar="FILE2",
+                optional=True,
+            ),
+            Option(
+                ("-o",),
+                "the page to write; default: beside FILE, as .html",
+                metavar="PAGE",
+                dest="output",
+                convert=Path,
+            ),
+        ),
+        _report,
     ),
     Command(
         "query",

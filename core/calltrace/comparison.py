@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from calltrace.edges import NOBODY_NAME, Calls, calls_by_part
+from calltrace.errors import UsageError
 from calltrace.model import NOBODY, NONE_ID, Module, NodeKind
 from calltrace.parts import Part
 from calltrace.tracefile import TraceFile
@@ -60,8 +61,11 @@ def count(parts: Sequence[Part], traces: Sequence[TraceFile], *, callers: bool) 
     """Count calls in parts of `traces`, one for each; a trace that is given twice is read once.
 
     With `callers` each caller's calls count by themselves. Can be interrupted. UsageError for a mark that a
-    trace does not have, EngineError if memory runs out.
+    trace does not have, or of a trace that has only counts, EngineError if memory runs out.
     """
+    for part, trace in zip(parts, traces):
+        if part.marks is not None and trace.mode == "graph":
+            raise UsageError(f"{part.text}: recorded with --mode graph, which counts without regard to marks")
     stretches = [part.stretches(trace) for part, trace in zip(parts, traces)]
     sides = {id(trace): _Side(trace) for trace in traces}
     notes = list(_tell_builds(list(sides.values())))
@@ -94,12 +98,14 @@ def _of(items: Iterable[Key], called: set[Key]) -> set[Key]:
 
 def _tell_builds(sides: Sequence[_Side]) -> Iterator[str]:
     """Let modules of which traces have different builds be compared by names; what to tell of that."""
-    builds: dict[str, set[Key]] = {}
+    builds: dict[str, set[frozenset[Key]]] = {}  # by module: those of each trace that has it
     for side in sides:
-        for module in side.trace.modules:
-            builds.setdefault(module.name.lower(), set()).add(_identity(module))
-    for name, found in builds.items():
-        if len(found) > 1:
+        modules = side.trace.modules
+        for name in dict.fromkeys(module.name.lower() for module in modules):
+            found = frozenset(_identity(module) for module in modules if module.name.lower() == name)
+            builds.setdefault(name, set()).add(found)
+    for name, differing in builds.items():
+        if len(differing) > 1:
             yield f"{name} is not the same build everywhere: its functions are compared by their names"
             for side in sides:
                 side.by_name.add(name)

@@ -8,6 +8,7 @@ called it back.
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
@@ -83,16 +84,31 @@ def contexts(
     return _merged(trace, _counted(trace, options, functions, sites))
 
 
-def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
-    """Every function and call of the trace, with what it calls one level down.
+def call_graph(trace: TraceFile, *, by_stack: bool = False, callers: bool = False) -> list[Context]:
+    """Every function and call of the trace, with what it calls one level down, or with its callers.
 
     `by_stack`: a function that was entered by a jump counts as called by the caller of the one that jumped,
     and the way to a callee as its caller's own time. So times add up: without recursion a function's total is
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
-    options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
+    options = _all_edges(trace, callees=not callers, depth=1, flags=BY_STACK if by_stack else 0)
     return _merged(trace, _counted(trace, options))
+
+
+def callers(trace: TraceFile) -> dict[str, list[tuple[str, int]]]:
+    """Of each function or call by its name: what called it how often, the most first.
+
+    Errors as of `call_graph`.
+    """
+    found: dict[str, list[tuple[str, int]]] = {}
+    for caller in call_graph(trace):
+        counts = Counter[str]()
+        for callee in caller.others.values():
+            counts[callee.name] += callee.calls
+        for name, calls in counts.items():
+            found.setdefault(name, []).append((caller.name, calls))
+    return {name: sorted(called_by, key=lambda one: (-one[1], one[0])) for name, called_by in found.items()}
 
 
 def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
@@ -115,9 +131,11 @@ def calls_by_part(trace: TraceFile, parts: Sequence[int], *, callers: bool) -> I
     found = _counted(trace, options)
     for edge in found:
         node = edge.kind, edge.id
-        if edge.calls and edge.parent == NONE_ID and not callers:
+        if not edge.calls or callers != (edge.parent != NONE_ID):
+            continue
+        if not callers:
             yield Calls(edge.part, node, edge.calls)
-        elif edge.calls and edge.parent != NONE_ID:
+        else:
             called = found[edge.parent]
             yield Calls(edge.part, (called.kind, called.id), edge.calls, node, bool(edge.tail))
 

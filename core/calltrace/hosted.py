@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from calltrace import dispatch
 from calltrace.calltree import CallStat
-from calltrace.commands import Console
+from calltrace.commands import CallersOf, Console
 from calltrace.errors import CalltraceError
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Debugger(Protocol):
         """Let the debugger call a VA so, from now on. EngineError if it refuses."""
         ...
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
-        """Show how often functions of the target were called, if there is a place for that beside text."""
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
+        """Show how often functions were called, and by whom, if there is a place for that beside text."""
         ...
 
     def interrupted(self) -> bool:

@@ -23,6 +23,7 @@ from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
 if TYPE_CHECKING:  # whoever only reads traces in a debugger needs no more than in a shell
+    from calltrace.loop.objects import Vtables
     from calltrace.loop.tracing import Climb, LoopOptions
     from calltrace.places import Copied
     from calltrace.recorder import TraceFile
@@ -86,6 +87,7 @@ class LiveSession:
         self._host = host
         self._port: LivePort | None = None  # of the process that is recorded, or was recorded last
         self._tracing: Tracing | None = None  # of the same
+        self._vtables: dict[int, Vtables] = {}  # by process id
         self._file: TraceFile | None = None  # of the recording under way
         self._trace: Path | None = None  # of that, or of the last one
 
@@ -98,6 +100,11 @@ class LiveSession:
     def last_trace(self) -> Path | None:
         """Where the trace of the recording under way is, or the last one's; None if there is none."""
         return self._trace
+
+    def remember(self, trace: Path | None) -> None:
+        """Until something is recorded, commands without a file name read this: a trace of another session."""
+        if self._tracing is None:
+            self._trace = trace
 
     def target(self) -> AbstractContextManager[LivePort]:
         """The port of the process that the debugger stands at. Errors as of `Host.port`."""
@@ -228,7 +235,13 @@ class LiveSession:
         self.look(tell)
         with self._at_target() as port:
             copied = self._tracing.copied if self._tracing and port is self._port else ()
-            return LoopTracing(port, options, copied).run()
+            return LoopTracing(port, options, copied, self._vtables_of(port.process_id)).run()
+
+    def _vtables_of(self, process_id: int) -> Vtables:
+        """What has been learned of the objects of this target."""
+        if process_id not in self._vtables:
+            self._vtables = {process_id: set()}
+        return self._vtables[process_id]
 
     def look(self, tell: Progress) -> None:
         """Complete the trace of a target that has ended, or that the debugger has let go.

@@ -62,7 +62,8 @@ def run(
             names = _distinct([column[0] for column in connection.description or ()])
             use((names, _rows(connection) if names else iter(())))
         except duckdb.Error as error:
-            raise UsageError(f"query: {str(error).partition(chr(10))[0]}") from None
+            told = str(error).partition("LINE 1:")[0]  # what follows shows the place in several lines
+            raise UsageError(f"query: {' '.join(told.split())}") from None
 
 
 def _tables(trace: TraceFile, scratch: Path, tell: Callable[[str], None]) -> Path:

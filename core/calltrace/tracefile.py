@@ -560,12 +560,6 @@ class TraceFile:
         """How the recording ended."""
         return State(self.header.state) if self.header.state in set(State) else State.RECORDING
 
-    def seconds(self, ticks: int) -> float | None:
-        """A time span of this trace in seconds; None without a clock or its frequency."""
-        if self.clock is Clock.NONE or not self.header.tsc_hz:
-            return None
-        return float(ticks / self.header.tsc_hz)
-
     def functions(self, module: Module) -> Iterator[FunctionRecord]:
         """Every function of the module, in the order of their ids."""
         entry = self._entry(module)

@@ -40,6 +40,10 @@ static bool load(const ct_plugin *plugin)
     if (!py.Py_IsInitialized()) {
         if (*python.home)
             py.Py_SetPythonHome(python.home);
+        int *ignores_environment = (int *)GetProcAddress(python.library, "Py_IgnoreEnvironmentFlag");
+        if (ignores_environment && ct_path_has_library())
+            *ignores_environment = 1;
+        ct_mend_streams();
         py.Py_InitializeEx(0);
         py.PyEval_SaveThread(); /* each line takes the interpreter's lock anew */
     }

@@ -57,6 +57,16 @@ bool ct_find_python(HMODULE plugin, ct_python *found, wchar_t *tried);
  */
 void ct_origin(HMODULE plugin, wchar_t *path);
 
+/* Whether PYTHONPATH leads to the library of a Python, perhaps of another version: one that takes it for its own ends
+ * the process as it starts.
+ */
+bool ct_path_has_library(void);
+
+/* Python ends the process as it starts if a standard stream is open, but of no use: such ones lead nowhere afterwards.
+ * Called once Python is loaded.
+ */
+void ct_mend_streams(void);
+
 /* Run a command line, after loading Python if that was not done before. The plugin and Python stay loaded from then on:
  * Python cannot be started twice in a process, and what it holds (a recording, for one) outlives an unloaded plugin.
  */

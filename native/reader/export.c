@@ -128,26 +128,26 @@ static enum ct_taken take_chrome(struct ct_export *made)
         return CT_TAKEN;
     }
     enum ct_taken taken = CT_TAKEN;
-    const struct ct_text *text = NULL;
-    if (step->type == CT_STEP_OPEN)
+    const struct ct_text *text = NULL, *cause = NULL;
+    if (step->type == CT_STEP_OPEN || step->type == CT_STEP_CLOSE)
         text = ct_text_of(made, step->kind, step->id, &taken);
-    else if (step->type == CT_STEP_CLOSE && step->cause != CT_CAUSE_RETURN)
-        text = ct_text_of(made, CT_TEXT_CAUSE, step->cause, &taken);
     else if (step->type == CT_STEP_MARK && step->id)
         text = ct_text_of(made, CT_TEXT_MARK, step->id, &taken);
-    else if (step->type != CT_STEP_CLOSE && step->type != CT_STEP_MARK && step->type != CT_STEP_GAP)
+    else if (step->type != CT_STEP_MARK && step->type != CT_STEP_GAP)
         return CT_TAKEN;
+    if (taken == CT_TAKEN && step->type == CT_STEP_CLOSE && step->cause != CT_CAUSE_RETURN)
+        cause = ct_text_of(made, CT_TEXT_CAUSE, step->cause, &taken);
     if (taken != CT_TAKEN)
         return taken;
-    char *at = ct_output_room(&made->output, RECORD_ROOM + (text ? text->size : 0));
+    char *at = ct_output_room(&made->output, RECORD_ROOM + (text ? text->size : 0) + (cause ? cause->size : 0));
     if (!at)
         return CT_TAKES_MEMORY;
-    if (step->type == CT_STEP_OPEN) {
-        at = CT_PUT(at, ",\n{\"ph\":\"B\",\"name\":");
+    if (step->type == CT_STEP_OPEN || step->type == CT_STEP_CLOSE) {
+        /* An end needs no name, but some readers want one. */
+        at = step->type == CT_STEP_OPEN ? CT_PUT(at, ",\n{\"ph\":\"B\",\"name\":")
+                                        : CT_PUT(at, ",\n{\"ph\":\"E\",\"name\":");
         at = put_text(at, text);
         *at++ = ',';
-    } else if (step->type == CT_STEP_CLOSE) {
-        at = CT_PUT(at, ",\n{\"ph\":\"E\",");
     } else {
         at = CT_PUT(at, ",\n{\"ph\":\"i\",\"s\":\"t\",\"name\":");
         if (text)
@@ -159,8 +159,8 @@ static enum ct_taken take_chrome(struct ct_export *made)
         *at++ = ',';
     }
     at = put_microseconds(made, ct_put(at, made->thread, made->thread_size));
-    if (step->type == CT_STEP_CLOSE && text) {
-        at = put_text(CT_PUT(at, ",\"args\":{\"closed by\":"), text);
+    if (cause) {
+        at = put_text(CT_PUT(at, ",\"args\":{\"closed by\":"), cause);
         *at++ = '}';
     }
     *at++ = '}';

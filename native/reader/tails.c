@@ -59,7 +59,8 @@ static bool read_module(struct ct_reader *reader, const struct ct_module_entry *
         if (record.target) {
             uint32_t to = ct_function_at(starts, module->function_count, record.target);
             tail.to = to == CT_NONE ? CT_ID_LIMIT : to; /* no function: matches none */
-        }
+        } else if (record.import != CT_NONE && reader->index.modules == 1)
+            tail.to = CT_ID_LIMIT; /* what is imported lies in no other module that was traced */
         memory = ct_reserve_items((void **)&reader->tails, room, reader->tail_count + 1, sizeof tail);
         if (memory)
             reader->tails[reader->tail_count++] = tail;

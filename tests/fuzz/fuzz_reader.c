@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "profile.h"
 #include "reader.h"
 #include "trace_format.h"
 
@@ -329,6 +330,61 @@ static void read_columns(struct ct_reader *reader)
     ct_reader_columns_close(columns);
 }
 
+/* Frames that were opened and closed, those that a fiber came back to once. */
+static uint64_t calls_in(struct ct_reader *reader)
+{
+    struct ct_summary *summary = ct_reader_summary_open(reader, 0, UINT32_MAX);
+    CHECK(summary);
+    while (ct_reader_summary_run(summary) == CT_PULL_MORE)
+        ;
+    uint64_t calls = 0;
+    for (uint32_t kind = 0; kind < CT_NODE_KINDS; kind++) {
+        uint32_t count;
+        const struct ct_stat *stats = ct_reader_summary_stats(summary, kind, &count);
+        for (uint32_t at = 0; at < count; at++)
+            calls += stats[at].calls;
+    }
+    ct_reader_summary_close(summary);
+    return calls;
+}
+
+/* What stacks weigh is what was spent, or called, however few of them are told apart. */
+static void read_profile(struct ct_reader *reader, const uint8_t *options)
+{
+    struct ct_profile_options chosen = {
+        .shown = options,
+        .first_time = options[0],
+        .column_ticks = 1 + (options[1] & 15) * 1000,
+        .shown_bits = 8,
+        .column_count = 1 + (options[0] >> 4),
+        .level_count = options[1] >> 5,
+        .stack_limit = 2 + options[0],
+        .depth_limit = 1 + (options[1] & 31),
+        .by_calls = 1,
+    };
+    struct ct_profile *profile = ct_reader_profile_open(reader, &chosen);
+    CHECK(profile);
+    uint32_t pull = CT_PULL_MORE, count;
+    while (pull == CT_PULL_MORE)
+        pull = ct_reader_profile_run(profile);
+    CHECK(pull == CT_PULL_END);
+    uint64_t weight = 0;
+    const struct ct_profile_stack *stacks = ct_reader_profile_stacks(profile, &count);
+    for (uint32_t at = 0; at < count; at++) {
+        CHECK((stacks[at].parent < at) != (stacks[at].kind == CT_NODE_NOBODY));
+        weight += stacks[at].self + stacks[at].hidden;
+    }
+    CHECK(weight == calls_in(reader));
+    const struct ct_profile_cell *cells = ct_reader_profile_cells(profile, &count);
+    for (uint32_t at = 0; at < count; at++)
+        CHECK(cells[at].column < chosen.column_count && cells[at].level < chosen.level_count && cells[at].time &&
+              cells[at].kind < CT_NODE_KINDS);
+    const struct ct_profile_column *columns = ct_reader_profile_columns(profile, &count);
+    for (uint32_t at = 0; at < count; at++)
+        CHECK(columns[at].column < chosen.column_count && columns[at].calls);
+    ct_reader_profile_close(profile);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input;
@@ -355,6 +411,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_summary(reader);
         read_stacks(reader, &index);
         read_edges(reader, input.options);
+        read_profile(reader, input.options);
         read_exports(reader, &index, input.options);
         read_columns(reader);
         count_blocks(reader, &input);

@@ -172,7 +172,9 @@ def test_a_running_program_is_climbed_and_goes_on_as_before(tmp_path: Path) -> N
             "loop", "port_threads!fibonacci", "--json", "-o", output, "--pid", process.process_id
         )
         assert done.returncode == 0, done.stderr.decode()
-        [method] = json.loads(output.read_text())["methods"]
+        found = json.loads(output.read_text())
+        assert found["outcome"] == "done"
+        [method] = found["methods"]
         assert method["hits"] >= 3
         assert method["loops"]
     finally:
@@ -195,10 +197,20 @@ def test_the_middle_of_an_instruction_is_refused() -> None:
     assert "no instruction begins" in done.stderr.decode()
 
 
-def test_an_api_whose_module_is_never_loaded_is_told_of() -> None:
-    done = calltrace("loop", "no_such_module!f", "--", targets.build("loop_receive"), "3")
+@pytest.mark.parametrize(
+    ("api", "said"),
+    [
+        ("no_such_module!f", "its module was not loaded before the program ended"),
+        (
+            "IDXGISwapChain::Present",
+            "no IDXGISwapChain was made before the program ended; for one made earlier",
+        ),
+    ],
+)
+def test_an_api_that_is_never_there_is_told_of(api: str, said: str) -> None:
+    done = calltrace("loop", api, "--", targets.build("loop_receive"), "3")
     assert done.returncode == 1
-    assert "its module was not loaded before the program ended" in done.stderr.decode()
+    assert said in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

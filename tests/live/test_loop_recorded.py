@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rig import display, targets
+from rig import corpus, display, targets
+from rig.running import Running
 from rig.searched import assert_loop, name, search, tree
 from rig.tracing import calltrace
 
@@ -157,9 +158,36 @@ def test_a_loop_that_was_entered_before_the_recording_has_its_frame_function(tmp
     trace = recorded(tmp_path, "loop_receive", "40", options=options)
     [method] = told("loop_receive!api_receive", trace)["methods"]
     [loop] = method["loops"]
+    assert_loop(method, "serve", "handle_message", "loop_receive")
+    assert loop["turns"] == 39
+    assert any("serve was entered before the recording: it is" in note for note in method["notes"])
+
+
+def test_a_running_program_s_loop_is_told_though_it_was_entered_before(tmp_path: Path) -> None:
+    trace, process = tmp_path / "t.calltrace", Running("loop_endless")
+    try:
+        done = calltrace("attach", process.process_id, "--seconds", "0.5", "-o", trace)
+        assert done.returncode == 0, done.stderr.decode()
+    finally:
+        process.end()
+    [method] = told("loop_endless!api", trace)["methods"]
+    loop = assert_loop(method, "serve", "turn", "loop_endless")
+    assert {name(each["function"]): each["why"] for each in loop["candidates"]} == {
+        "turn": "once per turn, leads to the API",
+        "idle": "does not lead to the API",
+    }
+
+
+def test_without_code_nothing_is_said_of_who_was_entered_before(tmp_path: Path) -> None:
+    program, trace = tmp_path / "gone.exe", tmp_path / "gone.calltrace"
+    shutil.copyfile(targets.build("loop_receive"), program)
+    options = ("--include", "gone!handle_message", "--include", "gone!*receive")
+    assert calltrace("run", "-o", trace, *options, "--", program, "40").returncode == 0
+    program.unlink()
+    [method] = told("gone!api_receive", trace)["methods"]
+    [loop] = method["loops"]
     assert loop["owner"]["name"] == "code that was entered before the recording, or is not traced"
     assert name(loop["frame_function"]) == "handle_message"
-    assert loop["turns"] == 39
 
 
 @pytest.mark.parametrize(
@@ -177,3 +205,42 @@ def test_what_a_trace_cannot_tell_is_refused(options: tuple[str, ...], said: str
     assert done.returncode == 64
     assert said in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "api", "arguments"),
+    [
+        ("cmake", "kernel32!ReadFile", ("-E", "sha256sum", "lines")),
+        ("ripgrep", "ntdll!NtReadFile", ("-c", "777", "--no-mmap", "-j1", "lines")),
+    ],
+)
+def test_in_real_programs_a_trace_tells_what_a_climb_finds(
+    program: str, api: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "lines").write_text("".join(f"a line like {number}\n" for number in range(60_000)))
+    trace, found, path = tmp_path / "t.calltrace", tmp_path / "found.json", corpus.program(program)
+    done = calltrace("run", "--events", "all", "-o", trace, "--", path, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    [recorded_loop] = told(api, trace)["methods"][0]["loops"]
+    done = calltrace("loop", api, "--json", "-o", found, "--", path, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    [climbed] = json.loads(found.read_text())["methods"][0]["loops"]
+    for what in ("owner", "frame_function", "site", "back_edges"):
+        assert recorded_loop[what] == climbed[what]
+    seen, ways = (list(ways_down(each["levels"])) for each in (climbed, recorded_loop))
+    assert seen
+    assert all(way in ways for way in seen)
+    assert len(ways) <= len(seen)
+    outer, known = ([level["site"]["place"] for level in each["outer"]] for each in (climbed, recorded_loop))
+    assert outer[: len(known)] == known
+    assert len(known) >= 3
+
+
+def ways_down(levels: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """The call instructions on each way from a loop to the API."""
+    for level in levels:
+        here = [level["site"]["place"]]
+        if not level["below"]:
+            yield here
+        for way in ways_down(level["below"]):
+            yield here + way

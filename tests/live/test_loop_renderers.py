@@ -28,10 +28,14 @@ def test_the_loop_and_its_frame_function_are_found_and_no_pixel_changes(variant:
         assert method["hits"] == 3
         loop = assert_loop(method, renderer.owner, renderer.frame, renderer.module or renderer.program)
         assert loop["turns"] == 2
-    frames = re.search(r"(\d+) frames, (\d+) of them debugged", found.told)
+    frames = re.search(r"(\d+) frames, (\d+) of them watched", found.told)
     assert frames
     assert frames[1] == FRAMES
     assert 0 < int(frames[2]) <= 3
+    if variant == "jobs":
+        [chosen] = [each for each in loop["candidates"] if each["chosen"]]
+        assert chosen["draws"] == 0
+        assert chosen["draws_elsewhere"] >= 10  # of ours; Direct3D may draw by another API in turn
     if renderer.api == PRESENT:
         assert [(each["sync"], each["flags"]) for each in found.found["arguments"]] == [("0", "0")] * 3
 
@@ -59,6 +63,22 @@ def test_passes_are_told_apart_by_their_render_target() -> None:
         groups = [passes(group["levels"]) for group in loop["groups"]]
         assert groups == [{"shadow_pass": 3}, {"scene_pass": 5, "ui_pass": 2}]
         assert tree(loop["levels"])[0][:3] == ("frame", 1, 10)
+
+
+def test_passes_of_workers_are_told_apart_too() -> None:
+    target = "ID3D11DeviceContext::OMSetRenderTargets.targets"
+    options = ["--samples", "25", "--group-by", target]
+    found = search(DRAW, "loop_d3d11", "jobs", FRAMES, env=display.environment(), options=options)
+    assert found.exit_code == 0, found.told
+    for method in found.methods:
+        by_worker = {}
+        for loop in method["loops"]:
+            assert name(loop["owner"]) == "serve_jobs"
+            by_worker[loop["thread"]] = [passes(group["levels"]) for group in loop["groups"]]
+        assert sorted(by_worker.values(), key=len) == [
+            [{"scene_pass": 5}],
+            [{"shadow_pass": 3}, {"ui_pass": 2}],
+        ]
 
 
 def test_an_opengl_program_s_frame_function_holds_what_it_draws() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from calltrace import wine
@@ -46,11 +48,22 @@ def perfetto_trace(data: bytes) -> Any:
     return trace
 
 
+def chrome_threads(path: Path) -> list[tuple[int, int, str, list[tuple[str, float, float]]]]:
+    """The threads that Chrome's DevTools see in a trace: process, id, name, and the slices.
+
+    Of each slice the name, when it began, and how long it was, in microseconds.
+    """
+    command = ["node", str(Path(__file__).with_name("chrome.mjs")), str(_READERS / "trace_engine"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [(*thread, [tuple(each) for each in slices]) for *thread, slices in json.loads(done.stdout)]
+
+
 def speedscope_validator() -> Callable[[Any], Any]:
     """Checks a file of speedscope's by the schema that speedscope publishes; raises if it does not fit."""
     _unpacked()
     import fastjsonschema
 
-    schema = json.loads((_READERS / "speedscope.schema.json").read_text(encoding="utf-8"))
-    validator: Callable[[Any], Any] = fastjsonschema.compile(schema)
-    return validator
+    schema = _READERS / "speedscope" / "dist" / "release" / "file-format-schema.json"
+    compiled: Callable[[Any], Any] = fastjsonschema.compile(json.loads(schema.read_text(encoding="utf-8")))
+    return compiled

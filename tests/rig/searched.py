@@ -117,6 +117,7 @@ SHAPES = {
     "tail": ("api", "tail_owner", "tail_frame"),
     "pointer": ("api", "pointer_owner", "pointer_frame"),
     "recursive": ("api", "recursive_owner", "dive"),
+    "late": ("api", "late_owner", "step"),
     "reentrant": ("calls_back", "reentrant_owner", "reenter"),
 }
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,8 +42,15 @@ BULLSEYE = {
     "libpython3.9-stdlib=3.9.2-1": "32ac64d959ac2dbc5bb289532fc9834dab8f671b5455695a3a9315aad973c65b",
 }
 
-# npm's package with the schema of speedscope's files.
-SPEEDSCOPE = ("speedscope@1.25.0", "2831f1e0d26df914b477e522d78b8485511495a6af81a0b88158f8b48f9e0d03")
+# npm's packages with the schema of speedscope's files, and with the trace engine of Chrome's DevTools.
+NODE_PACKAGES = {
+    "speedscope@1.25.0": "2831f1e0d26df914b477e522d78b8485511495a6af81a0b88158f8b48f9e0d03",
+    "@paulirish/trace_engine@0.0.65": "bd819996886a9887ff9d8944f6b304b0909a0db997089a32cc31e2e49a8019fe",
+}
+# Packages that the trace engine wants, but not for what is read of ours.
+UNUSED = ("third-party-web", "legacy-javascript")
+
+WEB_PACKAGES = TREE / "core" / "calltrace" / "export" / "web" / "packages.json"
 
 # By LLVM, and by Zig's own code generator and linker, which make no unwind data.
 ZIG_PROGRAMS = {"llvm": ["-OReleaseSafe"], "self-hosted": ["-ODebug", "-fno-llvm", "-fno-lld"]}
@@ -254,20 +263,36 @@ def make_zig_programs() -> None:
             run(*command, *choices, *modules, cwd=fresh(ZIG / name), env={**os.environ, **caches})
 
 
-def make_readers() -> None:
-    """Packages and a schema that read exports; what these require themselves is not needed for it."""
-    unpack_wheels(pip_download(REQUIREMENTS / "readers.txt", "--only-binary=:all:"), fresh(READERS))
-    package, pinned = SPEEDSCOPE
-    with tempfile.TemporaryDirectory(dir=DOWNLOADS) as folder:
-        run("npm", "pack", "--silent", package, cwd=Path(folder))
-        [archive] = Path(folder).iterdir()
+def unpack_node_package(package: str, pinned: str, folder: Path) -> None:
+    """One of npm's packages, without those that it requires."""
+    with tempfile.TemporaryDirectory(dir=DOWNLOADS) as packed:
+        run("npm", "pack", "--silent", package, cwd=Path(packed))
+        [archive] = Path(packed).iterdir()
         found = hashlib.sha256(archive.read_bytes()).hexdigest()
         if found != pinned:
             sys.exit(f"setup: {package} has SHA-256 {found}, not {pinned}")
-        with tarfile.open(archive) as files:
-            schema = files.extractfile("package/dist/release/file-format-schema.json")
-            assert schema
-            (READERS / "speedscope.schema.json").write_bytes(schema.read())
+        with tarfile.open(archive) as files, tempfile.TemporaryDirectory(dir=CACHE) as unpacked:
+            files.extractall(unpacked)
+            Path(unpacked, "package").replace(folder)
+
+
+def make_readers() -> None:
+    """Packages that read exports; what these require themselves is not needed for it."""
+    unpack_wheels(pip_download(REQUIREMENTS / "readers.txt", "--only-binary=:all:"), fresh(READERS))
+    for package, pinned in NODE_PACKAGES.items():
+        unpack_node_package(package, pinned, READERS / re.sub(r"^@\w+/|@[\d.]+$", "", package))
+    for name in UNUSED:
+        unused = READERS / "trace_engine" / "node_modules" / name
+        unused.mkdir(parents=True)
+        (unused / "package.json").write_text('{"type": "module", "main": "index.js"}')
+        (unused / "index.js").write_text("export default {};")
+
+
+def make_web_packages() -> None:
+    """What the pages of `report` are built on, as its packages have it."""
+    folder = fresh(CACHE / "web")
+    for told in json.loads(WEB_PACKAGES.read_text(encoding="utf-8")):
+        unpack_node_package(told["package"], told["sha256"], folder / told["package"].partition("@")[0])
 
 
 def main() -> None:
@@ -282,7 +307,10 @@ def main() -> None:
         step("Windows Python", pins, make_windows_python)
         step("Windows python.exe", [*pins, RIG / "python.c"], make_python_exe)
         step("test corpus", [REQUIREMENTS / "corpus.txt", RIG / "bcryptprimitives.c"], make_corpus)
-        step("readers of exports", [REQUIREMENTS / "readers.txt", repr(SPEEDSCOPE)], make_readers)
+        step(
+            "readers of exports", [REQUIREMENTS / "readers.txt", repr((NODE_PACKAGES, UNUSED))], make_readers
+        )
+        step("packages of web pages", [WEB_PACKAGES], make_web_packages)
         step("Zig programs", [REQUIREMENTS / "zig.txt", repr(ZIG_PROGRAMS)], make_zig_programs)
     print(f"setup: ready in {CACHE}")
 

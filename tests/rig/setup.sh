@@ -5,7 +5,7 @@ set -eu
 packages="ca-certificates gcc g++ libc6-dev make python3 python3-venv
     wine wine64 xvfb libgl1 libgl1-mesa-dri gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64
     clang-14 clang-format-14 libclang-rt-14-dev lld-14 llvm-14
-    graphviz valgrind"
+    chromium chromium-driver graphviz valgrind"
 
 # Node.js' own packages bring npm themselves, and conflict with Debian's.
 command -v npm >/dev/null || packages="$packages npm"

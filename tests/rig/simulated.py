@@ -49,6 +49,16 @@ class Frame:
         return self.end - self.begin - sum(child.end - child.begin for child in self.children)
 
 
+def name(frame: Frame) -> str:
+    """What the reader calls it, by what `describe` writes."""
+    if frame.kind == FUNCTION:
+        return f"simulated!f{frame.id}"
+    if frame.kind == CALL_NODE:
+        return f"call at simulated+{0x2000 + 5 * frame.id:#x}"
+    address = {0x140001000: "simulated!f0", 0x7FFE00001234: "0x7ffe00001234", 1: "0x1"}[frame.id]
+    return address if frame.kind == API_FUNCTION else f"call {address}"
+
+
 def funclet_parent(function: int) -> int:
     """Whose handler a funclet is."""
     return function - len(LANDABLE)

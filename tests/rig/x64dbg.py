@@ -28,6 +28,7 @@ REAL, STAND_IN = "x64dbg", "stand-in"
 
 _SOURCES = targets.TREE / "tests" / "x64dbg"
 _BUILT = targets.TREE / "build" / "x64dbg"
+_SDK = f"-I{targets.TREE / 'x64dbg_plugin'}"
 _COMMAND = re.compile(r"^> (.*)\n", re.MULTILINE)
 _EXPORT = re.compile(r"^EXPORT .*?(\w+)\(", re.MULTILINE)
 _LAST = re.compile(r"\n(no target|end of script)\n\Z")
@@ -84,6 +85,10 @@ def installation(debugger: str) -> Iterator[Path]:
             (folder / file.name).symlink_to(file)
         (folder / "plugins").mkdir()
         shutil.copy(PLUGIN, folder / "plugins")
+        if debugger == REAL:
+            import_library = targets.TREE / "build" / "plugin" / "x64dbg_plugin" / "x64dbg.a"
+            watch = _built("watch.dp64", "watch.c", "-shared", _SDK, str(import_library))
+            shutil.copy(watch, folder / "plugins")
         shutil.copy(_built("x64gui.dll", "gui.c", "-shared"), folder)
         shutil.copy(_built("headless.exe", "host.c"), folder)
         (folder / "headless.ini").write_text(_SETTINGS)
@@ -92,8 +97,7 @@ def installation(debugger: str) -> Iterator[Path]:
 
 def _engine_files(debugger: str) -> list[Path]:
     if debugger == STAND_IN:
-        include = f"-I{targets.TREE / 'x64dbg_plugin'}"
-        standin = _built("x64dbg.dll", "standin.c", "-shared", include)
+        standin = _built("x64dbg.dll", "standin.c", "-shared", _SDK, "-ldbghelp")
         return [standin, *(_forwarding(standin, name) for name in ("x64bridge.dll", "TitanEngine.dll"))]
     real = real_engine()
     assert real
@@ -124,23 +128,23 @@ def run(
     cwd: Path | None = None,
     timeout: float = 120,
     installed: Path | None = None,
+    output: Path | None = None,
 ) -> Transcript:
     """Start REAL or STAND_IN, and type `script`; see tests/x64dbg/gui.c for what is in it.
 
     It is started from the folder `installed`, if given. The target is ended with the script. `env` is set
-    beside what the plugin needs to find Python. Raises AssertionError if the debugger does not end.
+    beside what the plugin needs to find Python. Standard output can go to a file, `output`. Raises
+    AssertionError if the debugger does not end.
     """
     with installation(debugger) as fresh:
         program = installed / fresh.name if installed else fresh
         log, lines = program.with_name("log"), program.with_name("script")
         lines.write_text("".join(line + "\n" for line in script), encoding="utf-8")
-        environment = {
-            "X64DBG_SCRIPT": windows.path(lines),
-            "X64DBG_LOG": windows.path(log),
-            "CALLTRACE_PYTHON": windows.path(wine.windows_python().parent),
-            "CALLTRACE_PACKAGE": packages(),
-        }
-        done = windows.run([program], env={**environment, **(env or {})}, cwd=cwd, timeout=timeout)
+        given = {**environment(program.parent), **(env or {})}
+        words = ["wine", windows.path(program)]
+        if output:
+            words = ["sh", "-c", 'exec "$@" >"$0"', str(output), *words]
+        done = windows.execute(words, env=given, cwd=cwd, timeout=timeout)
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
     last = _LAST.search(text)
     assert last, f"{done}\nthe log:\n{text}"
@@ -148,6 +152,16 @@ def run(
     return Transcript(
         banner, list(zip(rest[::2], rest[1::2])), last[1] == "end of script", done.stdout, done.stderr
     )
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a debugger that is started from `folder` has in its environment, and its target too."""
+    return {
+        "X64DBG_SCRIPT": windows.path(folder / "script"),
+        "X64DBG_LOG": windows.path(folder / "log"),
+        "CALLTRACE_PYTHON": windows.path(wine.windows_python().parent),
+        "CALLTRACE_PACKAGE": packages(),
+    }
 
 
 def answering(folder: Path, host: Path) -> dict[str, str]:
@@ -168,9 +182,10 @@ def packages() -> str:
     return ";".join(windows.path(targets.TREE / name) for name in ("core", "x64dbg_plugin"))
 
 
-def init(program: Path, arguments: str = "") -> str:
-    """The command that starts a program."""
-    return f'init "{windows.path(program)}", "{arguments}"'
+def init(program: Path, arguments: str = "", folder: Path | None = None) -> str:
+    """The command that starts a program, in a folder."""
+    there = f', "{windows.path(folder)}"' if folder else ""
+    return f'init "{windows.path(program)}", "{arguments}"{there}'
 
 
 def _built(name: str, source: str, *flags: str) -> Path:

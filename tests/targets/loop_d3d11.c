@@ -164,7 +164,7 @@ static APART void sum_pixels(void)
 APART void end_frame(void)
 {
     sum_pixels();
-    count_frame();
+    count_frame((const void *)chain->lpVtbl->Present);
     IDXGISwapChain_Present(chain, 0, 0);
 }
 

@@ -8,6 +8,7 @@
  *     nested     owner nested_owner; nested_frame calls two functions, with loops of 3 and of 5 calls of the API
  *     recursive  owner recursive_owner, frame function dive, which calls itself 4 deep, the API at each level
  *     reentrant  owner reentrant_owner, frame function reenter: the API calls back, and that calls the API
+ *     late       owner late_owner, frame function step; the API is called once before, by another function
  *     never      the API is not called
  *     once       it is called once
  *     left       it is called in a loop of two turns, and then no more
@@ -170,6 +171,18 @@ static APART void reentrant_owner(unsigned count)
         reenter(i);
 }
 
+static APART void begin(void)
+{
+    api(0);
+    work(1);
+}
+
+static APART void late_owner(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        step(i);
+}
+
 static APART void two_turns(void)
 {
     for (unsigned i = 0; i < two; i++)
@@ -203,7 +216,10 @@ int main(int argc, char **argv)
         recursive_owner(count);
     else if (!strcmp(shape, "reentrant"))
         reentrant_owner(count);
-    else {
+    else if (!strcmp(shape, "late")) {
+        begin();
+        late_owner(count);
+    } else {
         if (!strcmp(shape, "once"))
             step(1);
         else if (!strcmp(shape, "left"))

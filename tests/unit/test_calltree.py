@@ -348,25 +348,29 @@ TAIL_SITE = 0x80000000  # CT_SITE_TAIL
 
 
 @pytest.mark.parametrize(
-    ("targets", "is_callee"),
+    ("targets", "imported", "modules", "is_callee"),
     [
-        ([0x3000], True),  # the function that is entered next
-        ([0x1000, 0x3000], True),
-        ([0x1000], False),  # another one
-        ([0x9000], False),  # code that is no function we know
-        ([0], True),  # through a register: anywhere
+        ([0x3000], NONE, 1, True),  # the function that is entered next
+        ([0x1000, 0x3000], NONE, 1, True),
+        ([0x1000], NONE, 1, False),  # another one
+        ([0x9000], NONE, 1, False),  # code that is no function we know
+        ([0], NONE, 1, True),  # through a register: anywhere
+        ([0], 0, 1, False),  # to an import, which is not traced
+        ([0], 0, 2, True),  # to an import, which may be in the other module
     ],
 )
 def test_only_what_a_function_may_jump_to_is_its_tail_callee(
-    read: Read, targets: list[int], is_callee: bool
+    read: Read, targets: list[int], imported: int, modules: int, is_callee: bool
 ) -> None:
     units = calls(Units(), "ab")
     units.event(tracewriter.TAIL, 1)
     calls(units, "cCA")
     writer = TraceWriter()
     functions = [(0x1000 * (at + 1), 16, 1, 0, 0, NONE) for at in range(3)]
-    sites = [(0x2004, 1 | TAIL_SITE, target, NONE) for target in targets]
-    writer.module({"name": "m.exe"}, functions, sites)
+    sites = [(0x2004, 1 | TAIL_SITE, target, imported) for target in targets]
+    writer.module({"name": "m.exe", "imports": ["other.dll!f"]}, functions, sites)
+    if modules > 1:
+        writer.module({"name": "other.dll"}, base=0x180000000, index=1, first_function=3, first_site=9)
     writer.thread(units)
     with read(writer) as trace:
         _, _, left, callee = Tree(trace, TreeFilter())

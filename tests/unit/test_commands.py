@@ -68,6 +68,7 @@ def test_the_verbs_are_those_promised() -> None:
         "new",
         "diff",
         "export",
+        "report",
         "query",
         "help",
     ]

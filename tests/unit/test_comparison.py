@@ -205,6 +205,32 @@ def test_another_build_is_compared_by_names_which_is_told(tmp_path: Path) -> Non
     assert rows == [["1", "m!count"], ["1", "m+0x4040", "not", "traced", "in", "A"]]
 
 
+def test_two_modules_of_one_name_are_two_if_all_traces_have_both(tmp_path: Path) -> None:
+    units = Units(4)
+    for number in (0, 1, 1):
+        units.event(ENTER, number)
+        units.event(LEAVE, number)
+    writer = TraceWriter(4)
+    for index in (0, 1):
+        writer.module(
+            {"name": "plugin.dll", "timestamp": index, "names": [[0x1000, "run"]]},
+            [(0x1000, 16, 1, 0, 0, NONE)],
+            base=0x10000000 << index,
+            index=index,
+            first_function=index,
+        )
+    writer.thread(units)
+    writer.info({"marks": [{"name": "second", "tsc": 0, "positions": [[0, 2]]}]})
+    path = writer.write(tmp_path / "t")
+    copy = writer.write(tmp_path / "copy")
+    for other in (path, copy):
+        shown, told = run("diff", f"{path}@second", other, expect=1)
+        assert told == []
+        assert [line.split() for line in shown if line.startswith("    ") and "!" in line] == [
+            ["1", "plugin!run"]
+        ]
+
+
 @pytest.mark.parametrize(
     ("about", "function"),
     [({"status": 3}, "m!count"), ({"events": "functions"}, "USER32.dll!MessageBoxW")],
@@ -216,6 +242,31 @@ def test_what_one_trace_would_not_show_is_said(tmp_path: Path, about: dict[str, 
     assert rows == [["1", function, "not", "traced", "in", "B"]]
     told = as_json("diff", a, b, expect=1)
     assert {row["name"]: row["untraced"] for row in told["found"]}[function] == [False, True]
+
+
+def test_a_function_whose_calls_alone_are_seen_is_told_as_such(tmp_path: Path) -> None:
+    """A call site whose callee is left alone counts for it; calls from elsewhere are not seen."""
+    traces = []
+    for name, status in (("a", 0), ("b", 3)):
+        units = Units(4)
+        units.event(ENTER, 0)
+        units.event(CALL, 0)
+        if not status:
+            units.event(ENTER, 1)
+            units.event(LEAVE, 1)
+        units.event(RETURN, 0)
+        units.event(LEAVE, 0)
+        writer = TraceWriter(4)
+        names = [[0x1000, "main"], [0x2000, "f"]]
+        functions = [(0x1000, 16, 1, 0, 0, NONE), (0x2000, 16, 1, 0, status, NONE)]
+        writer.module({"name": "m.exe", "names": names}, functions, [(0x1008, 0, 0x2000, NONE)])
+        writer.thread(units)
+        traces.append(writer.write(tmp_path / name))
+    assert run("diff", *traces)[0][-1] == "in both, another number of times: nothing"
+    shown, _ = run("diff", f"{traces[1]}", "-", f"{traces[0]}")
+    assert shown[-1] == "nothing"
+    shown, _ = run("diff", f"{traces[0]} & {traces[1]}")
+    assert shown[-1] == "             1             1  m!f  in B only calls by traced code"
 
 
 # ---- marks and sets ----
@@ -311,6 +362,17 @@ def test_a_part_of_no_file_and_marks_that_are_not_there_are_told(tmp_path: Path,
         run("new", plain)
     with pytest.raises(UsageError, match="plain has no mark idle: it has none"):
         run("new", plain, "idle")
+
+
+def test_counts_without_events_have_no_parts(tmp_path: Path) -> None:
+    units = Units(4)
+    writer = TraceWriter(4)
+    writer.thread(units)
+    writer.info({"options": {"mode": "graph"}, "marks": [{"name": "a", "tsc": 0, "positions": []}]})
+    path = writer.write(tmp_path / "t")
+    with pytest.raises(UsageError, match="recorded with --mode graph, which counts without regard to marks"):
+        run("diff", f"{path}@a")
+    assert run("diff", path, path)[0][0].endswith("nothing, 0 calls")
 
 
 def test_two_parts_are_compared_and_one_is_a_set(marked: Path) -> None:

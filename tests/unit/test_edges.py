@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calltrace.calltree import summarize
-from calltrace.edges import Context, contexts
+from calltrace.edges import NOBODY_NAME, Context, callers, contexts
 from calltrace.errors import UsageError
 from calltrace.patterns import Pattern
 from calltrace.tracefile import TraceFile
@@ -293,3 +293,26 @@ def test_an_order_by_time_needs_a_clock(tmp_path: Path) -> None:
     path = writer.write(tmp_path / "t.calltrace")
     with pytest.raises(UsageError, match="no times to sort by"):
         run(f'top "{path}" --sort self')
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=400))
+def test_callers_of_everything_are_those_of_each(tmp_path: Path, program: bytes) -> None:
+    # Without the C API, whose functions can have the names of recorded ones.
+    pairs = [pair for pair in zip(program[::2], program[1::2]) if pair[0] % 16 not in (13, 15)]
+    thread = SimulatedThread()
+    thread.run(bytes(byte for pair in pairs for byte in pair))
+    writer = TraceWriter()
+    simulated.describe(writer)
+    writer.thread(thread.units)
+    with TraceFile(writer.write(tmp_path / "t.calltrace")) as trace:
+        whole = callers(trace)
+        each = contexts(trace, [Pattern.parse("*")], callees=False)
+    for called in whole.values():
+        assert called == sorted(called, key=lambda one: (-one[1], one[0]))
+    for function in each:
+        counts: Counter[str] = Counter()
+        for caller in function.others.values():
+            if caller.name != NOBODY_NAME:
+                counts[caller.name] += caller.calls
+        assert dict(whole.get(function.name, ())) == counts

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from calltrace.calltree import summarize
 from calltrace.export import FORMATS, report
 from calltrace.tracefile import TraceFile
-from rig import simulated, tracewriter
+from rig import readers, simulated, tracewriter
 from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 
@@ -62,6 +63,31 @@ def test_chrome_events_nest_and_keep_their_times(tmp_path: Path, unit_size: int)
             (frame.begin - 1000) / 2 if unit_size == 8 else float(frame.opened) for frame in thread.frames()
         ]
         assert begins == pytest.approx(made)
+
+
+@pytest.mark.parametrize("unit_size", [4, 8])
+def test_slices_in_devtools_are_the_frames(tmp_path: Path, unit_size: int) -> None:
+    writer = TraceWriter(unit_size, tsc_start=1000, tsc_hz=2 * 10**6 if unit_size == 8 else 0)
+    simulated.describe(writer)
+    threads = []
+    for number in range(3):
+        thread = SimulatedThread(unit_size, now=1000)
+        thread.run(random.Random(number).randbytes(4000))
+        thread.finish(cause=6)
+        writer.thread(thread.units, number)
+        threads.append(thread)
+    out = tmp_path / "t.json"
+    out.write_text(exported(writer.write(tmp_path / "t"), "chrome"), encoding="utf-8")
+    seen = readers.chrome_threads(out)
+    assert [thread[:3] for thread in seen] == [(4711, 1000 + 4 * at, f"thread {at}") for at in range(3)]
+    for (*_, slices), thread in zip(seen, threads):
+        found = Counter((name, round(begin, 3), round(length, 3)) for name, begin, length in slices)
+        if unit_size == 8:
+            times = [((frame.begin - 1000) / 2, (frame.end - frame.begin) / 2) for frame in thread.frames()]
+        else:  # positions; where a frame without an end of its own ends, is told elsewhere
+            found = Counter((name, begin, 0) for name, begin, _ in found.elements())
+            times = [(frame.opened, 0) for frame in thread.frames()]
+        assert found == Counter((simulated.name(frame), *both) for frame, both in zip(thread.frames(), times))
 
 
 def test_csv_has_a_row_for_each_event(tmp_path: Path) -> None:

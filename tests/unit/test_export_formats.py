@@ -48,15 +48,6 @@ def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[P
     return writer.write(path), threads
 
 
-def name(frame: Frame) -> str:
-    if frame.kind == simulated.FUNCTION:
-        return f"simulated!f{frame.id}"
-    if frame.kind == simulated.CALL_NODE:
-        return f"call at simulated+{0x2000 + 5 * frame.id:#x}"
-    address = {0x140001000: "simulated!f0", 0x7FFE00001234: "0x7ffe00001234", 1: "0x1"}[frame.id]
-    return address if frame.kind == simulated.API_FUNCTION else f"call {address}"
-
-
 # Short ones that can be made shorter, and long ones in which everything happens.
 PROGRAMS = st.binary(max_size=240) | st.integers(0, 1 << 32).map(
     lambda seed: random.Random(seed).randbytes(1000)
@@ -82,7 +73,7 @@ def test_the_call_graph_by_stack_has_all_calls_and_all_time(tmp_path: Path, prog
     def walk(frames: list[Frame], caller: str) -> None:
         for frame in frames:
             through = stands_for_callee(frame)
-            inner = caller if through else name(frame)
+            inner = caller if through else simulated.name(frame)
             if inner:
                 own[inner] += frame.self_time()
             if not through and caller:
@@ -232,7 +223,7 @@ def test_speedscope_profiles_are_balanced(
         if profile["events"]:
             assert (profile["startValue"], profile["endValue"]) == (profile["events"][0]["at"], last)
         begin = [frame.begin if unit_size == 8 else frame.opened for frame in thread.frames()]
-        assert opened == [(name(frame), at) for frame, at in zip(thread.frames(), begin)]
+        assert opened == [(simulated.name(frame), at) for frame, at in zip(thread.frames(), begin)]
 
 
 # ---- folded stacks ----
@@ -255,7 +246,7 @@ def test_folded_stacks_have_all_time_however_few_are_kept(tmp_path: Path, progra
 
     def walk(frames: list[Frame], above: tuple[str, ...]) -> None:
         for frame in frames:
-            stack = (*above, name(frame))
+            stack = (*above, simulated.name(frame))
             expected[stack] += frame.self_time()
             walk(frame.children, stack)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from calltrace.export import perfetto
 from calltrace.tracefile import TraceFile
 from rig import readers, simulated, tracewriter
-from rig.simulated import Frame, SimulatedThread
+from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 
 PROCESS_END = 6
@@ -95,15 +95,6 @@ class Timeline:
             self.instants.append((track, event.name, time))
 
 
-def name(frame: Frame) -> str:
-    if frame.kind == simulated.FUNCTION:
-        return f"simulated!f{frame.id}"
-    if frame.kind == simulated.CALL_NODE:
-        return f"call at simulated+{0x2000 + 5 * frame.id:#x}"
-    address = {0x140001000: "simulated!f0", 0x7FFE00001234: "0x7ffe00001234", 1: "0x1"}[frame.id]
-    return address if frame.kind == simulated.API_FUNCTION else f"call {address}"
-
-
 def simulated_trace(
     path: Path, programs: list[bytes], unit_size: int
 ) -> tuple[Path, list[tuple[str, SimulatedThread]]]:
@@ -131,7 +122,7 @@ def true_slices(threads: list[tuple[str, SimulatedThread]], unit_size: int) -> C
         for frame in thread.frames():
             times = (frame.begin, frame.end) if unit_size == 8 else (frame.opened, frame.closed)
             begin, end = map(nanoseconds, times) if unit_size == 8 else times
-            slices[Slice(track, name(frame), frame.depth, begin, end)] += 1
+            slices[Slice(track, simulated.name(frame), frame.depth, begin, end)] += 1
     return slices
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from calltrace import commands, hosted
 from calltrace.calltree import CallStat
-from calltrace.commands import Command, Console, Request
+from calltrace.commands import CallersOf, Command, Console, Request
 from calltrace.errors import EngineError
 
 
@@ -30,7 +30,7 @@ class Fake:
     def show(self, text: str) -> None:
         self.shown.append(text)
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
         raise AssertionError
 
     def show_note(self, line: str) -> None:

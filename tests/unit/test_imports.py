@@ -15,7 +15,8 @@ PACKAGE = CORE / "calltrace"
 # From the top down; a module imports from lower layers, or from its own where they are parts side by side.
 LAYERS = (
     ("__main__",),
-    ("cli", "hosted"),
+    ("cli", "running"),
+    ("hosted",),
     ("dispatch", "terminal"),
     ("commands",),
     ("live", "looping"),
@@ -27,6 +28,7 @@ LAYERS = (
         "marking",
         "parts",
         "edges",
+        "profile",
         "stacks",
         "tracefile",
         "plan",
@@ -55,7 +57,7 @@ LAYERS = (
     ("extras",),
     ("errors",),
 )
-PARTS = 6  # the layer whose modules may import each other
+PARTS = 7  # the layer whose modules may import each other
 
 
 def part_of(path: Path) -> str:

@@ -25,7 +25,7 @@ from calltrace.export import csv, parquet
 from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
 from rig.commands import run
-from rig.simulated import Frame, SimulatedThread
+from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -51,15 +51,6 @@ def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[P
 def random_trace(path: Path, seed: int) -> tuple[Path, list[SimulatedThread]]:
     programs = [random.Random(seed + number).randbytes(2000) for number in range(3)]
     return simulated_trace(path, *programs)
-
-
-def name(frame: Frame) -> str:
-    if frame.kind == simulated.FUNCTION:
-        return f"simulated!f{frame.id}"
-    if frame.kind == simulated.CALL_NODE:
-        return f"call at simulated+{0x2000 + 5 * frame.id:#x}"
-    address = {0x140001000: "simulated!f0", 0x7FFE00001234: "0x7ffe00001234", 1: "0x1"}[frame.id]
-    return address if frame.kind == simulated.API_FUNCTION else f"call {address}"
 
 
 def answers(path: Path, sql: str) -> list[list[object]]:
@@ -88,7 +79,7 @@ def test_frames_are_rows_as_they_were(tmp_path: Path, program: bytes, other: byt
         "USING (trace, function) WHERE duration IS NOT NULL",
     )
     true = [
-        [number, name(frame), frame.depth, frame.begin, frame.end, frame.self_time()]
+        [number, simulated.name(frame), frame.depth, frame.begin, frame.end, frame.self_time()]
         for number, thread in enumerate(threads)
         for frame in thread.frames()
     ]
@@ -261,6 +252,17 @@ def test_tables_that_cannot_be_beside_the_trace_are_elsewhere(tmp_path: Path) ->
     assert answers(path, "SELECT count(duration) FROM events") == [[frames]]
     with pytest.raises(AccessRefused, match=r"cannot create .*t\.parquet"):
         run(f'export parquet "{path}"')
+
+
+def test_tables_that_cannot_be_replaced_stay_as_they_are(tmp_path: Path) -> None:
+    path, threads = random_trace(tmp_path / "t.calltrace", 1)
+    folder = path.with_suffix(".parquet")
+    (folder / "threads.parquet" / "in the way").mkdir(parents=True)
+    frames = sum(len(thread.frames()) for thread in threads)
+    assert answers(path, "SELECT count(duration) FROM events") == [[frames]]
+    with pytest.raises(AccessRefused, match=r"cannot write into .*t\.parquet: .*directory"):
+        run(f'export parquet "{path}"')
+    assert not list(folder.glob("_*"))
 
 
 def test_paths_with_signs_of_patterns_and_sql_are_paths(tmp_path: Path) -> None:

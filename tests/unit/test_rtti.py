@@ -1,21 +1,24 @@
-"""Names of C++ types, held against LLVM's demangler; and vtables whose ends nothing but the code tells."""
+"""Names of C++ types, held against other demanglers; and vtables whose ends nothing but the code tells."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calltrace.pe import mangled
 from calltrace.pe.image import from_file
 from calltrace.pe.rtti import virtual_functions
 from calltrace.pe.undecorate import type_name
-from rig import corpus
+from rig import corpus, targets
 
+LONG_STRING = "std::__cxx11::basic_string<char,std::char_traits<char>,std::allocator<char> >"
 _LOCAL = re.compile(r"\?(\d|[A-P]*@)\?\?")  # within a function, which LLVM shows with its type
 
 
@@ -32,6 +35,19 @@ def by_llvm(names: list[str]) -> list[str]:
     blocks = [block.split("\n") for block in told.stdout.strip().split("\n\n")]
     assert [block[0] for block in blocks] == names
     return [block[1].replace(" `RTTI Type Descriptor Name'", "") for block in blocks]
+
+
+def type_informations(library: Path) -> list[str]:
+    """The names of all types in gcc's or clang's code of which there is type information."""
+    found = re.findall(rb"_ZT[SI]([!-~]+)(?=\0)", library.read_bytes())
+    return sorted({name.decode() for name in found})
+
+
+def by_binutils(names: list[str]) -> list[str]:
+    told = subprocess.run(
+        ["c++filt", "-t"], input="\n".join([*names, ""]), capture_output=True, text=True, check=True
+    )
+    return told.stdout.splitlines()
 
 
 def compact(name: str) -> str:
@@ -62,13 +78,76 @@ def test_names_with_functions_in_them_have_those_of_llvm(program: str) -> None:
             assert at >= 0, (name, ours, theirs)
 
 
+def standard_library() -> Path:
+    gcc = ["x86_64-w64-mingw32-g++-posix", "-print-file-name=libstdc++.a"]
+    return Path(subprocess.run(gcc, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def llvm() -> Path:
+    return next(Path("/usr/lib/x86_64-linux-gnu").glob("libLLVM-14.so*"))
+
+
+@pytest.mark.parametrize(("library", "least"), [(standard_library, 300), (llvm, 2700)])
+def test_types_are_named_as_binutils_name_them(library: Callable[[], Path], least: int) -> None:
+    names = [name for name in type_informations(library()) if not re.fullmatch("S[aosid]", name)]
+    ours = {name: mangled.type_name(name) for name in names}
+    told = {name: theirs.replace(" ", "") for name, theirs in zip(names, by_binutils(names))}
+    known = {name: text.replace(" ", "") for name, text in ours.items() if text}
+    assert known == {name: told[name] for name in known}
+    assert len(known) >= least
+    assert len(known) > 0.95 * len(names)
+
+
+@pytest.mark.parametrize(
+    ("decorated", "name"),
+    [
+        ("4Lion", "Lion"),
+        ("N3zoo4CageI4LionLi3EEE", "zoo::Cage<Lion,3>"),
+        ("N12_GLOBAL__N_14LionE", "(anonymous namespace)::Lion"),
+        ("St6vectorIiSaIiEE", "std::vector<int,std::allocator<int> >"),
+        ("1fIPFiPKcS1_EE", "f<int (*)(char const *,char const *)>"),
+        ("1fIJ1a1bEE", "f<a,b>"),
+        ("NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE", LONG_STRING),
+        ("", None),
+        ("4Lio", None),
+        ("4Lionx", None),
+        ("S_", None),
+        ("N3zoo", None),
+        ("99999999999Lion", None),
+        ("P" * 1000 + "i", None),
+        ("1f" + "I1f" * 1000, None),
+        ("1fI" + "J" * 1000, None),
+        ("1a" + "B1a" * 1000, None),
+        ("Z4mainE4Lion", None),
+    ],
+)
+def test_a_mangled_name_is_read_or_refused(decorated: str, name: str | None) -> None:
+    assert mangled.type_name(decorated) == name
+
+
+@given(
+    st.text(alphabet="?$@ABDHPVXZ0126<_E", max_size=60), st.sampled_from(["", "?$f@", "P6AX", "x@?1??f@@"])
+)
+def test_whatever_is_decorated_is_read_or_refused(rest: str, begin: str) -> None:
+    name = type_name(f".?AV{begin}{rest}")
+    assert name is None or name
+
+
+@given(
+    st.text(alphabet="1234NSIEPKFLJtsa_ivT", max_size=60), st.sampled_from(["", "1fI", "N1a", "PF", "St1v"])
+)
+def test_whatever_is_mangled_is_read_or_refused(rest: str, begin: str) -> None:
+    name = mangled.type_name(begin + rest)
+    assert name is None or name
+
+
 @pytest.mark.parametrize(
     ("decorated", "name"),
     [
         (".?AVLion@@", "Lion"),
         (".?AUCage@zoo@@", "zoo::Cage"),
         (".?AV?$Cage@VLion@@$02@zoo@@", "zoo::Cage<Lion,3>"),
-        (".?AV?$Cage@$$BY0A@D@@", "Cage<char[]>"),
+        (".?AV?$Cage@$$BY0A@D@@", "Cage<char []>"),
         (".?AV?$f@P6AHPEBD0@Z@@", "f<int (__cdecl *)(char const *,char const *)>"),
         (".?AV?$f@P8Lion@@EBAXXZ@@", "f<void (__cdecl Lion::*)(void) const>"),
         (".?AV?$f@V?$g@H@@@@", "f<g<int> >"),
@@ -91,14 +170,6 @@ def test_a_decorated_name_is_read_or_refused(decorated: str, name: str | None) -
     assert type_name(decorated) == name
 
 
-@given(
-    st.text(alphabet="?$@ABDHPVXZ0126<_E", max_size=60), st.sampled_from(["", "?$f@", "P6AX", "x@?1??f@@"])
-)
-def test_whatever_a_name_is_it_is_read_or_refused(rest: str, begin: str) -> None:
-    name = type_name(f".?AV{begin}{rest}")
-    assert name is None or name
-
-
 def nested(levels: int) -> str:
     """A function that takes nine of the function before: its name would have 9 ** levels parts."""
     types = "P6AHXZ"
@@ -113,9 +184,12 @@ def test_a_name_that_would_be_endless_is_refused() -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=40))
-def test_damaged_type_information_gives_no_error(damage: list[tuple[int, bytes]]) -> None:
-    image = from_file(corpus.program("ninja"))
+@given(damage=st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=40))
+@pytest.mark.parametrize("program", [lambda: corpus.program("ninja"), lambda: targets.build("virtuals_gcc")])
+def test_damaged_type_information_gives_no_error(
+    damage: list[tuple[int, bytes]], program: Callable[[], Path]
+) -> None:
+    image = from_file(program())
     begin = next(section.begin for section in image.sections if section.name == ".rdata")
     data = bytearray(image.data)
     for where, change in damage:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import calltree, edges, graph, model, tracefile
+from calltrace import calltree, edges, graph, model, profile, tracefile
 from calltrace.calltree import Tree, TreeFilter, steps, summarize
 from calltrace.errors import AccessRefused, BadTrace, CalltraceError, FileMissing
 from calltrace.export import native
@@ -45,6 +45,9 @@ TUPLES = {
     "ct_stack": (tracefile.STACK, ("time", "thread", "depth", "cause", "incomplete"), {}),
     "ct_stack_frame": (tracefile.STACK_FRAME, ("begin", "id", "kind"), {}),
     "ct_edge": (tracefile.EDGE, ("calls", "self", "total", "parent", "id", "kind", "tail", "part"), {}),
+    "ct_profile_stack": (profile.STACK, profile.Stack._fields, {"self_weight": "self"}),
+    "ct_profile_cell": (profile.CELL, profile.Cell._fields, {}),
+    "ct_profile_column": (profile.COLUMN, profile.Column._fields, {}),
     "ct_function_record": (tracefile.FUNCTION, model.FunctionRecord._fields, {}),
     "ct_site_record": (tracefile.SITE, model.SiteRecord._fields, {"imported": "import"}),
 }
@@ -70,7 +73,8 @@ def compiled_output(folder: Path, statements: str) -> list[str]:
     """What a C program with these statements prints, words apart."""
     source = folder / "layout.c"
     source.write_text(
-        '#include "trace_format.h"\n#include "reader.h"\n#include <stddef.h>\n#include <stdio.h>\n'
+        '#include "trace_format.h"\n#include "reader.h"\n#include "profile.h"\n'
+        "#include <stddef.h>\n#include <stdio.h>\n"
         f"int main(void)\n{{\n{statements}\n    return 0;\n}}\n"
     )
     program = folder / "layout"

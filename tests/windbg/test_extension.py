@@ -40,8 +40,9 @@ def with_command(folder: Path, body: str) -> dict[str, str]:
     )
     package = targets.TREE / "windbg_ext" / "calltrace_windbg"
     shutil.copy(package / "host.py", folder / "calltrace_windbg" / "genuine.py")
-    for name in ("live.py", "listener.py", "notifications.py"):
-        shutil.copy(package / name, folder / "calltrace_windbg")
+    for module in package.glob("*.py"):
+        if module.name not in ("__init__.py", "host.py"):
+            shutil.copy(module, folder / "calltrace_windbg")
     return env
 
 

@@ -41,18 +41,25 @@ def test_the_loop_of_the_session_s_target_is_found(method: str, tmp_path: Path) 
 def test_a_renderer_s_loop_and_frame_function_are_found_and_no_pixel_changes(
     variant: str, tmp_path: Path
 ) -> None:
-    renderer, file = RENDERERS[variant], tmp_path / "found.json"
-    command = f"!calltrace loop {renderer.api} --method both --json -o {windows.path(file)}"
-    count = f"dd {renderer.counter()} L1"
-    shown = windbg.run([windbg.LOAD, command, count, "bl", "g"], renderer.command, env=display.environment())
-    found = json.loads(file.read_text())
-    assert found["differences"] == []
-    for method in found["methods"]:
-        assert method["hits"] == 3
+    renderer, count = RENDERERS[variant], f"dd {RENDERERS[variant].counter()} L1"
+    files = {method: tmp_path / f"{method}.json" for method in ("unwind", "returns")}
+    script, drawn = [windbg.LOAD], [0]
+    for method, file in files.items():
+        script += [f"!calltrace loop {renderer.api} --method {method} --json -o {windows.path(file)}", count]
+    shown = windbg.run([*script, "bl", "g"], renderer.command, env=display.environment())
+    for given, said in shown.commands:
+        if given == count:
+            drawn += [int(number, 16) for number in re.findall(r"`[0-9a-f]{8}  ([0-9a-f]{8})", said)]
+    unwound, returned = (json.loads(file.read_text())["methods"][0] for file in files.values())
+    loops = [
         assert_loop(method, renderer.owner, renderer.frame, renderer.module or renderer.program)
-    frames = re.search(r"`[0-9a-f]{8}  ([0-9a-f]{8})", shown.said(count))
-    assert frames
-    assert 0 < int(frames[1], 16) <= 3
+        for method in (unwound, returned)
+    ]
+    assert tree(loops[0]["levels"]) == tree(loops[1]["levels"])
+    assert unwound["hits"] == 3
+    assert 0 < drawn[1] - drawn[0] <= 3
+    levels = max(len(path) for path in paths_down(loops[1]["levels"]))
+    assert 0 < drawn[2] - drawn[1] <= 3 * levels
     assert shown.said("bl").strip() == ""
     assert shown.stdout == renderer.plain()
 
@@ -159,7 +166,8 @@ def test_without_unwind_data_returns_still_lead_to_the_loop() -> None:
 def test_a_loop_that_does_not_come_round_is_told_in_time_and_leaves_the_session_stopped(
     shape: str, said: str
 ) -> None:
-    command = "!calltrace loop loop_shapes!api --samples 9 --timeout 0.5 --method both"
+    seconds = 0.5 if shape == "never" else 2  # enough for the program to come to its calls
+    command = f"!calltrace loop loop_shapes!api --samples 9 --timeout {seconds} --method both"
     shown = windbg.run([windbg.LOAD, command, "bl", "r rip"], [targets.build("loop_shapes"), shape, "600000"])
     assert re.match(f"loop_shapes!api: {said}", shown.said(command))
     assert ("loop of loop_shapes!two_turns" in shown.said(command)) == (shape == "left")

@@ -22,7 +22,7 @@ from rig import corpus, targets, tracing, windbg, windows
 from rig.running import Running
 
 FRAME = re.compile(r"^[0-9a-f]{8}`[0-9a-f]{8} [0-9a-f]{8}`[0-9a-f]{8} (\S+)$", re.MULTILINE)  # of `k`
-RECORDED = re.compile(r"^  \d+  (\S+)", re.MULTILINE)  # a frame of `!calltrace stacks`
+RECORDED = re.compile(r"^  \d+  (.+?)(?:  .*)?$", re.MULTILINE)  # a frame of `!calltrace stacks`
 OPEN = re.compile(r"  (still running when stopped|open at process end)$", re.MULTILINE)
 WRITES = "foreach(i RANGE 2)\n  file(WRITE written${i}.txt ${i})\nendforeach()\n"
 END, API_OF_END = "kernel32!ExitProcess", "KERNEL32.dll!ExitProcess"
@@ -115,7 +115,7 @@ def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: 
     assert recorded[0] == case.api
     assert len(recorded) - 1 == len(own(frames(untraced.said("k 60")), case))
     tree_so_far = shown.said("!calltrace tree --limit 0").split("\nthread ")[0]
-    running = re.findall(r"^ +(\S+)  still running$", tree_so_far, re.MULTILINE)
+    running = re.findall(r"^ +((?!call |end of )\S.*)  still running$", tree_so_far, re.MULTILINE)
     # The outermost frame of cmake goes on from a tail call, so that the tree has begun it before.
     assert running[-len(recorded) + 1 :] == recorded[-2::-1]
 

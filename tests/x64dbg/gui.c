@@ -3,8 +3,8 @@
  *     X64DBG_SCRIPT    the file with the commands, as a user types them
  *     X64DBG_LOG       the file that gets the log, with "> COMMAND" before what each prints
  *
- * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone; after `attach` it
- * may run. These are ours:
+ * A command is over when the debugger has taken it and the target, if it ran, has stopped or is gone; after `attach`
+ * and `calltrace` it may run. These are ours:
  *
  *     !click TITLE         click the menu entry of this name
  *     !click-on TEXT|TITLE click it as soon as such a text is in the log
@@ -12,6 +12,9 @@
  *     !notes EXPRESSION    log the comment and the label at an address
  *     !value EXPRESSION    log what an expression is
  *     !references          log what is in the references view
+ *     !callstack           log what the call stack's view shows of each frame
+ *     !where               log what the debugger calls the place where the thread stands
+ *     !raw EXPRESSION      log 8 bytes of the target's memory as they are
  *     !answer TEXT         what is typed when the window asks next; without one it is cancelled
  *     !asked               log what the window asked last
  *     !menus               log the menus' entries, each behind the number of the debugger's menu it is in
@@ -39,13 +42,14 @@ enum {
     GUI_GETLINE_WINDOW = 45,
     GUI_REF_INITIALIZE = 58,
 };
+enum { GET_CALL_STACK = 59 }; /* of DbgFunctions: GetCallStackEx */
 enum {
     STATE_PAUSED = 1,
     FIRST_MENU = 256,
     NO_ENTRY = -1,
     ENTRIES = 200,
     ROWS = 1000,
-    COLUMNS = 3,
+    COLUMNS = 4,
     SECONDS_TO_START = 30
 };
 
@@ -58,6 +62,9 @@ static uint64_t (*value_of)(const char *expression);
 static void (*menu_entry_clicked)(int entry);
 static bool (*get_comment)(uint64_t address, char *text);
 static bool (*get_label)(uint64_t address, int segment, char *text);
+/* Of the real debugger only: */
+static void **(*dbg_functions)(void);
+static HANDLE (*process_handle)(void);
 
 static FILE *log_file;
 static CRITICAL_SECTION lock; /* of all below */
@@ -89,9 +96,14 @@ static void fail(const char *what)
     ExitProcess(4);
 }
 
+static void *find(const char *name)
+{
+    return (void *)(UINT_PTR)GetProcAddress(GetModuleHandleA("x64bridge.dll"), name);
+}
+
 static void *bridge(const char *name)
 {
-    void *function = (void *)(UINT_PTR)GetProcAddress(GetModuleHandleA("x64bridge.dll"), name);
+    void *function = find(name);
     if (!function)
         fail(name);
     return function;
@@ -142,7 +154,7 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
         print(first);
         break;
     case GUI_SET_DEBUG_STATE:
-        if ((INT_PTR)first == STATE_PAUSED)
+        if ((INT_PTR)first == STATE_PAUSED && !dbg_functions) /* the real debugger tells late: see watch.c */
             SetEvent(target_paused);
         break;
     case GUI_GET_WINDOW_HANDLE:
@@ -165,6 +177,7 @@ __declspec(dllexport) void *_gui_sendmessage(int type, void *first, void *second
     }
     case GUI_REF_INITIALIZE:
         snprintf(view_title, sizeof view_title, "%s", (const char *)first);
+        memset(cells, 0, sizeof cells);
         columns = rows = progress = 0;
         break;
     case GUI_REF_ADDCOLUMN:
@@ -239,6 +252,52 @@ static void show_value(const char *expression)
     LeaveCriticalSection(&lock);
 }
 
+/* As the call stack's view has it: who each frame is of. */
+static void show_call_stack(void)
+{
+    struct {
+        int total;
+        struct {
+            uint64_t address, from, to;
+            char comment[512];
+        } * entries;
+    } stack = {0};
+    void (*get_call_stack)(void *, bool cached) = (void *)dbg_functions()[GET_CALL_STACK];
+    get_call_stack(&stack, false);
+    EnterCriticalSection(&lock);
+    for (int i = 0; i < stack.total; i++)
+        fprintf(log_file, "%s\n", stack.entries[i].comment);
+    LeaveCriticalSection(&lock);
+}
+
+/* What the debugger calls the place where the thread stands, with how far it is behind a name. */
+static void show_where(void)
+{
+    struct {
+        int flags;
+        char module[256], label[256], rest[1024];
+    } info = {.flags = 2};
+    bool (*address_info)(uint64_t address, int segment, void *info) =
+        (void *)(UINT_PTR)GetProcAddress(GetModuleHandleA("x64dbg.dll"), "_dbg_addrinfoget");
+    uint64_t address = value_of("cip");
+    if (!address_info(address, 0, &info))
+        sprintf(info.label, "%016llX", (unsigned long long)address);
+    EnterCriticalSection(&lock);
+    fprintf(log_file, "%s\n", info.label);
+    LeaveCriticalSection(&lock);
+}
+
+/* Bytes of the target's memory as they are, with the debugger's breakpoints. */
+static void show_raw(const char *expression)
+{
+    unsigned char bytes[8] = {0};
+    ReadProcessMemory(process_handle(), (void *)value_of(expression), bytes, sizeof bytes, NULL);
+    EnterCriticalSection(&lock);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        fprintf(log_file, "%02x%c", bytes[i], i + 1 < sizeof bytes ? ' ' : '\n');
+    LeaveCriticalSection(&lock);
+}
+
 static void show_references(void)
 {
     EnterCriticalSection(&lock);
@@ -297,6 +356,12 @@ static void run(char *line)
         show_notes(line + strlen("!notes "));
     else if (begins(line, "!value "))
         show_value(line + strlen("!value "));
+    else if (begins(line, "!callstack"))
+        show_call_stack();
+    else if (begins(line, "!where"))
+        show_where();
+    else if (begins(line, "!raw "))
+        show_raw(line + strlen("!raw "));
     else if (begins(line, "!references"))
         show_references();
     else if (begins(line, "!answer "))
@@ -317,7 +382,7 @@ static void run(char *line)
     while (runs && is_debugging() && WaitForSingleObject(target_paused, 5))
         ;
     /* Not every system breaks into a process for the one that attaches to it. */
-    while (is_debugging() && is_running() && !begins(line, "attach "))
+    while (is_debugging() && is_running() && !begins(line, "attach ") && !begins(line, "calltrace "))
         Sleep(5);
     settle();
 }
@@ -358,7 +423,9 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
         return TRUE;
     InitializeCriticalSection(&lock);
     command_over = CreateEventW(NULL, FALSE, FALSE, NULL);
-    target_paused = CreateEventW(NULL, TRUE, FALSE, NULL);
+    char name[64];
+    snprintf(name, sizeof name, "x64dbg-stopped-%lu", GetCurrentProcessId());
+    target_paused = CreateEventA(NULL, TRUE, FALSE, name);
     dbg_init = bridge("DbgInit");
     dbg_exit = bridge("DbgExit");
     cmd_exec = bridge("DbgCmdExec");
@@ -368,6 +435,8 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
     menu_entry_clicked = bridge("DbgMenuEntryClicked");
     get_comment = bridge("DbgGetCommentAt");
     get_label = bridge("DbgGetLabelAt");
+    dbg_functions = find("DbgFunctions");
+    process_handle = find("DbgGetProcessHandle");
     log_file = fopen(getenv("X64DBG_LOG"), "wb");
     if (!log_file)
         fail("no log");

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <windows.h>
 
+#include <dbghelp.h>
+
 #define EXPORT __declspec(dllexport)
 #define SDK_FUNCTION EXPORT
 #include "sdk.h"
@@ -228,6 +230,12 @@ void _plugin_debugpause(void)
 {
     check(GetCurrentThreadId() == loop_thread, "_plugin_debugpause: in a callback about an event");
     pause_here();
+}
+
+bool _dbg_addrinfoget(uint64_t address, SEGMENTREG segment, BRIDGE_ADDRINFO *info)
+{
+    check(address && segment == SEG_DEFAULT && info && info->flags, "_dbg_addrinfoget: what is asked");
+    return false;
 }
 
 /* TitanEngine.dll */
@@ -548,6 +556,7 @@ static void stop_target(void)
 
 static void load_plugin(void);
 static void unload_plugin(void);
+static void set_label(const char *arguments);
 
 static bool execute(char *line)
 {
@@ -573,6 +582,8 @@ static bool execute(char *line)
         set_point(rest);
     else if (IS("bc"))
         delete_point(rest);
+    else if (IS("labelset"))
+        set_label(rest);
     else if (IS("SetBreakpointLog"))
         set_point_log(rest);
     else if (IS("SetBreakpointCondition"))
@@ -767,6 +778,15 @@ EXPORT bool DbgGetLabelAt(uint64_t address, SEGMENTREG segment, char *text)
     return there != NULL;
 }
 
+static void set_label(const char *arguments)
+{
+    char place[LINE];
+    const char *comma = strchr(arguments, ',');
+    check(comma != NULL, "labelset: an address and a text");
+    snprintf(place, sizeof place, "%.*s", (int)(comma - arguments), arguments);
+    snprintf(note_at(labels, DbgValFromString(place), true), MAX_LABEL_SIZE, "%s", comma + 1 + strspn(comma + 1, " "));
+}
+
 EXPORT bool DbgSetAutoLabelAt(uint64_t address, const char *text)
 {
     check_place(address, text, "DbgSetAutoLabelAt: an address and a text");
@@ -834,6 +854,12 @@ EXPORT bool GuiGetLineWindow(const char *title, char *text)
     check_text(title, "GuiGetLineWindow: a title in UTF-8");
     memset(text, 0, GUI_MAX_LINE_SIZE); /* as much as may come */
     return gui_sendmessage(GUI_GETLINE_WINDOW, (void *)title, text) != NULL;
+}
+
+EXPORT uint64_t DbgModBaseFromName(const char *name)
+{
+    check_text(name, "DbgModBaseFromName: a name in UTF-8");
+    return debugging ? image_base : 0;
 }
 
 /* Of a call of a function, and of one by a pointer behind the instruction. */
@@ -909,6 +935,8 @@ static void unload_plugin(void)
 
 EXPORT const char *DbgInit(void)
 {
+    void *volatile walks = (void *)(uintptr_t)StackWalk64; /* which the debugger imports for its call stack */
+    (void)walks;
     queue_filled = CreateSemaphoreW(NULL, 0, MOST, NULL);
     queue_lock = CreateEventW(NULL, FALSE, TRUE, NULL);
     may_run = CreateEventW(NULL, TRUE, TRUE, NULL);

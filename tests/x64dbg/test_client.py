@@ -90,14 +90,14 @@ def with_x64dbgpy(folder: Path) -> Path:
 
 
 def test_a_script_records_and_gets_results_as_dictionaries(scripting: RUN, tmp_path: Path) -> None:
-    trace, saved, text = tmp_path / "s p.calltrace", tmp_path / "saved.calltrace", tmp_path / "out.csv"
+    trace, saved, text = tmp_path / "naïve p.calltrace", tmp_path / "saved.calltrace", tmp_path / "out.csv"
     shown, kept = scripting(
         [
             x64dbg.init(targets.build("session_calls"), str(LEAVES)),
             "script\n"
             "keep(sys.version_info[0])\n"
             "keep(calltrace.status())\n"
-            f"keep(calltrace.start('-o', {windows.path(trace)!r}, '--clock', 'tsc'))\n",
+            f"keep(calltrace.start('-o', u{windows.path(trace)!a}, '--clock', 'tsc'))\n",
             "bp session_calls:depth",
             "run",
             "script\n"
@@ -165,14 +165,19 @@ def test_a_failure_is_an_exception_of_one_line(scripting: RUN, tmp_path: Path) -
             "keep(failure(calltrace.run, 'nosuch'))\n"
             "keep(failure(calltrace.start, 'session_calls!nosuch'))\n"
             f"keep(failure(calltrace.start, '-o', {trace!r}) is not None)\n"
-            "keep(failure(calltrace.start))\n",
+            "keep(failure(calltrace.start))\n"
+            "keep(sys.version_info[0])\n"
+            "import threading\n"
+            "thread = threading.Thread(target=lambda: keep(failure(calltrace.mark, 'here')))\n"
+            "thread.start()\n"
+            "thread.join()\n",
             'log "still here"',
             "erun",
             "erun",
         ]
     )
     no_target, *others = kept
-    nothing, no_trace, no_verb, no_function, started, second = others
+    nothing, no_trace, no_verb, no_function, started, second, version, in_thread = others
     assert no_target.startswith("there is no stopped target")
     assert nothing == "no recording is under way: start one first"
     assert no_trace.startswith("nothing has been recorded in this session")
@@ -180,6 +185,11 @@ def test_a_failure_is_an_exception_of_one_line(scripting: RUN, tmp_path: Path) -
     assert no_function.startswith("no function matches session_calls!nosuch")
     assert started is True
     assert second == f"a recording is under way, into {trace}: stop it first"
+    # Our own host runs scripts inside of a command, x64dbgpy does not.
+    assert (
+        in_thread
+        == {2: None, 3: "another command is still running: wait for it, or cancel it in the menu"}[version]
+    )
     assert all("\n" not in line for line in kept if isinstance(line, str))
     assert shown.said('log "still here"') == "still here\n"
     logged = "".join(said for _, said in shown.commands)

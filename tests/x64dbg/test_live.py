@@ -241,8 +241,28 @@ def test_misuse_is_one_line_each(debugger: str, tmp_path: Path) -> None:
     )
     again, unknown, _, late = (said for _, said in shown.commands[2:])
     assert "a recording is under way" in again
+    assert again.count("\n") == 1
     assert late == "calltrace: no recording is under way: start one first\n"
     assert unknown.count("\n") == 1
+
+
+@x64dbg.both
+def test_other_misuse_is_one_line_each_too(debugger: str) -> None:
+    mistakes = {
+        "calltrace start --clock sundial": "--clock",
+        "calltrace start --nosuch": "--nosuch",
+        "calltrace stop now": "now",
+        "calltrace loop": "API",
+        "calltrace tree": "nothing has been recorded",
+        "calltrace pause": "no recording is under way",
+        "calltrace resume": "no recording is under way",
+        "calltrace mark here": "no recording is under way",
+    }
+    shown = session(debugger, [*mistakes, "calltrace status"], "session_calls", "3")
+    for command, words in mistakes.items():
+        assert shown.said(command).count("\n") == 1
+        assert words in shown.said(command)
+    assert "nothing" in shown.said("calltrace status")
 
 
 @x64dbg.both
@@ -322,10 +342,14 @@ def test_what_was_called_is_in_the_references_view(debugger: str, tmp_path: Path
     shown = session(debugger, script, "session_calls", "1234")
     before, after = (said.splitlines() for given, said in shown.commands if given == "!references")
     assert before[0] == ", 0%, not loaded"
-    assert after[:2] == ["calltrace: functions, 100%", "Address|Calls|Function"]
-    rows = {name: (address, calls.strip()) for address, calls, name in (row.split("|") for row in after[2:])}
-    assert rows["session_calls!leaf"][1] == "1234"
-    assert rows["session_calls!work"][1] == "1"
+    assert after[:2] == ["calltrace: functions, 100%", "Address|Calls|Function|Callers"]
+    rows = {
+        name: (address, calls.strip(), callers)
+        for address, calls, name, callers in (row.split("|") for row in after[2:])
+    }
+    assert rows["session_calls!leaf"][1:] == ("1234", f"session_calls!work {TIMES}1,234")
+    assert rows["session_calls!work"][1:] == ("1", f"session_calls!main {TIMES}1")
+    assert rows["session_calls!mainCRTStartup"][2] == ""
     assert "session_calls!depth" not in rows  # the breakpoint is at its entry
     assert not any(name.startswith("msvcrt") for name in rows)
     listed = len(re.findall(r"^ +[\d,]+  session_calls[!+]", shown.said("calltrace top"), re.MULTILINE))

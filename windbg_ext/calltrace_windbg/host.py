@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
+from calltrace.commands import CallersOf
 from calltrace.errors import EngineError
 from calltrace.live import LiveSession
 from calltrace_windbg import notifications
@@ -83,7 +84,7 @@ class WinDbg:
         if result < 0:
             raise EngineError(f"the debugger's engine cannot name {address:#x}: {result & 0xFFFFFFFF:#010x}")
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
         """Nothing: text is all there is."""
 
     def interrupted(self) -> bool:

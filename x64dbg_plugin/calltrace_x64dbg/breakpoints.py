@@ -11,7 +11,7 @@ from calltrace.errors import EngineError
 from calltrace.places import Copied, places
 
 _MOST = 8  # CT_PLACES
-_FIND = ctypes.CFUNCTYPE(c_uint32, c_uint64, POINTER(c_uint64))
+_FIND = ctypes.CFUNCTYPE(c_uint32, c_uint64, POINTER(c_uint64), POINTER(c_bool))
 
 
 class UserBreakpoints:
@@ -29,8 +29,9 @@ class UserBreakpoints:
         EngineError if the debugger's engine cannot be reached.
         """
 
-        def find(address: int, found: Any) -> int:
+        def find(address: int, found: Any, in_jump: Any) -> int:
             stand = places(copied, address)[:_MOST]
+            in_jump[0] = any(each.active and each.jump_offset(address) is not None for each in copied)
             for index, place in enumerate(stand):
                 found[index] = place
             return len(stand)

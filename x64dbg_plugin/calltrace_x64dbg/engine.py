@@ -44,6 +44,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ct_engine_end_call": (None, []),
     "ct_engine_go": (c_bool, [c_bool]),
     "ct_engine_break_in": (None, []),
+    "ct_engine_step": (c_bool, []),
 }
 
 
@@ -79,8 +80,8 @@ class X64dbgEngine:
 
     def registers(self, thread: int) -> dict[str, int]:
         """The registers of a thread."""
-        with _opened(thread) as handle:
-            context = _context(thread, handle)
+        with opened(thread) as handle:
+            context = context_of(thread, handle)
         return {
             **{name: getattr(context, name.capitalize()) for name in INTEGER_REGISTERS},
             "efl": context.EFlags,
@@ -88,8 +89,8 @@ class X64dbgEngine:
 
     def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
         """Set some of a thread's registers."""
-        with _opened(thread) as handle:
-            context = _context(thread, handle)
+        with opened(thread) as handle:
+            context = context_of(thread, handle)
             for name, value in values.items():
                 setattr(context, "EFlags" if name == "efl" else name.capitalize(), value)
             if not api.kernel32().SetThreadContext(handle, ctypes.byref(context)):
@@ -125,6 +126,11 @@ class X64dbgEngine:
                 return sorted((each.number, each.id) for each in found[:count])
             room = count
 
+    def step(self) -> None:
+        """Let the chosen thread execute one instruction, by a step of the debugger's own."""
+        if not self._call("step"):
+            raise EngineError("the debugger makes no step")
+
     def read(self, process: int, address: int, size: int) -> bytes:
         """Readable memory of the process (a handle), without breakpoints of the debugger."""
         data = (c_char * size)()
@@ -140,7 +146,7 @@ class X64dbgEngine:
     @contextlib.contextmanager
     def call_on(self, page: int, thread: int) -> Iterator[None]:
         """For a call by `thread` on the page at VA `page`: breakpoints rest, exceptions stop the target."""
-        with _opened(thread) as handle:
+        with opened(thread) as handle:
             before = _breakpoint_control(handle)
             _breakpoint_control(handle, 0)
             self._call("begin_call", page)
@@ -155,7 +161,8 @@ class X64dbgEngine:
 
 
 @contextlib.contextmanager
-def _opened(thread: int) -> Iterator[int]:
+def opened(thread: int) -> Iterator[int]:
+    """A handle of a thread. AccessRefused if there is no such thread."""
     handle = api.kernel32().OpenThread(api.THREAD_RIGHTS, 0, thread)
     if not handle:
         raise AccessRefused(f"the debugged program has no thread {thread} that can be opened")
@@ -165,7 +172,8 @@ def _opened(thread: int) -> Iterator[int]:
         api.kernel32().CloseHandle(handle)
 
 
-def _context(thread: int, handle: int) -> api.Context:
+def context_of(thread: int, handle: int) -> api.Context:
+    """The context of a thread, of which there is a handle. AccessRefused if it cannot be asked."""
     context = api.new_context()
     if not api.kernel32().GetThreadContext(handle, ctypes.byref(context)):
         raise AccessRefused(f"the registers of thread {thread} cannot be read")

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from calltrace import hosted
 from calltrace.calltree import CallStat
-from calltrace.errors import EngineError
+from calltrace.commands import CallersOf
+from calltrace.errors import CalltraceError, EngineError
 from calltrace.live import LiveSession
-from calltrace_x64dbg import views
+from calltrace_x64dbg import state, views
 from calltrace_x64dbg.expressions import Expressions
 from calltrace_x64dbg.live import X64dbgHost
 
@@ -19,12 +20,20 @@ _COMMAS = re.compile(r"(^\s*[^\s,]+),|,(?=\s|$)")
 _LINK = re.compile("\x1b]8;;([^\x1b]+)\x1b\\\\([^\x1b]*)\x1b]8;;\x1b\\\\")
 _MOST_PRINTED = 4000  # characters at once: the debugger cuts off what is beyond 16,383 bytes
 
-_answering: list[Expressions] = []  # as long as the plugin may ask
+_TOLD = ctypes.CFUNCTYPE(None)
+_answering: list[object] = []  # as long as the plugin may ask
 
 
 def run(library: int, line: str) -> None:
     """Run what the user typed after `calltrace`. `library` is the plugin, as a module of this process."""
-    hosted.run(words(line), X64dbg(library), _live(library))
+    debugger, live, given = X64dbg(library), _live(library), words(line)
+    if live.last_trace is None:
+        live.remember(state.last_trace(debugger.library))
+    recorded = live.last_trace if live.recording else None
+    hosted.run(given, debugger, live)
+    verb, _, rest = given.strip().partition(" ")
+    if verb == "start" and live.recording and live.last_trace and live.last_trace != recorded:
+        state.remember(debugger.library, rest.strip(), live.last_trace)
 
 
 @functools.cache
@@ -33,6 +42,17 @@ def _live(library: int) -> LiveSession:
     plugin = ctypes.CDLL("calltrace.dp64", handle=library)
     live = LiveSession(X64dbgHost(plugin))
     _answering.append(Expressions(plugin, live))
+    debugger = X64dbg(library)
+
+    def target_gone() -> None:
+        try:
+            live.look(lambda text: debugger.show_note(f"calltrace: {text}"))
+        except CalltraceError as error:
+            debugger.show_error(f"calltrace: {error}")
+
+    told = _TOLD(target_gone)
+    plugin.ct_tell_target_gone(told)
+    _answering.append(told)
     return live
 
 
@@ -73,8 +93,8 @@ class X64dbg:
         self._command(f"bp {address:#x}")
 
     def set_label(self, address: int, name: str) -> None:
-        """`lblset`"""
-        self._command(f"lblset {address:#x}, {name}")
+        """`labelset`"""
+        self._command(f"labelset {address:#x}, {name}")
 
     def _command(self, line: str) -> None:
         self.library.ct_views_command.argtypes = (ctypes.c_char_p,)
@@ -82,9 +102,9 @@ class X64dbg:
         if not self.library.ct_views_command(line.encode()):
             raise EngineError(f"the debugger does not take `{line}`")
 
-    def show_functions(self, stats: Sequence[CallStat]) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
         """In the references view, in comments and in labels."""
-        views.show_functions(self.library, stats)
+        views.show_functions(self.library, stats, callers())
 
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""

@@ -15,6 +15,7 @@ from calltrace.live import LivePort
 if TYPE_CHECKING:  # commands that only read traces need none of it
     from calltrace.places import Copied
     from calltrace_x64dbg.breakpoints import UserBreakpoints
+    from calltrace_x64dbg.copies import ShownCopies
     from calltrace_x64dbg.engine import X64dbgEngine
 
 
@@ -36,6 +37,12 @@ class X64dbgHost:
         from calltrace_x64dbg.breakpoints import UserBreakpoints
 
         return UserBreakpoints(self._library)
+
+    @functools.cached_property
+    def _shown(self) -> ShownCopies:
+        from calltrace_x64dbg.copies import ShownCopies
+
+        return ShownCopies(self._library)
 
     @contextlib.contextmanager
     def port(self, known: LivePort | None) -> Iterator[LivePort]:
@@ -67,11 +74,13 @@ class X64dbgHost:
         return hosted.interrupts_held()
 
     def follow_copies(self, port: LivePort | None, copied: Sequence[Copied]) -> None:
-        """The user's breakpoints hit there, too. That its call stack shows copies is not undertaken."""
+        """The user's breakpoints hit there, too, and the call stack passes through them."""
         from calltrace_x64dbg.target import X64dbgPort
 
         if port is None:
             self._breakpoints.release()
+            self._shown.show(None, [])
             return
         assert isinstance(port, X64dbgPort)
         self._breakpoints.follow(port.handle, copied)
+        self._shown.show(port.handle, copied)

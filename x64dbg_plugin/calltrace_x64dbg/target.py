@@ -11,18 +11,13 @@ from calltrace.errors import EngineError
 from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32 import process
 from calltrace.win32.call_page import CallPage
-from calltrace.win32.engine_port import EnginePort
 from calltrace_x64dbg import labels
 from calltrace_x64dbg.engine import X64dbgEngine
+from calltrace_x64dbg.running import RunningPort
 
 
-class X64dbgPort(EnginePort):
+class X64dbgPort(RunningPort):
     """The process that is debugged; a Port."""
-
-    def __init__(self, engine: X64dbgEngine, handle: int, process_id: int) -> None:
-        """Use `engine`, and `handle` with PROCESS_RIGHTS, which `close` closes."""
-        super().__init__(engine, handle, process_id)
-        self._x64dbg = engine
 
     @property
     def handle(self) -> int:

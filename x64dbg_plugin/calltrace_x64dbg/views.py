@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import c_bool, c_char_p, c_int, c_uint64
 
 from calltrace.calltree import CallStat
 from calltrace.model import NodeKind
 
+_MOST_CALLERS = 4  # of a function in the references view
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
-def show_functions(library: ctypes.CDLL, stats: Sequence[CallStat]) -> None:
+
+def show_functions(
+    library: ctypes.CDLL, stats: Sequence[CallStat], callers: Mapping[str, Sequence[tuple[str, int]]]
+) -> None:
     """How often each function was called: all in the references view, and each at its first instruction.
 
-    Left out is what is not where it was recorded. `library` is the plugin: x64dbg_plugin/views.h.
+    Left out is what is not where it was recorded. `callers` are those of a function by its name, the most
+    frequent first. `library` is the plugin: x64dbg_plugin/views.h.
     """
     library.ct_views_is_in.argtypes, library.ct_views_is_in.restype = (c_uint64, c_char_p), c_bool
     library.ct_views_annotate.argtypes = (c_uint64, c_char_p, c_char_p)
-    library.ct_views_begin_table.argtypes = (c_char_p, c_char_p, c_char_p, c_int)
-    library.ct_views_row.argtypes = (c_int, c_uint64, c_char_p, c_char_p)
+    library.ct_views_begin_table.argtypes = (c_char_p, c_char_p, c_char_p, c_char_p, c_int)
+    library.ct_views_row.argtypes = (c_int, c_uint64, c_char_p, c_char_p, c_char_p)
     there = [
         (stat.address, stat)
         for stat in stats
@@ -26,13 +32,20 @@ def show_functions(library: ctypes.CDLL, stats: Sequence[CallStat]) -> None:
         and stat.address is not None
         and library.ct_views_is_in(stat.address, _module(stat.name).encode())
     ]
-    library.ct_views_begin_table(b"calltrace: functions", b"Calls", b"Function", len(there))
+    library.ct_views_begin_table(b"calltrace: functions", b"Calls", b"Function", b"Callers", len(there))
     for row, (address, stat) in enumerate(there):
         # Cells are compared as text: figures of the same width are in order.
-        library.ct_views_row(row, address, f"{stat.calls:>12}".encode(), stat.name.encode())
+        cells = f"{stat.calls:>12}", stat.name, _text(callers.get(stat.name, ()))
+        library.ct_views_row(row, address, *(cell.encode() for cell in cells))
         comment = f"calltrace: {stat.calls:,} call{'' if stat.calls == 1 else 's'}"
         library.ct_views_annotate(address, comment.encode(), f"sub_{address:x}".encode())
     library.ct_views_end_table()
+
+
+def _text(callers: Sequence[tuple[str, int]]) -> str:
+    shown = [f"{name} {_TIMES}{calls:,}" for name, calls in callers[:_MOST_CALLERS]]
+    more = len(callers) - len(shown)
+    return ", ".join([*shown, f"{more:,} more"] if more else shown)
 
 
 def _module(name: str) -> str:

@@ -14,7 +14,7 @@ The object that ``--json`` prints has these keys; they stay as they are, further
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, TextIO
 
 from calltrace.comparison import Counts, Item, Key
@@ -86,11 +86,15 @@ def _write_items(
     shown = keys[:limit] if limit else keys
     for key in shown:
         row = "".join(f"{counts.calls[number].get(key, 0):>14,}" for number in columns)
-        missing = [letter for letter, keys in zip(_LETTERS, counts.untraced) if key in keys]
-        note = f"  not traced in {', '.join(missing)}" if missing else ""
-        out.write(f"{row}  {_text(counts.items[key], names)}{note}\n")
+        out.write(f"{row}  {'  '.join([_text(counts.items[key], names), *_notes(counts, key)])}\n")
     if len(shown) < len(keys):
         out.write(f"{len(keys) - len(shown):,} more: --limit 0 shows all\n")
+
+
+def _notes(counts: Counts, key: Key) -> Iterator[str]:
+    for letter, calls, untraced in zip(_LETTERS, counts.calls, counts.untraced):
+        if key in untraced:
+            yield f"in {letter} only calls by traced code" if key in calls else f"not traced in {letter}"
 
 
 def _text(item: Item, names: NameText) -> str:

@@ -44,6 +44,8 @@ def summary(climb: Climb) -> str:
         hits = climb.found[0].hits
         told = f"{count(hits, 'hit')} recorded"
         return told if climb.loops else told + "; no loop has come round"
+    if not climb.address and climb.interface:
+        return f"no {climb.interface} was made{_until(climb)}; for one made earlier name the method's address"
     if not climb.address:
         return "its module was not loaded" + _until(climb)
     hits = max((found.hits for found in climb.found), default=0)

@@ -24,12 +24,19 @@ one. Times are ticks of the clock, in a trace without a clock events. Null: ther
 (numbers in ``functions``), ``tail`` (entered by a jump), ``calls``, ``self``, ``total`` of the callee there.
 
 ``threads.parquet``: ``thread``, ``id`` (the system's), ``events``, ``lost``, ``ticks_per_second``.
+
+A distributed engine reads the tables of all traces in a folder as they are, each file a task of its own at
+least: ``dask.dataframe.read_parquet("traces/*.parquet/events.parquet")``, in Spark
+``spark.read.parquet("traces/*.parquet/events.parquet")``. On a cluster the folder is one that all workers
+see, or a bucket (``s3://...``), and Dask is told of it by
+``dask.distributed.Client("tcp://scheduler:8786")``.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import c_uint32
@@ -39,6 +46,7 @@ from typing import Any
 from calltrace import extras
 from calltrace.calltree import MORE, NO_MEMORY, Stats, no_memory, stats_in_slices
 from calltrace.edges import Edge, edges_in_slices
+from calltrace.errors import AccessRefused
 from calltrace.export.csv import cause_name, place
 from calltrace.export.files import created
 from calltrace.export.native import TextKind, nodes_of
@@ -61,16 +69,19 @@ def write(trace: TraceFile, folder: Path) -> list[Path]:
     """Write the tables into `folder`, which is made unless it exists; their paths.
 
     Raises UsageError for a trace without events, EngineError without pyarrow or memory, FileMissing or
-    AccessRefused if the folder cannot be made.
+    AccessRefused if they cannot be written.
     """
     trace.need_events()
     tables = _Tables(trace, folder)
     created(folder, trace.path, lambda path: path.mkdir(exist_ok=True))
-    source = folder / _SOURCE
-    source.unlink(missing_ok=True)
-    tables.write()
-    if trace.state is not State.RECORDING:
-        source.write_bytes(json.dumps(_source(trace.path)).encode())
+    try:
+        tables.write()
+        if trace.state is not State.RECORDING:
+            (folder / _SOURCE).write_bytes(json.dumps(_source(trace.path)).encode())
+    except OSError as error:
+        raise AccessRefused(f"cannot write into {folder}: {error.strerror or error}") from None
+    finally:
+        tables.clean_up()
     return [folder]
 
 
@@ -114,6 +125,14 @@ class _Tables:
         self._write_rows("functions", self._functions(stats))
         self._write_rows("edges", self._edges(edges))
         self._write_rows("threads", self._threads())
+        (self._folder / _SOURCE).unlink(missing_ok=True)
+        for table in TABLES:
+            self._path(table).replace(self._folder / f"{table}.parquet")
+
+    def clean_up(self) -> None:
+        """Take away what is not a whole table."""
+        for table in TABLES:
+            self._path(table).unlink(missing_ok=True)
 
     def _number(self, kind: int, number: int) -> int:
         return self._numbers.setdefault((kind, number), len(self._numbers))
@@ -136,7 +155,7 @@ class _Tables:
         }
         try:
             with (
-                self._parquet.ParquetWriter(self._path("events"), schema, **options) as writer,
+                self._parquet.ParquetWriter(str(self._path("events")), schema, **options) as writer,
                 ThreadPoolExecutor(1) as executor,
             ):
                 writing: Future[None] | None = None
@@ -248,10 +267,11 @@ class _Tables:
         count = len(next(iter(columns.values()))[1])
         arrays = {"trace": arrow.array([self._trace.path.name] * count, arrow.string())}
         arrays.update({name: arrow.array(values, form) for name, (form, values) in columns.items()})
-        self._parquet.write_table(arrow.table(arrays), self._path(table), store_schema=False)
+        self._parquet.write_table(arrow.table(arrays), str(self._path(table)), store_schema=False)
 
-    def _path(self, table: str) -> str:
-        return str(self._folder / f"{table}.parquet")
+    def _path(self, table: str) -> Path:
+        """Where the table is until all of them are whole: others may read, or write, those in the folder."""
+        return self._folder / f"_{table}-{os.getpid()}.part"
 
 
 def _signed(number: int) -> int:

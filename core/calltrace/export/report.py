@@ -255,7 +255,7 @@ def write_rows(rows: Iterable[tuple[str, str]], out: TextIO) -> None:
 
 def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iterator[tuple[str, str]]:
     yield "trace", f"{told['file']}, {units.size(told['size'])}"
-    yield "ended", "not yet: still recording" if trace.under_way else _ending(told)
+    yield "ended", ending(trace, told)
     seconds = f", {told['seconds']:,.3f} s" if told["seconds"] is not None else ""
     if trace.mode in MODE_TEXTS:
         yield "mode", f"{trace.mode}: {MODE_TEXTS[trace.mode]}"
@@ -289,7 +289,10 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
     yield from _health_rows(told["health"])
 
 
-def _ending(told: dict[str, Any]) -> str:
+def ending(trace: TraceFile, told: dict[str, Any]) -> str:
+    """How the recording ended, of what `info` said."""
+    if trace.under_way:
+        return "not yet: still recording"
     state = told["state"]
     if state == "exited":
         return f"by itself, exit code {told['exit_code']}"

@@ -11,26 +11,38 @@ from calltrace.loop.watch import Watch
 from calltrace.ports import Registers
 
 Learned = Callable[[Prototype, int], None]  # a method, and its VA
+Vtables = set[tuple[str, int]]  # interfaces and VAs
 
 
 class Objects:
     """Watches what makes objects, and reads their vtables."""
 
     def __init__(
-        self, read: Read, places: Places, prototypes: Prototypes, watch: Watch, learned: Learned
+        self,
+        read: Read,
+        places: Places,
+        prototypes: Prototypes,
+        watch: Watch,
+        learned: Learned,
+        vtables: Vtables,
     ) -> None:
-        """`learned` is called with each method, once for each place it is found at."""
+        """`learned` is called with each method, once for each place it is found at.
+
+        `vtables` are those seen earlier in this target; those seen now are added.
+        """
         self._read, self._places, self._prototypes, self._watch = read, places, prototypes, watch
         self._learned = learned
         self._makers = prototypes.makers()
         self._watched: dict[int, Prototype] = {}  # makers by VA
-        self._vtables: set[tuple[str, int]] = set()
+        self._vtables = vtables
+        self._learned_from: Vtables = set()
         self._awaited: dict[
             tuple[int, int], list[tuple[str, int]]
         ] = {}  # thread, sp: kind and where it is put
 
     def look(self) -> None:
-        """Watch the makers that the modules loaded now export."""
+        """Watch the makers that the modules loaded now export, and whatever objects already had."""
+        self._learn()
         for maker in self._makers:
             if maker.slot is None and maker not in self._watched.values():
                 try:
@@ -63,11 +75,15 @@ class Objects:
                 vtable = self._pointer(self._pointer(where))
             except AccessRefused:
                 continue
-            if (kind, vtable) not in self._vtables:
-                self._vtables.add((kind, vtable))
-                self._learn(kind, vtable)
+            self._vtables.add((kind, vtable))
+        self._learn()
 
-    def _learn(self, interface: str, vtable: int) -> None:
+    def _learn(self) -> None:
+        for interface, vtable in sorted(self._vtables - self._learned_from):
+            self._learned_from.add((interface, vtable))
+            self._learn_from(interface, vtable)
+
+    def _learn_from(self, interface: str, vtable: int) -> None:
         for method in self._prototypes.methods(interface):
             assert method.slot is not None
             try:

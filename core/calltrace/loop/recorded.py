@@ -30,6 +30,7 @@ from calltrace.tracefile import TraceFile
 
 _Node = tuple[int, int]  # NodeKind and id
 _OPENS = (StepType.OPEN, StepType.CLOSE)
+_NEVER = -1  # the position of what was entered before the recording
 
 
 @dataclass(eq=False)
@@ -52,10 +53,6 @@ class _Frame:
     activation: _Call | None = None
 
 
-# Told of the frames that are open, the step that has opened the last, and what tells where that was called.
-_Opened = Callable[[Sequence[_Frame], Step, Callable[[], int]], None]
-
-
 def search(trace: TraceFile, options: LoopOptions, traced: TracedCode) -> Climb:
     """The loops that call `options.api`, as far as `trace` tells; with `traced`, its code.
 
@@ -73,6 +70,7 @@ class _Search:
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
         self._notes: list[str] = []
         self._entries: dict[int, list[int]] = {}  # by site: the functions entered by it
+        self._outside: dict[int, int] = {}  # calls by functions that were entered before the recording
         self._api = self._find_api()
         self._draws = self._find_draws()
 
@@ -257,14 +255,14 @@ class _Search:
     # The calls of a turn
 
     def _candidates(self, owner: Activation, loop: Loop) -> list[Candidate]:
-        """All that the loop's function called in its last whole turn."""
+        """All that the loop's function called in one whole turn."""
         head = [child for child in owner.children if child.site == loop.site]
-        first = head[-2]
+        first = head[min(1, len(head) - 2)]  # the very first turn may do what is done once only
         assert isinstance(owner, _Call)
         assert isinstance(first, _Call)
         turn = _Turn(owner, first.position, loop.site, self._api, self._draws)
         position = [thread.id for thread in self._trace.threads].index(owner.thread)
-        self._builder(position, turn.opened).run()
+        self._builder(position, turn).run()
         found = turn.candidates
         if self._draws and not any(each.draws for each in found):
             self._count_elsewhere(turn, position)
@@ -282,8 +280,9 @@ class _Search:
                 if step.type == StepType.OPEN and (step.kind, step.id) in self._draws:
                     turn.drawn_elsewhere(step.time)
 
-    def _builder(self, thread: int, opened: _Opened | None = None) -> _Builder:
-        return _Builder(self._trace, thread, self._traced, self._api, self._entries, self._note, opened)
+    def _builder(self, thread: int, turn: _Turn | None = None) -> _Builder:
+        known = self._entries, self._outside
+        return _Builder(self._trace, thread, self._traced, self._api, *known, self._note, turn)
 
 
 def place_of(trace: TraceFile, traced: TracedCode, node: _Node) -> int:
@@ -304,15 +303,23 @@ class _Builder:
         traced: TracedCode,
         api: set[_Node],
         entries: dict[int, list[int]],
+        outside: dict[int, int],
         note: Callable[[str], None],
-        opened: _Opened | None,
+        turn: _Turn | None,
     ) -> None:
-        """`opened` is told of each frame, and no activations are made then."""
+        """`turn` is told of each frame until it is over, and no activations are made then.
+
+        `outside` is to have the calls of outermost frames: what stands for them, and what they are.
+        """
         self._trace, self._traced, self._api, self._note = trace, traced, api, note
-        self._entries, self._opened = entries, opened
+        self._entries, self._outside, self._turn = entries, outside, turn
+        self._places: dict[_Node, int] = {}
+        self._callees: dict[
+            tuple[_Node, _Node], bool
+        ] = {}  # by call and function: can it be what was called?
         self._thread = trace.threads[thread]
         before = traced.unplaced("code that was entered before the recording, or is not traced")
-        self._root = _Call(self._thread.id, before)
+        self._root = _Call(self._thread.id, before, position=_NEVER)
         self._frames: list[_Frame] = []
         self._left: _Frame | None = None  # by a jump
         self._suspended: list[list[_Frame]] = []  # stacks that were left for others
@@ -326,12 +333,40 @@ class _Builder:
         for step in calltree.steps(self._trace, self._thread.index):
             if step.type in _OPENS:
                 self._take(step)
+                if self._turn and self._turn.is_over:
+                    return []
         for parent in self._doubtful:
             self._settle(parent)
-        if not self._root.rounds():  # then nothing is known of it
-            for child in self._root.children:
-                child.parent = None
+        self._name_outermost()
         return self._hits
+
+    def _name_outermost(self) -> None:
+        """Say who called the outermost frames, in a loop that was entered before: who alone can have."""
+        loops = set(self._root.rounds())
+        owners: dict[int, _Call] = {}
+        for child in self._root.children:
+            child.parent = self._root if child.site in loops else None
+        for site in loops:
+            called = [child for child in self._root.children if child.site == site]
+            for callee in self._entries[site]:
+                calls = self._traced.callers(callee)
+                functions = {self._traced.function_at(call) for call in calls}
+                function = functions.pop() if len(functions) == 1 else None
+                if function is None:
+                    continue
+                owner = owners.setdefault(function, _Call(self._thread.id, function, position=_NEVER))
+                self._entries.setdefault(calls[0], []).append(callee)
+                if len(calls) == 1:
+                    self._outside[site] = calls[0]
+                for child in called:
+                    owner.called(child, self._outside.get(site, site))
+                name = self._traced.name(function)
+                self._note(
+                    f"{name} was entered before the recording: it is known as the only function that calls "
+                    f"{self._traced.name(callee)} directly"
+                )
+        for owner in owners.values():
+            owner.children.sort(key=_position)
 
     def _take(self, step: Step) -> None:
         is_open = step.type == StepType.OPEN
@@ -360,12 +395,12 @@ class _Builder:
                 self._suspended.remove(stack)
                 break
         else:
-            stack = [_Frame(node, 0, [place_of(self._trace, self._traced, node)]) for node in self._resumed]
+            stack = [_Frame(node, 0, [self._place(node)]) for node in self._resumed]
         self._frames, self._resumed = stack, []
 
     def _open(self, step: Step) -> None:
         node = (step.kind, step.id)
-        place = place_of(self._trace, self._traced, node)
+        place = self._place(node)
         below = self._frames[step.depth - 1] if 0 < step.depth <= len(self._frames) else None
         del self._frames[step.depth :]
         left, self._left = self._left, None
@@ -384,18 +419,28 @@ class _Builder:
         if below:
             below.inside = True
         self._frames.append(frame)
-        if self._opened:
+        if self._turn:
             caller = self._frames[-2] if len(self._frames) > 1 else None
-            self._opened(self._frames, step, lambda: self._site(frame, caller))
+            self._turn.opened(self._frames, step, lambda: self._site(frame, caller))
         elif node in self._api:
             self._hit(frame)
+
+    def _place(self, node: _Node) -> int:
+        place = self._places.get(node)
+        if place is None:
+            place = self._places[node] = place_of(self._trace, self._traced, node)
+        return place
 
     def _is_callee(self, call: _Node, function: _Node) -> bool:
         if call[0] != NodeKind.CALL or function[0] != NodeKind.FUNCTION:
             return False
-        site = self._trace.site(call[1])
-        name = self._trace.node_name(*function)
-        return site is not None and may_call(*site, name, self._trace.node_address(*function))
+        known = self._callees.get((call, function))
+        if known is None:
+            site = self._trace.site(call[1])
+            name = self._trace.node_name(*function)
+            known = site is not None and may_call(*site, name, self._trace.node_address(*function))
+            self._callees[call, function] = known
+        return known
 
     def _hit(self, frame: _Frame) -> None:
         activation = self._activate()
@@ -433,7 +478,8 @@ class _Builder:
             return self._trace.node_address(kind, number) or 0
         callee = self._traced.name(frame.functions[0])
         if caller is None:
-            return self._traced.unplaced(f"a call of {callee}")
+            site = self._traced.unplaced(f"a call of {callee}")
+            return self._outside.get(site, site)
         if caller.node[0] != NodeKind.FUNCTION:
             return self._traced.unplaced(f"in {self._traced.name(caller.functions[-1])}, a call of {callee}")
         functions = caller.functions
@@ -467,13 +513,18 @@ class _Builder:
                     child.site = self._traced.unplaced(self._traced.place(site), fresh=True)
 
 
+def _position(activation: Activation) -> int:
+    assert isinstance(activation, _Call)
+    return activation.position
+
+
 class _Turn:
     """What one activation called in a turn of its loop."""
 
     def __init__(self, owner: _Call, first: int, head: int, api: set[_Node], draws: set[_Node]) -> None:
         """The call at position `first` is by instruction `head`, whose next call begins another turn."""
         self._owner, self._first, self._head, self._api, self._draws = owner, first, head, api, draws
-        self._is_over = False
+        self.is_over = False
         self._level = 0 if owner.parent is None else -1  # of the frames that the owner calls; -1: not open
         self._by_site: dict[int, Candidate] = {}
         self._open: Candidate | None = None  # the call made last
@@ -487,16 +538,16 @@ class _Turn:
     def opened(self, frames: Sequence[_Frame], step: Step, site: Callable[[], int]) -> None:
         """The last of `frames` is new, or has become another function by a jump; `site` tells its call."""
         call = frames[-1].call  # the function that the owner's call has led to is the owner
-        if self._owner.position in (step.position, call.position if call else -1):
+        if self._owner.position in (step.position, call.position if call else None):
             self._level = len(frames)
-        if self._is_over or self._level < 0 or step.position < self._first or len(frames) <= self._level:
+        if self._level < 0 or step.position < self._first or len(frames) <= self._level:
             return
         frame, node = frames[-1], (step.kind, step.id)
         if len(frames) - 1 == self._level and len(frame.functions) == 1:
             place = site()
             if place == self._head and self._open:
                 self._begins.append((step.time, None))
-                self._is_over = True
+                self.is_over = True
                 return
             self._open = self._by_site.setdefault(place, Candidate(place, 0, 0, 0, 0, 0))
             self._open.calls += 1

@@ -37,32 +37,36 @@ class Survey:
             for address in cycle(code, head.behind, self.head)
             if code.instructions[address].kind is Kind.CALL
         )
+        self._exits = code.exits
         self._passes = 0
+        self._is_left = False
         self._open: Candidate | None = None
         self._seen: dict[int, Candidate] = {}  # by site, in the order of the turn
 
     @property
     def is_over(self) -> bool:
-        """Has it seen a whole turn?"""
-        return self._passes > 1
+        """Has it seen a whole turn, or that there will be none?"""
+        return self._passes > 1 or self._is_left
 
     def begin(self) -> None:
         """Watch, when the target runs on."""
         for site in self._calls:
             self._sites.watch_entry(site)
         self._watch.at(self._calls, self._called)
+        self._watch.at(self._exits, self._returned)
         self._watch.at([self._api], self._hit)
         self._watch.at(self._draws, self._drawn)
 
     def end(self) -> None:
         """Watch no more."""
         self._watch.no_more_at(self._calls, self._called)
+        self._watch.no_more_at(self._exits, self._returned)
         self._watch.no_more_at([self._api], self._hit)
         self._watch.no_more_at(self._draws, self._drawn)
 
     def candidates(self) -> list[Candidate]:
         """The calls of the turn, with the frame function chosen, if there is one; none of half a turn."""
-        if not self.is_over:
+        if self._passes < 2:
             return []
         found = list(self._seen.values())
         for each in found:
@@ -73,7 +77,7 @@ class Survey:
         return found
 
     def _called(self, thread: int, registers: Registers) -> None:
-        if thread != self.owner.thread or registers.rsp != self.owner.sp:
+        if self.is_over or thread != self.owner.thread or registers.rsp != self.owner.sp:
             return
         if registers.rip == self.head:
             self._passes += 1
@@ -81,6 +85,10 @@ class Survey:
             fresh = Candidate(registers.rip, 0, 0, 0, 0, 0)
             self._open = self._seen.setdefault(registers.rip, fresh)
             self._open.calls += 1
+
+    def _returned(self, thread: int, registers: Registers) -> None:
+        if thread == self.owner.thread and registers.rsp >= self.owner.sp:
+            self._is_left = True
 
     def _hit(self, thread: int, registers: Registers) -> None:
         if self._open and self._passes == 1 and thread == self.owner.thread:

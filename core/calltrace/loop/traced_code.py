@@ -18,6 +18,7 @@ from calltrace.tracefile import TraceFile
 
 _SLOT = re.compile(r"qword ptr \[\w+(?: \+ (0x[0-9a-f]+|\d+))?\]\Z")
 _LONGEST = 15  # bytes of an instruction
+_CALL, _CALL_SIZE = b"\xe8", 5  # call rel32
 
 
 class TracedCode:
@@ -90,6 +91,27 @@ class TracedCode:
                         found.add(instruction.address)
             self._calls[key] = sorted(found)
         return self._calls[key]
+
+    def callers(self, callee: int) -> list[int]:
+        """All direct calls of the function at a VA in its module."""
+        module = self.module_at(callee)
+        image = self._image(module) if module else None
+        if module is None or image is None:
+            return []
+        found = []
+        for begin, end in image.executable:
+            at = image.data.find(_CALL, begin, end)
+            while 0 <= at <= end - _CALL_SIZE:
+                target = at + _CALL_SIZE + int.from_bytes(image.data[at + 1 : at + 5], "little", signed=True)
+                if module.base + target == callee and self._is_instruction(module.base + at):
+                    found.append(module.base + at)
+                at = image.data.find(_CALL, at + 1, end)
+        return found
+
+    def _is_instruction(self, address: int) -> bool:
+        """Is it reached from the start of its function, and no operand that looks like it?"""
+        start = self.function_at(address)
+        return start is not None and address in self.code.follow(start, self.function_at).instructions
 
     def by_slot(self, sites: Iterable[int], slot: int) -> list[int]:
         """Those of `sites` that call or jump through entry `slot` of a table of pointers, as of an object."""

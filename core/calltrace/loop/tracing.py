@@ -13,7 +13,7 @@ from calltrace.errors import AccessRefused, EngineError, TargetLost, UsageError
 from calltrace.loop.activations import Activation, Hit
 from calltrace.loop.callsites import CallSites
 from calltrace.loop.code import Code, Kind, back_edges
-from calltrace.loop.objects import Objects
+from calltrace.loop.objects import Objects, Vtables
 from calltrace.loop.originals import Originals
 from calltrace.loop.places import Places
 from calltrace.loop.prototypes import KNOWN, Prototype, Prototypes
@@ -83,6 +83,7 @@ class Climb:
     places: Names
     arguments: list[dict[str, str]]  # of the API's first calls
     recorded: bool = False  # by a trace, not by this climb
+    interface: str = ""  # whose method the API is; empty: it is a function
     subtree: Sequence[int] = ()  # starts of the frame function and of what it calls, in its module; VAs
 
     @property
@@ -114,10 +115,17 @@ class Climb:
 class LoopTracing:
     """Climbs once."""
 
-    def __init__(self, port: Port, options: LoopOptions, copied: Sequence[Copied] = ()) -> None:
+    def __init__(
+        self,
+        port: Port,
+        options: LoopOptions,
+        copied: Sequence[Copied] = (),
+        vtables: Vtables | None = None,
+    ) -> None:
         """`port` is stopped, and can debug: else EngineError. UsageError for an API that is none.
 
-        `copied` are the copies of functions in the target, if it is or was recorded.
+        `copied` are the copies of functions in the target, if it is or was recorded. `vtables` are what
+        earlier climbs have learned of this target's objects, to be added to.
         """
         if not port.supports(Capability.DEBUG):
             raise EngineError(
@@ -140,7 +148,14 @@ class LoopTracing:
         self._groups: dict[int, str] = {}  # by object or thread: what the call before said of the group
         self._arguments: list[dict[str, str]] = []
         self._returns: dict[tuple[int, int], dict[str, str]] = {}  # of calls that are to return: thread, RSP
-        self._objects = Objects(self._read, self._places, self._prototypes, self._watch, self._learned)
+        self._objects = Objects(
+            self._read,
+            self._places,
+            self._prototypes,
+            self._watch,
+            self._learned,
+            set() if vtables is None else vtables,
+        )
         self._api = 0
         self._methods = [self._make(name) for name in METHODS[:2] if options.method in (name, "both")]
         self._draws: set[int] = set()  # VAs of functions known to draw
@@ -165,6 +180,7 @@ class LoopTracing:
         seconds = time.monotonic() - self._started
         found = [self._conclude(method) for method in self._methods]
         climb = Climb(self._options.api, self._api, outcome, seconds, found, self._places, self._arguments)
+        climb.interface = self._method.owner if self._method else ""
         if self._options.subtree and climb.frame:
             climb.subtree = self._subtree(climb, climb.frame)
         return climb
@@ -324,7 +340,9 @@ class LoopTracing:
 
     def _is_done(self) -> bool:
         """Is the loop found, and a whole turn of it seen?"""
-        self._is_known = self._is_known or self._is_found()
+        if not self._is_known and self._is_found():
+            self._is_known = True
+            self._look_closer()
         return self._is_known and (self._survey is None or self._survey.is_over)
 
     def _is_found(self) -> bool:
@@ -340,8 +358,15 @@ class LoopTracing:
             return False
         if not any(above.rounds() for above in hits[-1].activation.ancestors()):
             return False
-        found = innermost_loop(hits, self._may_own)
-        return found is not None and len(found[1]) == len(hits)
+        return self._latest_loop(hits) is not None
+
+    def _latest_loop(self, hits: list[Hit]) -> tuple[Activation, list[Hit]] | None:
+        """The loop that led to all of the last samples, and all hits that it led to."""
+        last = hits[-self._options.samples :]
+        found = innermost_loop(last, self._may_own)
+        if found is None or len(found[1]) < len(last):
+            return None
+        return found[0], [hit for hit in hits if found[0] in hit.activation.ancestors()]
 
     def _may_own(self, place: int) -> bool:
         module = self._places.module_at(place)
@@ -351,24 +376,23 @@ class LoopTracing:
         )
 
     def _loops(self, method: _Method) -> list[tuple[Activation, list[Hit]]]:
-        found = (innermost_loop(hits, self._may_own) for hits in method.hits.values())
+        found = (
+            self._latest_loop(hits) or innermost_loop(hits, self._may_own) for hits in method.hits.values()
+        )
         return [each for each in found if each]
 
     def _look_closer(self) -> None:
-        """Survey the loop that the hits show, before the last of them is waited for: that saves a turn."""
-        hits = max(len(hits) for method in self._methods for hits in method.hits.values())
-        if hits < self._options.samples - 1:
-            return
-        loop = next((loop for method in self._methods for loop in self._loops(method)), None)
-        if loop is None:
-            return
-        owner, _ = loop
+        """Survey the loop that the hits show, before the last if it can be: that saves a turn."""
+        long_enough = self._options.samples - 1
+        shown = (
+            self._latest_loop(hits) or self._latest_loop(hits[:-1])  # by returns the last is known later
+            for method in self._methods
+            for hits in method.hits.values()
+            if len(hits) >= long_enough
+        )
+        owner = next((loop[0] for loop in shown if loop), None)
         known = self._survey
-        if known and (known.owner.thread, known.owner.sp, known.head) == (
-            owner.thread,
-            owner.sp,
-            owner.rounds()[0],
-        ):
+        if owner is None or (known and (known.owner, known.head) == (owner, owner.rounds()[0])):
             return
         if known:
             known.end()
@@ -376,6 +400,9 @@ class LoopTracing:
         head = self._code.at(owner.rounds()[0])
         if head and head.kind is Kind.CALL:
             code = self._code.follow(head.behind, self._places.function_at)
+            home = self._places.function_at(head.address)
+            # What is followed beyond the function, behind a call that never returns, may be no code.
+            code.exits = {each for each in code.exits if self._places.function_at(each) == home}
             self._survey = Survey(owner, code, self._watch, self._sites, self._api, self._draws)
             self._survey.begin()
 

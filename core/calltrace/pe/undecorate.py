@@ -8,13 +8,12 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+from calltrace.pe.cpp import Reader, Type, UnknownError, limited, template
 
 _KEPT = 10  # names and types that a digit can stand for
-_DEPTH = 64
-_LONGEST = 1 << 16
+_DIMENSIONS = 64
 _CV = {"A": "", "B": " const", "C": " volatile", "D": " const volatile"}
 _MEMBER_CV = dict(zip("QRST", _CV.values()))
 _POINTERS = {"A": "&", "B": "&", "P": "*", "Q": "*const", "R": "*volatile", "S": "*const volatile"}
@@ -70,67 +69,24 @@ def type_name(decorated: str) -> str | None:
     try:
         name = reader.type().text
         return name if reader.ended() else None
-    except _UnknownError:
+    except UnknownError:
         return None
 
 
-class _UnknownError(Exception):
-    pass
-
-
-class _Type(NamedTuple):
-    """A type as what comes before and behind the name of what has it."""
-
-    before: str
-    behind: str = ""
-    convention: str | None = None  # of a function; "" for an array
-
-    @property
-    def text(self) -> str:
-        return (
-            f"{self.before} {self.convention}{self.behind}" if self.convention else self.before + self.behind
-        )
-
-    def pointed_to(self, mark: str) -> _Type:
-        if self.convention is None:
-            return _Type(f"{self.before} {mark}", self.behind)
-        convention = f"{self.convention} " if self.convention else ""
-        return _Type(f"{self.before} ({convention}{mark}", f"){self.behind}")
-
-
-def _limited(text: str) -> str:
-    """What digits stand for can be long, and they can be many."""
-    if len(text) > _LONGEST:
-        raise _UnknownError
-    return text
-
-
-class _Reader:
+class _Reader(Reader):
     def __init__(self, text: str) -> None:
-        self._text, self._at = text, 0
+        super().__init__(text)
         self._names: list[str] = []
-        self._types: list[_Type] = []
-        self._depth = 0
+        self._types: list[Type] = []
 
-    def ended(self) -> bool:
-        return self._at == len(self._text)
-
-    def type(self) -> _Type:
+    def type(self) -> Type:
         """One type, without qualifiers of its own."""
         with self._nested():
             return self._type()
 
-    @contextmanager
-    def _nested(self) -> Iterator[None]:
-        self._depth += 1
-        if self._depth > _DEPTH:
-            raise _UnknownError
-        yield
-        self._depth -= 1
-
-    def _type(self) -> _Type:
+    def _type(self) -> Type:
         if self._take("T") or self._take("U") or self._take("V") or self._take("W4"):
-            return _Type(self._qualified())
+            return Type(self._qualified())
         for code, mark in (*_REFERENCES.items(), *_POINTERS.items()):
             if self._take(code):
                 return self._pointer(mark)
@@ -144,9 +100,9 @@ class _Reader:
             return self._with_cv()
         if self._take("Y"):
             return self._array()
-        return _Type(self._one_of(_BUILTIN))
+        return Type(self._one_of(_BUILTIN))
 
-    def _pointer(self, mark: str) -> _Type:
+    def _pointer(self, mark: str) -> Type:
         if self._take("6"):
             return self._function(this=False).pointed_to(mark)
         if self._take("8"):
@@ -157,42 +113,41 @@ class _Reader:
             cv = _MEMBER_CV[self._next()]
             owner = self._qualified()
             pointee = self.type()
-            return _Type(pointee.before + cv, pointee.behind, pointee.convention).pointed_to(
+            return Type(pointee.before + cv, pointee.behind, pointee.convention).pointed_to(
                 f"{owner}::{mark}"
             )
         return self._with_cv().pointed_to(mark)
 
-    def _with_cv(self) -> _Type:
+    def _with_cv(self) -> Type:
         cv = self._one_of(_CV)
-        found = self.type()
-        return _Type(found.before + cv, found.behind, found.convention)
+        return self.type().qualified(cv)
 
     def _extended(self) -> None:
         """__ptr64, __restrict, __unaligned: not shown."""
         while self._peek() in ("E", "I", "F"):
             self._next()
 
-    def _array(self) -> _Type:
-        dimensions = [self._number() for _ in range(min(self._number(), _DEPTH))]
+    def _array(self) -> Type:
+        dimensions = [self._number() for _ in range(min(self._number(), _DIMENSIONS))]
         cv = self._one_of(_CV) if self._take("$$C") else ""
         of = self.type()
         sizes = "".join(f"[{size}]" if size else "[]" for size in dimensions)
-        return _Type(of.before + cv, sizes + of.behind, "")
+        return Type(of.before + cv, sizes + of.behind, "")
 
-    def _function(self, *, this: bool) -> _Type:
+    def _function(self, *, this: bool) -> Type:
         behind = ""
         if this:
             self._extended()
             reference = "&" if self._take("G") else "&&" if self._take("H") else ""
             behind = self._one_of(_CV) + reference
         convention = self._one_of(_CONVENTIONS)
-        result = _Type("") if self._take("@") else self._with_cv() if self._take("?") else self.type()
-        behind = _limited(f"({self._parameters()}){behind}")
+        result = Type("") if self._take("@") else self._with_cv() if self._take("?") else self.type()
+        behind = limited(f"({self._parameters()}){behind}")
         if self._take("_E"):
             behind += " noexcept"
         else:
             self._expect("Z")
-        return _Type(result.before, behind + result.behind, convention)
+        return Type(result.before, behind + result.behind, convention)
 
     def _parameters(self) -> str:
         if self._take("X"):
@@ -218,7 +173,7 @@ class _Reader:
             pieces = [self._piece()]
             while not self._take("@"):
                 pieces.append(self._piece())
-            return _limited("::".join(reversed(pieces)))
+            return limited("::".join(reversed(pieces)))
 
     def _piece(self) -> str:
         if self._peek().isdecimal():
@@ -241,8 +196,7 @@ class _Reader:
             if not any(map(self._take, ("$S", "$$V", "$$$V", "$$Z"))):
                 arguments.append(self._argument())
         self._names, self._types = outer
-        inside = ",".join(arguments)
-        return f"{name}<{inside}{' ' if inside.endswith('>') else ''}>"
+        return template(name, arguments)
 
     def _argument(self) -> str:
         if self._take("$0"):
@@ -289,7 +243,7 @@ class _Reader:
             self._extended()
             self._one_of(_CV)
         elif kind != "9":
-            raise _UnknownError
+            raise UnknownError
         return name
 
     def _operator(self) -> str:
@@ -303,44 +257,16 @@ class _Reader:
             return sign * (int(self._next()) + 1)
         digits = self._until_at()
         if not re.fullmatch("[A-P]+", digits):
-            raise _UnknownError
+            raise UnknownError
         value = 0
         for digit in digits:
             value = value * 16 + ord(digit) - ord("A")
         return sign * value
 
-    # The text
-
-    def _peek(self) -> str:
-        if self.ended():
-            raise _UnknownError
-        return self._text[self._at]
-
-    def _next(self) -> str:
-        found = self._peek()
-        self._at += 1
-        return found
-
-    def _take(self, wanted: str) -> bool:
-        if not self._text.startswith(wanted, self._at):
-            return False
-        self._at += len(wanted)
-        return True
-
-    def _expect(self, wanted: str) -> None:
-        if not self._take(wanted):
-            raise _UnknownError
-
-    def _one_of(self, codes: dict[str, str]) -> str:
-        for code, meaning in codes.items():
-            if self._take(code):
-                return meaning
-        raise _UnknownError
-
     def _until_at(self) -> str:
         end = self._text.find("@", self._at)
         if end < 0:
-            raise _UnknownError
+            raise UnknownError
         found, self._at = self._text[self._at : end], end + 1
         return found
 
@@ -352,5 +278,5 @@ class _Reader:
     def _kept(self, among: list[_Kept]) -> _Kept:
         number = int(self._next())
         if number >= len(among):
-            raise _UnknownError
+            raise UnknownError
         return among[number]
