@@ -8,11 +8,12 @@ called it back.
 from __future__ import annotations
 
 import ctypes
+import heapq
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from ctypes import c_uint32
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from calltrace import graph
 from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range, units_of
@@ -58,6 +59,33 @@ class Edge(NamedTuple):
     part: int  # of the trace, where parts are told apart
 
 
+class _Edges(Sequence[Edge]):
+    """As the native reader made them: there may be millions, and as tuples they take ten times the room."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def __len__(self) -> int:
+        return len(self._raw) // EDGE.size
+
+    def __getitem__(self, at: Any) -> Any:
+        return Edge._make(EDGE.unpack_from(self._raw, range(len(self))[at] * EDGE.size))
+
+    def __iter__(self) -> Iterator[Edge]:
+        return map(Edge._make, EDGE.iter_unpack(self._raw))
+
+
+class Caller(NamedTuple):
+    """Calls of a function, or of what a call leads to, by one caller. Times as in Context."""
+
+    name: str
+    caller: str
+    tail: bool  # as of Context
+    calls: int
+    self_time: int
+    total_time: int
+
+
 class Calls(NamedTuple):
     """How often something was called in a part of a trace, and with callers, by whom."""
 
@@ -84,15 +112,15 @@ def contexts(
     return _merged(trace, _counted(trace, options, functions, sites))
 
 
-def call_graph(trace: TraceFile, *, by_stack: bool = False, callers: bool = False) -> list[Context]:
-    """Every function and call of the trace, with what it calls one level down, or with its callers.
+def call_graph(trace: TraceFile, *, by_stack: bool = False) -> list[Context]:
+    """Every function and call of the trace, with what it calls one level down.
 
     `by_stack`: a function that was entered by a jump counts as called by the caller of the one that jumped,
     and the way to a callee as its caller's own time. So times add up: without recursion a function's total is
     its own and its callees' totals. Memory grows with the number of different calls, not with the trace.
     Raises EngineError if memory runs out.
     """
-    options = _all_edges(trace, callees=not callers, depth=1, flags=BY_STACK if by_stack else 0)
+    options = _all_edges(trace, callees=True, depth=1, flags=BY_STACK if by_stack else 0)
     return _merged(trace, _counted(trace, options))
 
 
@@ -111,7 +139,29 @@ def callers(trace: TraceFile) -> dict[str, list[tuple[str, int]]]:
     return {name: sorted(called_by, key=lambda one: (-one[1], one[0])) for name, called_by in found.items()}
 
 
-def edges_in_slices(trace: TraceFile) -> Generator[None, None, list[Edge]]:
+def largest_calls(trace: TraceFile, limit: int) -> tuple[list[Caller], int]:
+    """Up to `limit` calls by different callers, that took most time first, and how many there are in all.
+
+    Callers of one name are one, where there are no more than the limit. Errors as of `call_graph`.
+    """
+    found = _counted(trace, _all_edges(trace, callees=False, depth=1))
+    calls = (edge for edge in found if edge.parent != NONE_ID)
+    largest = heapq.nlargest(limit, calls, key=lambda edge: (edge.total_time, edge.calls))
+    sums: dict[tuple[str, str, bool], list[int]] = {}
+    for edge in largest:
+        called = found[edge.parent]
+        caller = NOBODY_NAME if edge.kind == NOBODY else trace.node_name(edge.kind, edge.id)
+        key = trace.node_name(called.kind, called.id), caller, bool(edge.tail)
+        sum_of = sums.setdefault(key, [0, 0, 0])
+        for at, value in enumerate((edge.calls, edge.self_time, edge.total_time)):
+            sum_of[at] += value
+    merged = len(largest) - len(sums)
+    count = sum(edge.parent != NONE_ID for edge in found) - merged
+    made = [Caller(*key, *values) for key, values in sums.items()]
+    return sorted(made, key=lambda one: (-one.total_time, -one.calls, one)), count
+
+
+def edges_in_slices(trace: TraceFile) -> Generator[None, None, Sequence[Edge]]:
     """Who called what, by id, in the end; pauses after each slice of some milliseconds.
 
     Raises EngineError if memory runs out.
@@ -149,18 +199,19 @@ def _all_edges(trace: TraceFile, *, callees: bool, depth: int, flags: int = 0) -
 
 def _counted(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
-) -> list[Edge]:
+) -> Sequence[Edge]:
     reading = _in_slices(trace, options, functions, sites)
     while True:
         try:
             next(reading)
         except StopIteration as end:
-            return list(end.value)
+            found: Sequence[Edge] = end.value
+            return found
 
 
 def _in_slices(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
-) -> Generator[None, None, list[Edge]]:
+) -> Generator[None, None, Sequence[Edge]]:
     if trace.graph:
         yield
         return _of_counts(trace, trace.graph, options, functions, sites)
@@ -184,7 +235,7 @@ def _in_slices(
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
         raw = ctypes.string_at(address, number.value * EDGE.size) if address else b""
-        return list(map(Edge._make, EDGE.iter_unpack(raw)))
+        return _Edges(raw)
     finally:
         library.ct_reader_edges_close(handle)
 

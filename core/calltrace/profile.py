@@ -42,7 +42,7 @@ class ProfileOptions(ctypes.LittleEndianStructure):
 class Limits(NamedTuple):
     """How much of a trace is told apart."""
 
-    stacks: int = 1 << 19  # in memory, at a time
+    stacks: int = 1 << 18  # in memory, at a time
     depth: int = 256  # frames on one another
     columns: int = 600  # of time
     levels: int = 12  # outermost frames of which columns are told

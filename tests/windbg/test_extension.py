@@ -99,16 +99,17 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
 def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
     demo_trace: Path, tmp_path: Path
 ) -> None:
-    file, csv = windows.path(demo_trace), tmp_path / "demo.csv"
+    file, csv, page = windows.path(demo_trace), tmp_path / "demo.csv", tmp_path / "demo.html"
     shown = windbg.run(
         [
             windbg.LOAD,
             *(f"!calltrace {line}".replace("{}", f'"{file}"') for line in READING),
             f"!calltrace info {file} --json",
             f"!calltrace export csv {file} -o {windows.path(csv)}",
+            f"!calltrace report {file} -o {windows.path(page)}",
         ]
     )
-    *read, info, export = (text for _, text in shown.commands[1:])
+    *read, info, export, report = (text for _, text in shown.commands[1:])
     assert read == [in_shell(line, demo_trace) for line in READING]
     assert " µs" in read[0]
     assert "→" in read[0]
@@ -117,6 +118,9 @@ def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
     )
     assert export == ""
     assert csv.read_text(encoding="utf-8") == tracing.shell("export", "csv", demo_trace)
+    assert report.startswith(f"calltrace: wrote {windows.path(page)} (")
+    tracing.shell("report", demo_trace, "-o", tmp_path / "shell.html")
+    assert page.read_bytes() == (tmp_path / "shell.html").read_bytes()
 
 
 def test_long_output_is_printed_whole(long_trace: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from calltrace import comparison
 from calltrace.calltree import CallStat, Summary, summarize
-from calltrace.edges import NOBODY_NAME, Context, call_graph
+from calltrace.edges import NOBODY_NAME, Caller, largest_calls
 from calltrace.export import report, units
 from calltrace.export.comparison import is_different
 from calltrace.model import NOBODY, Clock
@@ -124,6 +124,7 @@ class _Page:
         self._names = _Names()
         self._timed = trace.clock is not Clock.NONE
         self._hits = trace.mode == "hits"
+        self._stackless = self._hits or trace.mode == "graph"
 
     def told(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
@@ -140,7 +141,7 @@ class _Page:
             "notes": list(self._notes()),
             "summary": list(self._summary(summary)),
             "timed": self._timed,
-            "hits": self._hits,
+            "stackless": self._stackless,
             "ticks_per_second": trace.header.tsc_hz if self._timed else 0,
             "span": max(1, span[1] - span[0]),
             "columns": self._limits.columns,
@@ -170,6 +171,10 @@ class _Page:
             notes.append(
                 "Recorded by --mode hits: only the first entry of each function. Counts of calls, callers "
                 "and stacks are not known."
+            )
+        if self._trace.mode == "graph":
+            notes.append(
+                "Recorded by --mode graph: counts and times only. There are no stacks and no time line."
             )
         return notes
 
@@ -312,8 +317,8 @@ class _Page:
         return f"thread {thread.index} (id {thread.id})"
 
     def _stacks_told(self, kept: int, count: int, hidden: int) -> str:
-        if self._hits:
-            return "None: first entries have no stacks."
+        if self._stackless:
+            return "None: no stacks were recorded."
         text = (
             "As wide as the time spent on each stack, callers above callees."
             if self._timed
@@ -347,25 +352,18 @@ class _Page:
 
     def _edges(self, known: set[int]) -> tuple[list[list[int]], str]:
         """Caller, callee, by a jump, calls, self and total of each, as `callers` has them."""
-        rows = []
-        for context in [] if self._hits else call_graph(self._trace, callers=True):
-            callee = self._names.number(context.name)
-            if callee in known:
-                rows += [self._edge(callee, caller) for caller in context.others.values()]
-        rows.sort(key=lambda row: (-row[5], -row[3], row))
-        kept = rows[: self._bounds.edges]
-        left = len(rows) - len(kept)
-        return (
-            kept,
-            f"Of {len(rows):,} calls by different callers the {left:,} smallest are left out."
-            if left
-            else "",
-        )
+        if self._hits:
+            return [], ""
+        found, count = largest_calls(self._trace, self._bounds.edges)
+        rows = [self._edge(one) for one in found if self._names.number(one.name) in known]
+        left = count - len(rows)
+        text = f"Of {count:,} calls by different callers the {left:,} smallest are left out."
+        return rows, text if left else ""
 
-    def _edge(self, callee: int, caller: Context) -> list[int]:
-        number = -1 if caller.name == NOBODY_NAME else self._names.number(caller.name)
-        times = (caller.self_time, caller.total_time) if self._timed else (0, 0)
-        return [number, callee, int(caller.tail), caller.calls, *times]
+    def _edge(self, one: Caller) -> list[int]:
+        caller = -1 if one.caller == NOBODY_NAME else self._names.number(one.caller)
+        times = (one.self_time, one.total_time) if self._timed else (0, 0)
+        return [caller, self._names.number(one.name), int(one.tail), one.calls, *times]
 
 
 def _differences(traces: Sequence[TraceFile], bounds: Bounds) -> dict[str, Any]:

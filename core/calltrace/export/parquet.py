@@ -37,7 +37,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import c_uint32
 from pathlib import Path
@@ -62,7 +62,7 @@ _LARGEST = (1 << 63) - 1
 _DELTAS = ("position", "time", "depth", "function", "value", "duration", "self")
 _SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limits each row group tells
 
-_Sums = tuple[list[Edge], Stats]
+_Sums = tuple[Sequence[Edge], Stats]
 
 
 def write(trace: TraceFile, folder: Path) -> list[Path]:
@@ -237,7 +237,7 @@ class _Tables:
                 values.append(value)
         return columns
 
-    def _edges(self, edges: list[Edge]) -> dict[str, tuple[Any, list[Any]]]:
+    def _edges(self, edges: Sequence[Edge]) -> dict[str, tuple[Any, list[Any]]]:
         arrow = self._arrow
         called = [edge for edge in edges if edge.parent != NONE_ID]
         callers = [edges[edge.parent] for edge in called]

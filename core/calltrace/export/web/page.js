@@ -300,10 +300,10 @@
     const section = document.getElementById("flame");
     const body = section.querySelector(".body");
     section.querySelector(".hint").textContent = side.told.stacks;
-    section.querySelector(".tools").hidden = side.hits;
+    section.querySelector(".tools").hidden = side.stackless;
     body.replaceChildren();
     chart = null;
-    if (side.hits) return;
+    if (side.stackless) return;
     const tree = stacks();
     whole = tree.value;
     if (!whole) return;
