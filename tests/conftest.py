@@ -35,6 +35,16 @@ def demo_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def demo_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the demo whose calls were counted."""
+    trace = tmp_path_factory.mktemp("demo") / "graph.calltrace"
+    words = ("run", "--quiet", "--mode", "graph", "-o", trace, "--", targets.build("demo"), "2 * (3 + 4)")
+    done = tracing.calltrace(*words)
+    assert done.returncode == 0, done.stderr
+    return trace
+
+
+@pytest.fixture(scope="session")
 def long_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trace whose tree takes many seconds to print: no two neighbours are equal, so none are joined."""
     units = Units()

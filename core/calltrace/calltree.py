@@ -6,12 +6,14 @@ All of it is pulled from the native reader in batches, so memory stays small and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char, c_uint32
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+from calltrace import graph
 from calltrace.errors import EngineError, UsageError
 from calltrace.model import Cause, Clock, Event, Ext, FunctionRecord, Line, Module, NodeKind, Step
 from calltrace.patterns import Pattern, matches_any, reaches
@@ -85,10 +87,8 @@ def summarize(trace: TraceFile, thread: int | None = None) -> Summary:
     Can be interrupted between slices of some milliseconds. Raises UsageError for an unknown thread,
     EngineError if memory runs out.
     """
-    with _read_whole(trace, thread) as summary:
-        totals = Totals()
-        reader_library().ct_reader_summary_totals(summary, ctypes.byref(totals))
-        stats = [stat for kind in NodeKind for stat in _stats(trace, summary, kind)]
+    with _read_whole(trace, thread) as (totals, counted):
+        stats = [stat for kind in NodeKind for stat in _stats(trace, counted(kind), kind)]
     return Summary(
         units=totals.units,
         events={event: totals.events[event] for event in Event},
@@ -111,12 +111,15 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
 
     Reads the whole trace first. Raises EngineError if memory runs out.
     """
-    with _read_whole(trace, None) as summary:
-        for number, stat in enumerate(_counted(summary, NodeKind.FUNCTION)):
+    with _read_whole(trace, None) as (_, counted):
+        for number, stat in counted(NodeKind.FUNCTION):
             found = trace.function(number) if stat.calls else None
             if found:
                 yield FunctionStat(*found, stat.calls, stat.self, stat.total)
 
+
+# By id, of one kind of frame; as long as what gave it is open.
+_Counted = Callable[[NodeKind], Iterable[tuple[int, Stat]]]
 
 Stats = dict[tuple[int, int], tuple[int, int, int]]  # by kind and id: calls, self and total time
 
@@ -126,29 +129,47 @@ def stats_in_slices(trace: TraceFile) -> Generator[None, None, Stats]:
 
     Raises EngineError if memory runs out.
     """
+    if trace.graph:
+        _, counted = graph.summary(trace.graph, *thread_range(trace, None))
+        return _called(counted)
     summary = _open_whole(trace, None)
     try:
         yield from _read_on(trace, summary)
-        return {
-            (kind, number): (stat.calls, stat.self, stat.total)
-            for kind in NodeKind
-            for number, stat in enumerate(_counted(summary, kind))
-            if stat.calls
-        }
+        return _called(partial(_counted, summary))
     finally:
         reader_library().ct_reader_summary_close(summary)
 
 
+def _called(counted: _Counted) -> Stats:
+    return {
+        (kind, number): (stat.calls, stat.self, stat.total)
+        for kind in NodeKind
+        for number, stat in counted(kind)
+        if stat.calls
+    }
+
+
 @contextmanager
-def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[int]:
-    """The native summary of what has been read."""
+def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, _Counted]]:
+    """What has been read or, where nobody has kept the events, counted."""
+    if trace.graph:
+        yield graph.summary(trace.graph, *thread_range(trace, thread))
+        return
     summary = _open_whole(trace, thread)
     try:
         for _ in _read_on(trace, summary, thread):
             pass
-        yield summary
+        totals = Totals()
+        reader_library().ct_reader_summary_totals(summary, ctypes.byref(totals))
+        yield totals, partial(_counted, summary)
     finally:
         reader_library().ct_reader_summary_close(summary)
+
+
+def _counted(summary: int, kind: NodeKind) -> Iterable[tuple[int, Stat]]:
+    count = c_uint32()
+    address = reader_library().ct_reader_summary_stats(summary, kind, ctypes.byref(count))
+    return enumerate((Stat * count.value).from_address(address) if address else ())
 
 
 def _open_whole(trace: TraceFile, thread: int | None) -> int:
@@ -172,18 +193,11 @@ def _read_on(trace: TraceFile, summary: int, thread: int | None = None) -> Itera
         raise no_memory(trace)
 
 
-def _counted(summary: int, kind: NodeKind) -> Iterable[Stat]:
-    """By id; valid while the summary is open."""
-    count = c_uint32()
-    address = reader_library().ct_reader_summary_stats(summary, kind, ctypes.byref(count))
-    return (Stat * count.value).from_address(address) if address else ()
-
-
-def _stats(trace: TraceFile, summary: int, kind: NodeKind) -> Iterator[CallStat]:
+def _stats(trace: TraceFile, counted: Iterable[tuple[int, Stat]], kind: NodeKind) -> Iterator[CallStat]:
     # Sites that call the same thing are one line to the user.
     merged: dict[str, list[int]] = {}
     timed = trace.clock is not Clock.NONE
-    for number, stat in enumerate(_counted(summary, kind)):
+    for number, stat in counted:
         if stat.calls:
             sums = merged.setdefault(trace.node_name(kind, number), [0, 0, 0, number])
             sums[0] += stat.calls
@@ -197,8 +211,9 @@ def _stats(trace: TraceFile, summary: int, kind: NodeKind) -> Iterator[CallStat]
 def steps(trace: TraceFile, thread: int | None = None) -> Iterator[Step]:
     """What happened, thread by thread, in order; of one thread (index or system id), or all.
 
-    Raises UsageError for an unknown thread, EngineError if memory runs out.
+    Raises UsageError for an unknown thread or a trace without events, EngineError if memory runs out.
     """
+    trace.need_events()
     library = reader_library()
     first, count = thread_range(trace, thread)
     handle = library.ct_reader_steps_open(trace.reader, first, count)
@@ -220,7 +235,11 @@ class Tree:
     """The lines of a call tree; iterate once."""
 
     def __init__(self, trace: TraceFile, chosen: TreeFilter, window: int = _WINDOW) -> None:
-        """Raises UsageError for an unknown thread or patterns that match nothing, before any line is read."""
+        """Raises UsageError, before any line is read.
+
+        That is for an unknown thread, patterns that match nothing, or a trace without events.
+        """
+        trace.need_events()
         self._trace = trace
         self.limited = False  # after the last line: were there more than the limit?
         first, count = thread_range(trace, chosen.thread)

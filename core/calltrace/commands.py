@@ -214,6 +214,8 @@ byte_size.__name__ = "size"
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
+    if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
+        raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
     told["include"] = _patterns(options.include)
     told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
@@ -427,13 +429,9 @@ def _loop_in_trace(request: Request, console: Console) -> int:
     ):
         if given:
             raise UsageError(f"loop: {name} has no part in what a trace tells: leave it out")
-    if options.from_trace:
-        trace = TraceFile(options.from_trace)
-    elif console.live:
-        trace = TraceFile(console.live.trace(console.progress), under_way=console.live.recording)
-    else:
+    if not options.from_trace and not console.live:
         raise UsageError("loop: name a trace file behind --from-trace")
-    with trace:
+    with _trace_of(options.from_trace or None, console) as trace:
         traced = TracedCode(trace, lambda path: wine.host_path(path, options.prefix))
         climb = recorded.search(trace, _loop_options(request, console), traced)
         _show_loop(climb, request, console)
@@ -464,7 +462,8 @@ def _show_loop(climb: Climb, request: Request, console: Console) -> None:
     options = request.options
     write = write_loop_json if options.json else write_loop
     if options.output is not None:
-        with created(options.output, None, _open_text) as file:
+        source = Path(options.from_trace) if options.from_trace else None
+        with created(options.output, source, _open_text) as file:
             write(climb, file, plain)
     elif request.program:  # the standard output is the program's
         text = io.StringIO()
@@ -522,10 +521,11 @@ def _stop(request: Request, console: Console) -> int:
     return 0
 
 
-def _tell_recorded(trace: Path, console: Console) -> None:
-    console.progress(
-        f"recorded {trace} ({trace.stat().st_size / 1e6:,.1f} MB): `{console.name} tree` shows it"
-    )
+def _tell_recorded(path: Path, console: Console) -> None:
+    with TraceFile(path) as trace:
+        verb = "top" if trace.graph else "tree"
+    size = path.stat().st_size / 1e6
+    console.progress(f"recorded {path} ({size:,.1f} MB): `{console.name} {verb}` shows it")
 
 
 def _pause(request: Request, console: Console) -> int:
@@ -569,8 +569,13 @@ def _live(console: Console) -> LiveSession:
 
 def _open_trace(request: Request, console: Console) -> TraceFile:
     """The trace that was named, or that of the live session."""
-    if request.options.file is not None:
-        return _checked(TraceFile(request.options.file), console)
+    return _trace_of(request.options.file, console)
+
+
+def _trace_of(file: str | None, console: Console) -> TraceFile:
+    """The trace in `file`, or, without one, that of the live session."""
+    if file is not None:
+        return _checked(TraceFile(file), console)
     live = _live(console)
     return _checked(TraceFile(live.trace(console.progress), under_way=live.recording), console)
 
@@ -599,6 +604,12 @@ def _open_parts(named: Sequence[parts.Part], console: Console, opened: ExitStack
             traces[path] = opened.enter_context(_checked(TraceFile(path, under_way), console))
         found.append(traces[path])
     return found
+
+
+def _tell_mode(trace: TraceFile, console: Console) -> None:
+    """Say what the numbers and trees of first entries do not mean."""
+    if trace.mode == "hits":
+        console.progress(f"recorded with --mode {trace.mode}: {report.MODE_TEXTS[trace.mode]}")
 
 
 def _thread(request: Request, console: Console) -> int | None:
@@ -708,6 +719,7 @@ def _tree(request: Request, console: Console) -> int:
             depth=_depth(request, console),
             limit=options.limit,
         )
+        _tell_mode(trace, console)
         if options.json:
             write_tree_json(trace, calltree.Tree(trace, chosen), console.out)
         elif write_tree(trace, chosen, console.out, _names(request, console)):
@@ -728,6 +740,7 @@ def _top(request: Request, console: Console) -> int:
     order = report.Order(options.sort) if options.sort else None
     with _open_trace(request, console) as trace:
         summary = calltree.summarize(trace, _thread(request, console))
+        _tell_mode(trace, console)
         if options.json:
             report.write_top_json(trace, summary, options.limit, console.out, order)
         else:
@@ -847,6 +860,8 @@ def _export(request: Request, console: Console) -> int:
     options = request.options
     with _open_trace(request, console) as trace, ExitStack() as opened:
         form, path = FORMATS[options.format], options.output
+        if not form.of_counts:
+            trace.need_events()
         if path is None and (
             form.to is not To.TEXT or not console.shell
         ):  # no user can read it on the screen
@@ -1004,8 +1019,9 @@ _CLOCK = Option(
 )
 _MODE = Option(
     ("--mode",),
-    "trace (default): every call; hits: only the first entry of each function, which then runs at full speed",
-    choices=("trace", "hits"),
+    "trace (default): every call; hits: the first entry of each function, which then runs at full speed; "
+    "graph: how often, and with a clock how long, by function and by who calls whom, in a small file",
+    choices=("trace", "hits", "graph"),
     default="trace",
 )
 _WHAT = (_EVENTS, _CLOCK, *_FUNCTIONS)
@@ -1271,6 +1287,7 @@ COMMANDS: Sequence[Command] = (
             ),
             Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
             _LIVE_OUTPUT,
+            _MODE,
             _EVENTS,
             _CLOCK,
             *_PATTERNS,

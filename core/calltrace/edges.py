@@ -15,11 +15,12 @@ from ctypes import c_uint32
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from calltrace import graph
 from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range, units_of
 from calltrace.errors import UsageError
-from calltrace.model import NOBODY, NONE_ID, module_stem
+from calltrace.model import NOBODY, NONE_ID, NodeKind, module_stem
 from calltrace.patterns import Pattern
-from calltrace.tracefile import EDGE, EdgeOptions, TraceFile, bits_of, reader_library
+from calltrace.tracefile import EDGE, EdgeOptions, Graph, TraceFile, bits_of, reader_library
 
 LEVELS = 64  # CT_EDGE_LEVELS
 ALL, BY_STACK = 1, 2  # enum ct_edge_flags
@@ -211,7 +212,10 @@ def _counted(
 def _in_slices(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
 ) -> Generator[None, None, Sequence[Edge]]:
-    bits = [bits_of(functions), bits_of(sites), bits_of(_sites_of_traced_imports(trace))]
+    if trace.graph:
+        yield
+        return _of_counts(trace, trace.graph, options, functions, sites)
+    bits = [bits_of(functions), bits_of(sites), bits_of(sites_of_traced_imports(trace))]
     for name, (array, size) in zip(("function", "site", "through"), bits):
         setattr(options, name if name == "through" else f"{name}s", ctypes.addressof(array))
         setattr(options, f"{name}_bits", size)
@@ -236,6 +240,30 @@ def _in_slices(
         library.ct_reader_edges_close(handle)
 
 
+def _of_counts(
+    trace: TraceFile, counts: Graph, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
+) -> list[Edge]:
+    if options.depth > 1:
+        raise UsageError(
+            f"{trace.path} was recorded with --mode graph and knows one level of callers and callees: "
+            "leave out --depth"
+        )
+    ids = {NodeKind.FUNCTION: set(functions), NodeKind.CALL: set(sites)}
+
+    def chosen(kind: int, number: int) -> bool:
+        return bool(options.flags & ALL) or number in ids.get(NodeKind(kind), ())
+
+    threads = options.first_thread, options.thread_count
+    if options.callees:
+        view = graph.BY_STACK if options.flags & BY_STACK else graph.BY_JUMPS
+        found = graph.callees(counts, *threads, view, chosen)
+    else:
+        found = graph.callers(counts, *threads, chosen)
+    part = (c_uint32 * options.part_count).from_address(options.parts)[0] if options.part_count else 0
+    # without callers, those of a level more are left out
+    return [Edge(*edge, part) for edge in found if options.depth or edge[3] == NONE_ID]
+
+
 def _merged(trace: TraceFile, edges: Sequence[Edge]) -> list[Context]:
     """Contexts by name: sites that call the same thing are one to the user."""
     roots: dict[tuple[str, bool], Context] = {}
@@ -251,8 +279,8 @@ def _merged(trace: TraceFile, edges: Sequence[Edge]) -> list[Context]:
     return list(roots.values())
 
 
-def _sites_of_traced_imports(trace: TraceFile) -> list[int]:
-    """Call sites of imports that lie in a traced module: there the function itself is what is called."""
+def sites_of_traced_imports(trace: TraceFile) -> list[int]:
+    """Ids of call sites of imports that lie in a traced module, where the function itself is called."""
     if len(trace.modules) < 2:
         return []
     traced = {(module.stem.lower(), name) for module in trace.modules for name in module.names.values()}

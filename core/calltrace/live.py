@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export.status import Recording, Status
-from calltrace.model import PAUSED, RESUMED, State
+from calltrace.model import PAUSED, RESUMED, Policy, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -209,6 +209,8 @@ class LiveSession:
     def mark(self, name: str, tell: Progress) -> None:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
+            if self._counts():
+                raise UsageError("with --mode graph no order is recorded in which a mark could stand")
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:
@@ -276,6 +278,8 @@ class LiveSession:
         self.look(tell)
         if self._file:
             self._file.tell_frequency()
+            assert self._tracing is not None
+            self._tracing.write_counts()
         if self._trace is None:
             raise UsageError(
                 "nothing has been recorded in this session: start a recording, or name a trace file"
@@ -287,10 +291,11 @@ class LiveSession:
         self.look(tell)
         if self._file is None or self._port is None:
             return Status(self._trace, None)
-        with tracefile.TraceFile(self._file.path) as trace:
+        with tracefile.TraceFile(self.trace(tell)) as trace:
             recording = Recording(
                 process_id=self._port.process_id,
                 paused=self.paused,
+                mode=trace.mode,
                 since=trace.header.created_ns / 1e9,
                 size=trace.index.file_size,
                 units=trace.index.units,
@@ -360,8 +365,14 @@ class LiveSession:
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
 
+    def _counts(self) -> bool:
+        assert self._file is not None
+        return bool(self._file.header.policy == Policy.COUNT)
+
     def _mark(self, name: str) -> None:
         assert self._file is not None
+        if self._counts():
+            return
         with tracefile.TraceFile(self._file.path) as trace:
             positions = trace.positions()
         self._file.mark(name, positions)

@@ -55,6 +55,7 @@ class Policy(enum.IntEnum):
 
     BLOCK = 0
     DROP_OLDEST = 1
+    COUNT = 2  # no events are kept: the host counts them
 
 
 class State(enum.IntEnum):

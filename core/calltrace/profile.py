@@ -98,8 +98,9 @@ def profile(
     """Read the whole trace; can be interrupted.
 
     `shown`: the threads, by their positions, of which columns are made. `span`: times of the first and the
-    last event. Raises EngineError if memory runs out.
+    last event. Raises UsageError for a trace without events, EngineError if memory runs out.
     """
+    trace.need_events()
     bits, bit_count = bits_of(shown)
     options = ProfileOptions(
         shown=ctypes.addressof(bits),

@@ -17,7 +17,7 @@ import time
 from ctypes import c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from calltrace import native
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, OutOfSpace
@@ -27,10 +27,13 @@ from calltrace.tracefile import BLOCK, MAGIC, VERSION, Chunk, ChunkKind, FileHea
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
 
+if TYPE_CHECKING:
+    from calltrace.counting import Counting
+
 DLL = "calltrace.dll"
 NEVER_TRACED = ("ntdll.dll", DLL.lower())  # whatever the patterns say: recording itself runs through them
 SLOTS = 64  # blocks of the LIVE chunk: threads that record at once without going through private memory
-RECORDER_ABI = 3
+RECORDER_ABI = 4
 NOTIFY_LOADS, HITS = 1, 2  # of StartRequest.flags
 
 _STATUS_TEXTS = {
@@ -57,6 +60,8 @@ class StartRequest(ctypes.LittleEndianStructure):
         ("host_process", c_uint64),
         ("load_request", c_uint64),
         ("load_answer", c_uint64),
+        ("full", c_uint64),
+        ("room", c_uint64),
         ("status", c_uint32),
         ("system_error", c_uint32),
         ("cursor", c_uint32),
@@ -170,10 +175,10 @@ class TraceFile:
         self.header.tsc_start = _engine().ct_tsc()
         self._append_info(info)
         live = Chunk.before(ChunkKind.LIVE, SLOTS * BLOCK)
-        slots = self.append(bytes(live), live.length) + BLOCK
+        self.slots = self.append(bytes(live), live.length) + BLOCK  # offset of the first one
         for slot in range(SLOTS):
             # A reader looks at every slot's header; on a full tmpfs, mapped holes cannot even be read.
-            self._put(slots + slot * BLOCK, bytes(ctypes.sizeof(Chunk)))
+            self._put(self.slots + slot * BLOCK, bytes(ctypes.sizeof(Chunk)))
 
     @classmethod
     def join(cls, path: Path) -> TraceFile:
@@ -346,11 +351,17 @@ class Recorder:
         """Whether the stopped target is being recorded by a process of ours that has ended."""
         return bool(self._state().recording and self._call("ct_is_orphaned"))
 
-    def start(self, file: TraceFile, loads: LoadSignals | None = None, mode: str = "trace") -> StartRequest:
+    def start(
+        self,
+        file: TraceFile,
+        loads: LoadSignals | None = None,
+        mode: str = "trace",
+        counting: Counting | None = None,
+    ) -> StartRequest:
         """Begin recording into `file` in the stopped target; what the copies' event code needs to know.
 
-        With `loads` the DLL reports each module load and waits for the answer. `mode` is as in TraceOptions.
-        EngineError if it cannot.
+        With `loads` the DLL reports each module load and waits for the answer. `mode` is as in TraceOptions;
+        `counting` is who counts the events of a file of Policy.COUNT. EngineError if it cannot.
         """
         port, request = self._port, StartRequest(abi=RECORDER_ABI)
         request.flags = HITS if mode == "hits" else 0
@@ -361,6 +372,9 @@ class Recorder:
             request.flags |= NOTIFY_LOADS
             request.load_request = port.share_handle(loads.request)
             request.load_answer = port.share_handle(loads.answer)
+        if counting:
+            request.full = port.share_handle(counting.full)
+            request.room = port.share_handle(counting.room)
         if self._call_with("ct_start", request):
             raise _refusal("record", request.status, request.system_error)
         return request

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from calltrace import copies, plan, preflight, tracefile
+from calltrace.counting import Counting
 from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.model import Clock, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
@@ -64,7 +65,9 @@ class TraceOptions:
     output: Path | None = None  # None: PROGRAM.calltrace in the working folder
     events: str = "outward"  # "functions", "outward" or "all"
     clock: str = "none"  # "none", "tsc" or "coarse"
-    mode: str = "trace"  # "trace", or "hits": only that a function was entered, and when first
+    # "trace"; "hits": only that a function was entered, and when first; "graph": in place of events counts
+    # and times, by function and by caller and callee
+    mode: str = "trace"
     include: Sequence[str] = ()  # patterns of functions; none = all
     exclude: Sequence[str] = ()  # patterns of functions
     modules: Sequence[str] = ()  # patterns of module file names traced beside the program itself
@@ -106,7 +109,7 @@ def run(options: RunOptions, progress: Progress) -> int:
             port.detach()
         with interrupts_held():  # the target gets its own, and we stay until it has ended
             tracing.wait_for_end()
-            tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress)
+            tell_recorded(tracing.finish(State.KILLED, port.exit_code()), progress, options.trace.mode)
         return ctypes.c_int32(port.exit_code()).value
 
 
@@ -244,7 +247,7 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             except TargetLost:
                 state, exit_code = State.KILLED, port.exit_code()
             finally:
-                tell_recorded(tracing.finish(state, exit_code), progress)
+                tell_recorded(tracing.finish(state, exit_code), progress, options.trace.mode)
         finally:
             port.close()
     return 0
@@ -270,6 +273,7 @@ class Tracing:
         self._file: TraceFile | None = None
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
+        self._counting: Counting | None = None
         self._modules = self._functions = self._sites = 0  # ids given out
 
     @property
@@ -297,7 +301,9 @@ class Tracing:
                 self._end_recording(None)
             else:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
-        self._slots = self._recorder.start(file, self._loads, options.mode)
+        if options.mode == "graph":
+            self._counting = Counting(file)
+        self._slots = self._recorder.start(file, self._loads, options.mode, self._counting)
         program, *others = self._port.modules()
         if options.program:
             self._instrument_stopped(program)
@@ -401,11 +407,20 @@ class Tracing:
         if self._recorder is not None:
             self._recorder.wait_for_release()
 
+    def write_counts(self) -> None:
+        """In mode "graph": write down the counts as they are now. EngineError or OutOfSpace if that fails."""
+        if self._counting:
+            self._counting.write()
+
     def finish(self, state: State, exit_code: int = 0) -> Path:
         """Complete the trace file, and tell the user what it lacks; where it is."""
         assert self._file is not None
         path, lost = self._file.path, self._file.header.units_lost
         self._release_loads()
+        counting, self._counting = self._counting, None
+        if counting:
+            known = State(self._file.header.state)
+            counting.finish(state if known is State.RECORDING else known)
         self._file.finish(state, exit_code)
         self._file = None
         if lost:
@@ -416,6 +431,9 @@ class Tracing:
         """Give up the trace file, of which nothing can be made."""
         assert self._file is not None
         self._release_loads()
+        if self._counting:
+            self._counting.give_up()
+            self._counting = None
         self._file.discard()
         self._file = None
 
@@ -532,6 +550,8 @@ class Tracing:
                 breakpoint_count=made.breakpoint_count,
             )
             self._file.append(made.module_chunk)
+            if self._counting:
+                self._counting.modules_changed()
             if register:
                 register(code)
         except BaseException:
@@ -590,10 +610,11 @@ class Tracing:
             self._loads = None
 
 
-def tell_recorded(path: Path, progress: Progress) -> None:
+def tell_recorded(path: Path, progress: Progress, mode: str = "trace") -> None:
     """Tell where a finished trace is."""
     name = path.as_posix()  # fits a Unix shell, too, if the target runs under Wine
-    progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace tree {name}")
+    verb = "top" if mode == "graph" else "tree"
+    progress(f"recorded {name} ({path.stat().st_size / 1e6:,.1f} MB): calltrace {verb} {name}")
 
 
 @contextlib.contextmanager
@@ -632,6 +653,8 @@ def create_file(options: TraceOptions, output: Path, about: dict[str, Any]) -> T
         "versions": {"system": platform.platform(), "python": platform.python_version()},
     }
     clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
+    if options.mode == "graph":
+        policy = Policy.COUNT
     return TraceFile(output, clock, policy, options.max_size, info)
 
 

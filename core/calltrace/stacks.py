@@ -52,9 +52,10 @@ class Stack:
 def stacks(trace: TraceFile, thread: int | None = None) -> Generator[Stack, None, None]:
     """The stack of each thread, or of one (index or system id).
 
-    Reads all that the threads recorded; can be interrupted. Raises UsageError for an unknown thread,
-    EngineError if memory runs out.
+    Reads all that the threads recorded; can be interrupted. Raises UsageError for an unknown thread
+    or a trace without events, EngineError if memory runs out.
     """
+    trace.need_events()
     library = reader_library()
     first, count = thread_range(trace, thread)
     handle = library.ct_reader_stacks_open(trace.reader, first, count)

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from calltrace import native
-from calltrace.errors import AccessRefused, BadTrace, CalltraceError, EngineError, FileMissing
+from calltrace.errors import AccessRefused, BadTrace, CalltraceError, EngineError, FileMissing, UsageError
 from calltrace.model import (
     NONE_ID,
     Cause,
@@ -43,7 +43,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 6
+READER_ABI = 7
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -56,6 +56,7 @@ class ChunkKind(enum.IntEnum):
     EVENTS = 2
     MODULE = 3
     INFO = 4
+    GRAPH = 5
 
 
 class Chunk(ctypes.LittleEndianStructure):
@@ -284,6 +285,81 @@ LINE = struct.Struct("<5Q4I5B3x")  # struct ct_line
 STACK = struct.Struct("<QIIBB6x")  # struct ct_stack
 STACK_FRAME = struct.Struct("<QIB3x")  # struct ct_stack_frame
 EDGE = struct.Struct("<3Q2IBB2xI")  # struct ct_edge
+_GRAPH_HEADER = struct.Struct("<4I")  # struct ct_graph_header
+GRAPH_ROW = struct.Struct("<3I4B6Q")  # struct ct_graph_row
+GRAPH_SITE = 5  # CT_GRAPH_SITE: beside NodeKind, a call site for itself
+
+
+class GraphThread(ctypes.LittleEndianStructure):
+    """struct ct_graph_thread."""
+
+    _fields_ = (
+        ("index", c_uint32),
+        ("id", c_uint32),
+        ("units", c_uint64),
+        ("lost", c_uint64),
+        ("open_tsc", c_uint64),
+        ("rows", c_uint32),
+        ("reserved", c_uint32),
+        ("totals", Totals),
+    )
+
+
+class GraphRow(NamedTuple):
+    """struct ct_graph_row."""
+
+    position: int
+    caller: int
+    id: int
+    kind: int
+    tail: int
+    views: int
+    reserved: int
+    calls: int  # by jumps
+    self_time: int
+    total_time: int
+    stack_calls: int
+    stack_self: int
+    stack_total: int
+
+
+def _check_rows(rows: Sequence[GraphRow]) -> None:
+    """ValueError unless each edge leads from a place to a place."""
+    places = {(row.kind, row.id) for row in rows if row.caller == NONE_ID}
+    for number, row in enumerate(rows):
+        known = row.position == number and row.kind <= GRAPH_SITE
+        if row.caller != NONE_ID:
+            known &= row.caller < len(rows) and rows[row.caller].caller == NONE_ID
+            known &= (row.kind, row.id) in places
+        if not known:
+            raise ValueError
+
+
+class Graph:
+    """What a recording without events has counted: each thread with its rows."""
+
+    def __init__(self, payload: memoryview | bytes) -> None:
+        """Of a GRAPH chunk. ValueError if it contradicts itself, or another version wrote it."""
+        try:
+            thread_size, row_size, threads, addresses = _GRAPH_HEADER.unpack_from(payload)
+            if (thread_size, row_size) != (ctypes.sizeof(GraphThread), GRAPH_ROW.size):
+                raise ValueError
+            at = _GRAPH_HEADER.size
+            self.addresses: tuple[int, ...] = struct.unpack_from(f"<{addresses}Q", payload, at)
+            at += 8 * addresses
+            self.threads: list[tuple[GraphThread, list[GraphRow]]] = []
+            for _ in range(threads):
+                about = GraphThread.from_buffer_copy(payload, at)
+                at += thread_size
+                end = at + about.rows * row_size
+                if end > len(payload):
+                    raise ValueError
+                rows = [GraphRow._make(row) for row in GRAPH_ROW.iter_unpack(payload[at:end])]
+                _check_rows(rows)
+                self.threads.append((about, rows))
+                at = end
+        except struct.error:
+            raise ValueError from None
 
 
 @functools.cache
@@ -304,6 +380,7 @@ def reader_library() -> ctypes.CDLL:
         "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
         "info": (None, [c_void_p, u32, POINTER(Span)]),
         "thread": (None, [c_void_p, u32, POINTER(ThreadEntry)]),
+        "graph": (u32, [c_void_p, POINTER(Span)]),
         "set_marks": (u32, [c_void_p, c_void_p, u32]),
         "address": (c_uint64, [c_void_p, u32]),
         "steps_open": (c_void_p, [c_void_p, u32, u32]),
@@ -338,9 +415,20 @@ def reader_library() -> ctypes.CDLL:
         "row_name": (c_char_p, [u32]),
         "duration": (u32, [c_uint64, c_uint64, c_void_p]),
     }
+    prefixed = {f"reader_{name}": signature for name, signature in signatures.items()}
+    prefixed.update(
+        {
+            "graph_open": (c_void_p, []),
+            "graph_set_reader": (u32, [c_void_p, c_void_p, c_void_p, u32]),
+            "graph_take": (u32, [c_void_p, c_void_p, u32, u32, pull]),
+            "graph_write": (c_void_p, [c_void_p, u32, POINTER(c_uint64)]),
+            "graph_free": (None, [c_void_p]),
+            "graph_close": (None, [c_void_p]),
+        }
+    )
     try:
-        for name, (result, arguments) in signatures.items():
-            function = getattr(library, f"ct_reader_{name}")
+        for name, (result, arguments) in prefixed.items():
+            function = getattr(library, f"ct_{name}")
             function.restype = result
             function.argtypes = arguments
     except AttributeError as error:
@@ -353,10 +441,11 @@ def reader_library() -> ctypes.CDLL:
 class TraceFile:
     """An open trace. Close it, or use it in a ``with`` statement."""
 
-    def __init__(self, path: Path | str, under_way: bool = False) -> None:
+    def __init__(self, path: Path | str, under_way: bool = False, counted: bool = True) -> None:
         """Map the file and index its chunks.
 
         `under_way`: it is known to be recorded still; else a trace without an end may have been cut off.
+        `counted`: of a recording without events the counts are wanted, too.
 
         A trace that is still being recorded is taken as it is now: what its threads record from here on is
         not seen. Raises FileMissing, AccessRefused, BadTrace (no trace, later version, cut off), EngineError.
@@ -377,7 +466,8 @@ class TraceFile:
             self.problems: list[str] = []  # what is damaged, one line each
             self.info = self._read_info()
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
-            self.threads = [self._read_thread(at) for at in range(self.index.threads)]
+            self.graph = self._read_graph() if counted else None  # of a recording without events; else None
+            self.threads = self._read_threads()
             self.marks = self._read_marks()
         except BaseException:
             self.close()
@@ -450,7 +540,15 @@ class TraceFile:
     @property
     def policy(self) -> Policy:
         """What was done when there was no room."""
-        return Policy.DROP_OLDEST if self.header.policy == Policy.DROP_OLDEST else Policy.BLOCK
+        return Policy(self.header.policy) if self.header.policy in set(Policy) else Policy.BLOCK
+
+    def need_events(self) -> None:
+        """UsageError if the trace has counts only, and nobody knows in what order things happened."""
+        if self.graph:
+            raise UsageError(
+                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
+                "and `callees` show what it counted, `export` writes callgrind and dot"
+            )
 
     @property
     def mode(self) -> str:
@@ -537,6 +635,8 @@ class TraceFile:
 
     def address(self, node_id: int) -> int:
         """The VA behind the id of a frame of the C API; 0 if there were too many of them."""
+        if self.graph:
+            return self.graph.addresses[node_id] if node_id < len(self.graph.addresses) else 0
         return int(self._library.ct_reader_address(self._reader, node_id))
 
     def address_name(self, va: int) -> str:
@@ -602,10 +702,36 @@ class TraceFile:
             told.update(chunk)
         return {**told, "marks": marks}
 
-    def _read_thread(self, at: int) -> Thread:
-        entry = ThreadEntry()
-        self._library.ct_reader_thread(self._reader, at, ctypes.byref(entry))
-        return Thread(entry.index, entry.id, entry.units, entry.lost, entry.open_tsc)
+    def _read_graph(self) -> Graph | None:
+        if self.header.policy != Policy.COUNT:
+            return None
+        span = Span()
+        if not self._library.ct_reader_graph(self._reader, ctypes.byref(span)):
+            if self.state is State.RECORDING:
+                raise BadTrace(
+                    f"{self.path} has no counts yet: they are written when the recording ends, and lost if "
+                    "the calltrace that records ends before"
+                )
+            raise BadTrace(f"{self.path} is damaged: its counts are missing")
+        try:
+            with memoryview(self._map) as view, view[span.offset : span.offset + span.size] as payload:
+                graph = Graph(payload)
+        except ValueError:
+            raise BadTrace(f"{self.path} is damaged, or another version has written it: its counts") from None
+        self.index.units = sum(about.units for about, _ in graph.threads)
+        self.index.lost = sum(about.lost for about, _ in graph.threads)
+        return graph
+
+    def _read_threads(self) -> list[Thread]:
+        entries: list[ThreadEntry | GraphThread] = []
+        if self.graph:
+            entries += [about for about, _ in self.graph.threads]
+        else:
+            for at in range(self.index.threads):
+                entry = ThreadEntry()
+                self._library.ct_reader_thread(self._reader, at, ctypes.byref(entry))
+                entries.append(entry)
+        return [Thread(entry.index, entry.id, entry.units, entry.lost, entry.open_tsc) for entry in entries]
 
     def _read_marks(self) -> list[Mark]:
         marks: list[Mark] = []

@@ -20,7 +20,7 @@
 
 #include <stdint.h>
 
-#define CT_RECORDER_ABI 3u
+#define CT_RECORDER_ABI 4u
 
 enum ct_recorder_status {
     CT_RECORDER_OK = 0,
@@ -48,6 +48,9 @@ struct ct_start {
     uint64_t host_process; /* in: handle of the host process (SYNCHRONIZE): nobody waits for a host that died */
     uint64_t load_request; /* in: auto-reset event: set by the DLL when a module was loaded */
     uint64_t load_answer;  /* in: auto-reset event: set by the host when it has dealt with it */
+    uint64_t full;         /* in: with CT_POLICY_COUNT, auto-reset event: set by the DLL when the host sleeps and a slot
+                              is full */
+    uint64_t room;         /* in: beside it, auto-reset event: set by the host when it has emptied some */
     uint32_t status;       /* out: enum ct_recorder_status */
     uint32_t system_error; /* out: NTSTATUS or Win32 error behind it */
     uint32_t cursor;       /* out: gs offset */

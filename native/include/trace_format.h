@@ -88,7 +88,11 @@ static inline int ct_ext_values(uint32_t kind)
 }
 
 enum ct_clock { CT_CLOCK_NONE = 0, CT_CLOCK_TSC = 1, CT_CLOCK_COARSE = 2 };
-enum ct_policy { CT_POLICY_BLOCK = 0, CT_POLICY_DROP_OLDEST = 1 };
+enum ct_policy {
+    CT_POLICY_BLOCK = 0,
+    CT_POLICY_DROP_OLDEST = 1,
+    CT_POLICY_COUNT = 2, /* no block goes into the file: the host counts what full slots hold, and empties them */
+};
 
 enum ct_state {
     CT_STATE_RECORDING = 0, /* also what remains when host and target both died: the trace was cut */
@@ -111,7 +115,7 @@ struct ct_file_header {
     uint64_t tsc_hz;      /* 0 = not known */
     uint64_t max_size;    /* bytes the file may grow to; 0 = no limit. * lowered when the disk is full */
     uint64_t ring_start;  /* * first byte that drop-oldest may overwrite; 0 until the ring is in use */
-    uint64_t ring_next;   /* * block number counter of the ring */
+    uint64_t ring_next;   /* * block number counter of the ring; with CT_POLICY_COUNT 1 while the host sleeps */
     uint64_t append_end;  /* * where the next chunk goes */
     uint64_t units_total; /* * units in chunks that were closed, kept or lost */
     uint64_t units_lost;  /* * units of chunks given up or overwritten */
@@ -135,6 +139,7 @@ enum ct_chunk_kind {
     CT_CHUNK_EVENTS = 2, /* struct ct_events, one block long */
     CT_CHUNK_MODULE = 3, /* struct ct_module */
     CT_CHUNK_INFO = 4,   /* payload: UTF-8 JSON object, payload_size bytes after the 32-byte header */
+    CT_CHUNK_GRAPH = 5, /* with CT_POLICY_COUNT: what was counted until it was written (reader.h); the last one tells */
 };
 
 struct ct_chunk {
@@ -146,6 +151,7 @@ struct ct_chunk {
 };
 
 #define CT_EVENTS_LIVE 1u /* flags: a slot in use (in the LIVE area only) */
+#define CT_EVENTS_FULL 2u /* beside it: closed, on its way to the file or, with CT_POLICY_COUNT, to the host */
 
 /* One block of one thread's events; also the start of every slot in the LIVE area (kind 0: slot not in use). */
 struct ct_events {

@@ -14,13 +14,13 @@
  * A frame entered by a jump that a fiber comes back to has lost the ones it replaced.
  */
 #include "machine.h"
+#include "sites.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define STEPS_PER_RUN (1u << 22)
 #define NO_NODE CT_NONE
-#define ANY_FUNCTION (CT_NONE - 1)
 
 struct place { /* on the path */
     uint32_t id;
@@ -38,10 +38,9 @@ struct ct_edges {
     struct ct_totals totals;
     struct ct_edge_options options;
     uint8_t *functions, *sites; /* copies of the options' bits */
+    struct ct_sites known;      /* of call sites */
     uint32_t *parts;            /* copy of the options' */
     uint32_t part;              /* of what comes next */
-    uint32_t *callees;          /* by site: the function that stands for the call, ANY_FUNCTION, or CT_NONE */
-    uint32_t *same;             /* by site: the first site of the same import, or itself */
 
     struct place *path;
     uint64_t path_room;
@@ -70,63 +69,6 @@ static bool bit(const uint8_t *bits, uint32_t count, uint32_t at)
     return at < count && bits[at / 8] >> at % 8 & 1;
 }
 
-/* ---- what is known of call sites ---- */
-
-struct import_site {
-    uint32_t import, site;
-};
-
-static int by_import(const void *a, const void *b)
-{
-    const struct import_site *x = a, *y = b;
-    if (x->import != y->import)
-        return x->import < y->import ? -1 : 1;
-    return x->site < y->site ? -1 : x->site > y->site;
-}
-
-/* False: no memory. */
-static bool read_sites(struct ct_edges *edges, const struct ct_module_entry *module)
-{
-    const struct ct_reader *reader = edges->machine.reader;
-    struct ct_start *starts = ct_function_starts(reader, module);
-    struct import_site *imports = malloc(((size_t)module->site_count + 1) * sizeof *imports);
-    uint32_t count = 0;
-    for (uint32_t at = 0; at < module->site_count && starts && imports; at++) {
-        struct ct_site_record record = ct_site_at(reader, module, at);
-        uint32_t site = module->first_site + at;
-        if (record.target)
-            edges->callees[site] = ct_function_at(starts, module->function_count, record.target);
-        else if (record.import == CT_NONE || bit(edges->options.through, edges->options.through_bits, site))
-            edges->callees[site] = ANY_FUNCTION;
-        if (record.import != CT_NONE)
-            imports[count++] = (struct import_site){record.import, site};
-    }
-    bool memory = starts && imports;
-    if (memory && count)
-        qsort(imports, count, sizeof *imports, by_import);
-    for (uint32_t at = 1; at < count && memory; at++)
-        if (imports[at].import == imports[at - 1].import)
-            edges->same[imports[at].site] = edges->same[imports[at - 1].site];
-    free(starts);
-    free(imports);
-    return memory;
-}
-
-static bool read_modules(struct ct_edges *edges)
-{
-    const struct ct_reader *reader = edges->machine.reader;
-    edges->callees = malloc((reader->id_count + 1u) * sizeof *edges->callees);
-    edges->same = malloc((reader->id_count + 1u) * sizeof *edges->same);
-    bool memory = edges->callees && edges->same;
-    for (uint32_t site = 0; site <= reader->id_count && memory; site++) {
-        edges->callees[site] = CT_NONE;
-        edges->same[site] = site;
-    }
-    for (uint32_t at = 0; at < reader->index.modules && memory; at++)
-        memory = read_sites(edges, &reader->modules[at]);
-    return memory;
-}
-
 struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options)
 {
     struct ct_edges *edges = calloc(1, sizeof *edges);
@@ -145,7 +87,8 @@ struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_
         if (edges->parts && options->part_count)
             memcpy(edges->parts, options->parts, options->part_count * sizeof *edges->parts);
     }
-    if ((edges->parts || !options->parts) && edges->functions && edges->sites && edges->slots && read_modules(edges))
+    if ((edges->parts || !options->parts) && edges->functions && edges->sites && edges->slots &&
+        ct_read_sites(&edges->known, reader, options->through, options->through_bits))
         return edges;
     ct_reader_edges_close(edges);
     return NULL;
@@ -156,9 +99,8 @@ void ct_reader_edges_close(struct ct_edges *edges)
     ct_machine_free(&edges->machine);
     free(edges->functions);
     free(edges->sites);
+    ct_free_sites(&edges->known);
     free(edges->parts);
-    free(edges->callees);
-    free(edges->same);
     free(edges->path);
     free(edges->nodes);
     free(edges->edges);
@@ -304,18 +246,10 @@ static bool tell(struct ct_edges *edges, uint32_t at)
     return true;
 }
 
-static uint32_t callee_of(const struct ct_edges *edges, const struct place *place)
-{
-    if (place->kind != CT_NODE_CALL || place->id >= edges->machine.reader->id_count)
-        return CT_NONE;
-    return edges->callees[place->id];
-}
-
 /* Is the function that is entered right in this call what the call site calls? */
 static bool stands_for(const struct ct_edges *edges, const struct place *call, uint8_t kind, uint32_t id)
 {
-    uint32_t callee = callee_of(edges, call);
-    return kind == CT_NODE_FUNCTION && callee != CT_NONE && (callee == ANY_FUNCTION || callee == id);
+    return call->kind == CT_NODE_CALL && kind == CT_NODE_FUNCTION && ct_site_calls(&edges->known, call->id, id);
 }
 
 /* Of the places that jumps have replaced in one frame no more are kept than can be told of. */
@@ -339,8 +273,8 @@ static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
     while (edges->path_count && edges->path[edges->path_count - 1].depth > step->depth)
         edges->path_count--;
     struct place place = {.id = step->id, .depth = step->depth, .part = edges->part, .kind = step->kind};
-    if (place.kind == CT_NODE_CALL && place.id < edges->machine.reader->id_count)
-        place.id = edges->same[place.id];
+    if (place.kind == CT_NODE_CALL)
+        place.id = ct_same_site(&edges->known, place.id);
     place.tail = step->flags & CT_STEP_TAIL_CALLEE && !(edges->options.flags & CT_EDGES_BY_STACK) &&
                  edges->path_count && edges->path[edges->path_count - 1].depth == step->depth;
     if (place.tail)
@@ -360,7 +294,7 @@ static bool open_frame(struct ct_edges *edges, const struct ct_step *step)
         return false;
     edges->path[at] = place;
     edges->path_count++;
-    return callee_of(edges, &place) != CT_NONE || tell(edges, at);
+    return (place.kind == CT_NODE_CALL && ct_site_callee(&edges->known, place.id) != CT_NONE) || tell(edges, at);
 }
 
 /* The time between a call and the function that stands for it is its caller's. */

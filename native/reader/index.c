@@ -91,8 +91,7 @@ bool ct_address_id(struct ct_addresses *addresses, uint64_t va, uint32_t *id)
     return true;
 }
 
-/* Units of an open piece: up to the zero unit that ends it, payloads (which may be zero) stepped over. */
-static uint32_t open_units(const uint8_t *units, uint32_t room, uint32_t unit_size)
+uint32_t ct_open_units(const uint8_t *units, uint32_t room, uint32_t unit_size)
 {
     uint32_t limit = room / unit_size, at = 0;
     while (at < limit) {
@@ -142,7 +141,7 @@ static bool add_piece(struct walk *walk, const uint8_t *at, uint64_t left, bool 
         .live = live,
         .copied = copied,
     };
-    piece.units = used ? (uint32_t)(used / unit_size) : open_units(piece.units_at, room, unit_size);
+    piece.units = used ? (uint32_t)(used / unit_size) : ct_open_units(piece.units_at, room, unit_size);
     if (piece.first_unit > CT_NUMBER_LIMIT || piece.open_tsc > CT_NUMBER_LIMIT) {
         reader->index.damaged_chunks++;
         return true;
@@ -202,14 +201,24 @@ static bool add_module(struct walk *walk, uint64_t offset, uint64_t length)
     return true;
 }
 
+/* False: the payload is not whole. */
+static bool payload_at(struct ct_reader *reader, uint64_t offset, uint64_t length, struct ct_span *span)
+{
+    struct ct_chunk chunk;
+    memcpy(&chunk, reader->file + offset, sizeof chunk);
+    bool whole = chunk.payload_size <= length - sizeof chunk;
+    reader->index.damaged_chunks += !whole;
+    if (whole)
+        *span = (struct ct_span){offset + sizeof chunk, chunk.payload_size};
+    return whole;
+}
+
 static bool add_info(struct walk *walk, uint64_t offset, uint64_t length)
 {
     struct ct_reader *reader = walk->reader;
-    struct ct_chunk chunk;
-    memcpy(&chunk, reader->file + offset, sizeof chunk);
-    if (chunk.payload_size > length - sizeof chunk)
-        return reader->index.damaged_chunks++, true;
-    struct ct_span span = {offset + sizeof chunk, chunk.payload_size};
+    struct ct_span span;
+    if (!payload_at(reader, offset, length, &span))
+        return true;
     if (!ct_reserve_items((void **)&reader->infos, &walk->info_room, reader->index.infos + 1u, sizeof span))
         return false;
     reader->infos[reader->index.infos++] = span;
@@ -260,6 +269,9 @@ static bool walk_chunks(struct walk *walk)
             break;
         case CT_CHUNK_INFO:
             memory = add_info(walk, offset, length);
+            break;
+        case CT_CHUNK_GRAPH:
+            payload_at(reader, offset, length, &reader->graph);
             break;
         default:
             index->unknown_chunks++;
@@ -539,6 +551,12 @@ void ct_reader_module(const struct ct_reader *reader, uint32_t at, struct ct_mod
 void ct_reader_info(const struct ct_reader *reader, uint32_t at, struct ct_span *out)
 {
     *out = reader->infos[at];
+}
+
+uint32_t ct_reader_graph(const struct ct_reader *reader, struct ct_span *out)
+{
+    *out = reader->graph;
+    return reader->graph.size != 0;
 }
 
 void ct_reader_thread(const struct ct_reader *reader, uint32_t at, struct ct_thread_entry *out)

@@ -92,6 +92,7 @@ struct ct_reader {
     struct ct_piece *pieces;
     struct ct_module_entry *modules;
     struct ct_span *infos;
+    struct ct_span graph; /* the last one; size 0: there is none */
     struct ct_reader_thread *threads;
     uint32_t id_count;     /* ids of functions and sites of all modules lie below */
     uint32_t *parents;     /* by function id: the parent of a funclet, else CT_NONE */
@@ -119,6 +120,9 @@ bool ct_read_tails(struct ct_reader *reader);
 
 /* May an ENTER of `to` right behind a TAIL of `from` be where that jump went? */
 bool ct_may_tail(const struct ct_reader *reader, uint32_t from, uint32_t to);
+
+/* Units of an open piece: up to the zero unit that ends it, payloads (which may be zero) stepped over. */
+uint32_t ct_open_units(const uint8_t *units, uint32_t room, uint32_t unit_size);
 
 /* The id of a VA; 0 is the id of every address after too many. False: no memory. */
 bool ct_address_id(struct ct_addresses *addresses, uint64_t va, uint32_t *id);

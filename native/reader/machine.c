@@ -7,10 +7,6 @@
 #define NOT_CLOSING 0xFFFFFFFFu
 #define DEPTH_LIMIT (1u << 22)
 #define SUSPENDED_LIMIT (1u << 16) /* stacks; their frames: DEPTH_LIMIT */
-#define CLOCK_BITS 40
-#define CLOCK_MASK ((UINT64_C(1) << CLOCK_BITS) - 1)
-/* A clock that seems to turn almost once has in truth gone back a little: another core's, or the coarse one. */
-#define CLOCK_STEP_BACK (UINT64_C(1) << 34)
 
 void ct_machine_start(struct ct_machine *machine, struct ct_reader *reader, uint32_t first, uint32_t count,
                       struct ct_totals *totals)
@@ -267,17 +263,12 @@ static bool above(const struct ct_machine *machine, uint64_t a, uint64_t b)
     return (int64_t)(a - b) > 0;
 }
 
-static bool is_funclet(const struct ct_machine *machine, uint32_t function)
-{
-    return function < machine->reader->id_count && machine->reader->parents[function] != CT_NONE;
-}
-
 /* Goes on in the topmost frame of `function` that lies above the stack pointer. A funclet's is the establisher frame of
  * the function it belongs to: a funclet nested in it is entered with the same. */
 static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 {
     uint32_t at = top_of(machine, CT_NODE_FUNCTION, function);
-    bool may_be_equal = is_funclet(machine, function);
+    bool may_be_equal = ct_is_funclet(machine, function);
     while (at) {
         const struct ct_frame *frame = &machine->frames[at - 1];
         if (frame->has_sp && (may_be_equal ? !above(machine, sp, frame->sp) : above(machine, frame->sp, sp))) {
@@ -292,7 +283,7 @@ static bool land(struct ct_machine *machine, uint32_t function, uint64_t sp)
 static void enter(struct ct_machine *machine, uint32_t function)
 {
     pend_open(machine, CT_NODE_FUNCTION, function, 0);
-    if (machine->has_sp && is_funclet(machine, function))
+    if (machine->has_sp && ct_is_funclet(machine, function))
         land(machine, machine->reader->parents[function], machine->sp);
 }
 
@@ -451,17 +442,6 @@ static void skip_senseless(struct ct_machine *machine)
     lose(machine, count);
 }
 
-static void tick(struct ct_machine *machine, uint64_t unit)
-{
-    if (machine->reader->header.unit_size == 4) {
-        machine->time = machine->position;
-        return;
-    }
-    uint64_t passed = ((unit >> 24) - machine->time) & CLOCK_MASK;
-    if (passed <= CLOCK_MASK - CLOCK_STEP_BACK && machine->time <= CT_NUMBER_LIMIT)
-        machine->time += passed;
-}
-
 /* One unit. False: no memory. */
 static bool take_unit(struct ct_machine *machine)
 {
@@ -494,7 +474,8 @@ static bool take_unit(struct ct_machine *machine)
         machine->has_sp = true;
         return true;
     }
-    tick(machine, unit);
+    bool small = machine->reader->header.unit_size == 4;
+    machine->time = small ? machine->position : ct_ticked(machine->time, unit);
     machine->unit += machine->reader->header.unit_size;
     machine->position++;
     bool memory = true;
@@ -598,6 +579,47 @@ static bool at_mark(const struct ct_machine *machine)
            machine->reader->marks[machine->mark].position <= machine->position;
 }
 
+static void begin_piece(struct ct_machine *machine, const struct ct_piece *piece)
+{
+    if (machine->reader->header.unit_size != 8)
+        return;
+    machine->piece_close_tsc = piece->close_tsc;
+    if (piece->open_tsc > machine->time)
+        machine->time = piece->open_tsc;
+}
+
+static void end_piece(struct ct_machine *machine)
+{
+    if (machine->piece_close_tsc <= machine->time)
+        return;
+    machine->totals->short_times += machine->piece_close_tsc - machine->time > CT_CLOCK_MASK;
+    machine->piece_close_tsc = 0;
+}
+
+void ct_machine_start_fed(struct ct_machine *machine, struct ct_reader *reader, struct ct_totals *totals)
+{
+    *machine = (struct ct_machine){.reader = reader, .close_to = NOT_CLOSING, .totals = totals, .fed = true};
+}
+
+uint64_t ct_machine_skip_to(struct ct_machine *machine, uint64_t position)
+{
+    uint64_t missing = position - machine->position;
+    if (missing) {
+        machine->told_position = machine->position;
+        machine->position = position;
+        lose(machine, missing);
+    }
+    return missing;
+}
+
+void ct_machine_feed(struct ct_machine *machine, const struct ct_piece *piece)
+{
+    end_piece(machine);
+    machine->unit = piece->units_at;
+    machine->unit_end = piece->units_at + (size_t)piece->units * machine->reader->header.unit_size;
+    begin_piece(machine, piece);
+}
+
 /* To the next piece or thread. False: there is none. */
 static bool advance(struct ct_machine *machine)
 {
@@ -615,10 +637,7 @@ static bool advance(struct ct_machine *machine)
         pend(machine, CT_STEP_THREAD, 0, 0, thread->entry.index);
         return true;
     }
-    if (machine->piece_close_tsc > machine->time) {
-        machine->totals->short_times += machine->piece_close_tsc - machine->time > CLOCK_MASK;
-        machine->piece_close_tsc = 0;
-    }
+    end_piece(machine);
     if (machine->piece < machine->piece_end) {
         const struct ct_piece *piece = &reader->pieces[machine->piece];
         if (piece->first_unit != machine->position) {
@@ -636,11 +655,7 @@ static bool advance(struct ct_machine *machine)
             lose(machine, piece->units);
             return !machine->no_memory;
         }
-        if (reader->header.unit_size == 8) {
-            machine->piece_close_tsc = piece->close_tsc;
-            if (piece->open_tsc > machine->time)
-                machine->time = piece->open_tsc;
-        }
+        begin_piece(machine, piece);
         return true;
     }
     machine->told_position = machine->position;
@@ -686,7 +701,7 @@ bool ct_machine_next(struct ct_machine *machine, struct ct_step *step)
             machine->no_memory = !take_unit(machine);
             if (machine->no_memory)
                 return false;
-        } else if (!advance(machine)) {
+        } else if (machine->fed || !advance(machine)) {
             return false;
         }
     }

@@ -4,6 +4,10 @@
 
 #include "index.h"
 
+#define CT_CLOCK_MASK ((UINT64_C(1) << 40) - 1)
+/* A clock that seems to turn almost once has in truth gone back a little: another core's, or the coarse one. */
+#define CT_CLOCK_STEP_BACK (UINT64_C(1) << 34)
+
 struct ct_frame {
     uint64_t begin;
     uint64_t children; /* time spent in closed children */
@@ -46,6 +50,7 @@ struct ct_machine {
     bool after_tail;
     uint32_t tail_from; /* the function that was left, if after_tail; CT_NONE: one of the C API */
     bool no_memory;
+    bool fed; /* units come by ct_machine_feed */
 
     struct ct_frame *frames;
     uint64_t frame_room;
@@ -75,6 +80,35 @@ struct ct_machine {
 /* Every thread from `first` on, `count` of them. */
 void ct_machine_start(struct ct_machine *machine, struct ct_reader *reader, uint32_t first, uint32_t count,
                       struct ct_totals *totals);
+
+/* One thread, whose units come bit by bit; `reader` has the modules. */
+void ct_machine_start_fed(struct ct_machine *machine, struct ct_reader *reader, struct ct_totals *totals);
+
+/* What comes next begins at this position: how many units are missing before it. The steps that tell of that are to be
+ * taken before it is fed. */
+uint64_t ct_machine_skip_to(struct ct_machine *machine, uint64_t position);
+
+/* Units, which are to stay until there are no more steps. */
+void ct_machine_feed(struct ct_machine *machine, const struct ct_piece *piece);
+
+/* Does the next step come of the next unit, and belongs that to the stack whose frames are open? */
+static inline bool ct_machine_is_plain(const struct ct_machine *machine)
+{
+    return !(machine->close_to < machine->depth || machine->pending.type || machine->resuming.frames ||
+             machine->whole || machine->has_sp || machine->switching);
+}
+
+static inline bool ct_is_funclet(const struct ct_machine *machine, uint32_t function)
+{
+    return function < machine->reader->id_count && machine->reader->parents[function] != CT_NONE;
+}
+
+/* The time of a unit with a clock, behind one at `time`. */
+static inline uint64_t ct_ticked(uint64_t time, uint64_t unit)
+{
+    uint64_t passed = ((unit >> 24) - time) & CT_CLOCK_MASK;
+    return passed <= CT_CLOCK_MASK - CT_CLOCK_STEP_BACK && time <= CT_NUMBER_LIMIT ? time + passed : time;
+}
 
 /* The next step. False: there is none, or machine->no_memory. */
 bool ct_machine_next(struct ct_machine *machine, struct ct_step *step);

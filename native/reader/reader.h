@@ -28,7 +28,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 6u
+#define CT_READER_ABI 7u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -332,8 +332,55 @@ enum ct_row {
     CT_ROWS = 28,
 };
 
+/* What a recording without events (CT_POLICY_COUNT) says: the payload of its last CT_CHUNK_GRAPH. The header, the VAs
+ * that the ids of CT_NODE_API_FUNCTION and CT_NODE_API_CALL stand for, then each thread with its rows. */
+enum ct_graph_view {
+    CT_GRAPH_BY_JUMPS = 0, /* what a jump enters is called by the one that jumped */
+    CT_GRAPH_BY_STACK = 1, /* ... by who is below it on the stack: CT_EDGES_BY_STACK */
+    CT_GRAPH_VIEWS = 2,
+};
+
+enum ct_graph_taken {
+    CT_GRAPH_FULL = 0, /* full blocks */
+    CT_GRAPH_LOOK = 1, /* what the others have so far, which stay as they are */
+    CT_GRAPH_LAST = 2, /* all, when nobody writes to them any more */
+};
+
+#define CT_GRAPH_SITE 5 /* beside enum ct_node_kind: a call site for itself, whatever other sites call the same */
+
+struct ct_graph_header {
+    uint32_t thread_size, row_size; /* bytes: the sizes of the structures below */
+    uint32_t threads, addresses;
+};
+
+struct ct_graph_thread {
+    uint32_t index, id;
+    uint64_t units, lost;
+    uint64_t open_tsc; /* of its first block */
+    uint32_t rows, reserved;
+    struct ct_totals totals;
+};
+
+struct ct_graph_count {
+    uint64_t calls;
+    uint64_t self;
+    uint64_t total; /* recursion within the row counted once */
+};
+
+struct ct_graph_row {
+    uint32_t position; /* among the thread's rows */
+    uint32_t caller;   /* position of the row of the place that calls; CT_NONE: of a place, or a site, in all */
+    uint32_t id;
+    uint8_t kind;  /* enum ct_node_kind, or CT_GRAPH_SITE */
+    uint8_t tail;  /* as in struct ct_edge */
+    uint8_t views; /* bits by enum ct_graph_view: where it counts */
+    uint8_t reserved;
+    struct ct_graph_count counts[CT_GRAPH_VIEWS];
+};
+
 struct ct_snapshot;
 struct ct_reader;
+struct ct_graph;
 struct ct_steps;
 struct ct_tree;
 struct ct_summary;
@@ -401,6 +448,24 @@ CT_READER_EXPORT uint64_t ct_reader_edges_units(const struct ct_edges *edges);
 /* Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
+
+/* Counting while it is recorded. Null: no memory. */
+CT_READER_EXPORT struct ct_graph *ct_graph_open(void);
+/* Before the first take, and whenever a module is added: its ids, and `through`, as in struct ct_edge_options. The
+ * reader stays the caller's, until the next one is set. 0: no memory, and nothing has changed. */
+CT_READER_EXPORT uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, const uint8_t *through,
+                                              uint32_t through_bits);
+/* Counts some of what is in these slots of the mapped file, and empties them; how many. `status`: enum
+ * ct_reader_status. */
+CT_READER_EXPORT uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t count, uint32_t what,
+                                        uint32_t *status);
+/* The payload of a CT_CHUNK_GRAPH, for ct_graph_free; frames that are open count as closed for `cause`, and stay open.
+ * Null: no memory. */
+CT_READER_EXPORT void *ct_graph_write(struct ct_graph *graph, uint32_t cause, uint64_t *size);
+CT_READER_EXPORT void ct_graph_free(void *bytes);
+CT_READER_EXPORT void ct_graph_close(struct ct_graph *graph);
+/* The payloads of the file's CT_CHUNK_GRAPH: `out` gets the last one; 0: there is none. */
+CT_READER_EXPORT uint32_t ct_reader_graph(const struct ct_reader *reader, struct ct_span *out);
 
 /* `tree`: what CT_EXPORT_TREE shows; null for all other formats. */
 CT_READER_EXPORT struct ct_export *ct_reader_export_open(struct ct_reader *reader,

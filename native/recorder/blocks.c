@@ -83,12 +83,22 @@ static bool materialise(struct session *s, struct slot *slot)
     return true;
 }
 
+/* Has the host emptied this full slot? */
+static bool is_emptied(const struct session *s, const struct slot *slot)
+{
+    return s->counted && __atomic_load_n(&slot->block->chunk.kind, __ATOMIC_ACQUIRE) == CT_CHUNK_HOLE;
+}
+
 /* Takes a free slot, or else a new one, of those in [from, to). It is SLOT_BUSY then. */
 static struct slot *take_slot(struct session *s, uint32_t from, uint32_t to)
 {
-    for (uint32_t i = from; i < to; i++)
-        if (ct_load32(&s->slots[i].state) == SLOT_FREE && ct_swap32(&s->slots[i].state, SLOT_FREE, SLOT_BUSY))
-            return s->slots + i;
+    for (uint32_t i = from; i < to; i++) {
+        struct slot *slot = s->slots + i;
+        uint32_t state = ct_load32(&slot->state);
+        bool is_free = state == SLOT_FREE || (state == SLOT_FULL && is_emptied(s, slot));
+        if (is_free && ct_swap32(&slot->state, state, SLOT_BUSY))
+            return slot;
+    }
     for (uint32_t i = from; i < to; i++) {
         struct slot *slot = s->slots + i;
         if (ct_load32(&slot->state) != SLOT_NEW || !ct_swap32(&slot->state, SLOT_NEW, SLOT_BUSY))
@@ -145,13 +155,34 @@ static void close_block(struct session *s, struct ct_events *block, uint64_t end
     ct_add64(&s->header->units_total, block->chunk.payload_size / s->unit_size);
 }
 
-/* A closed block's slot → SLOT_FULL, for the writer; without one the caller writes it as far as there is room. Then a
- * block in the LIVE chunk can stay as it is. */
+/* Lets the host have a closed block, which empties it. Memory of our own it does not see. */
+static enum append_result give_to_host(struct session *s, struct slot *slot)
+{
+    if (slot->is_private) {
+        ct_lose(s, slot->block);
+        return APPEND_LOST;
+    }
+    if (is_emptied(s, slot))
+        return APPEND_DONE;
+    __atomic_store_n(&slot->block->chunk.flags, CT_EVENTS_LIVE | CT_EVENTS_FULL, __ATOMIC_RELEASE);
+    ct_wake_host(s);
+    return APPEND_NO_ROOM;
+}
+
+/* A closed block's slot → SLOT_FULL, for the host or the writer; without one the caller writes it as far as there is
+ * room. Then a block in the LIVE chunk can stay as it is. */
 static void pass_on(struct session *s, struct slot *slot)
 {
-    slot->block->chunk.flags = CT_EVENTS_LIVE | CT_EVENTS_FULL;
+    if (s->counted && give_to_host(s, slot) != APPEND_NO_ROOM) {
+        ct_free_slot(slot);
+        return;
+    }
+    if (!s->counted)
+        slot->block->chunk.flags = CT_EVENTS_LIVE | CT_EVENTS_FULL;
     ct_store32(&slot->leaving, 0);
     ct_store32(&slot->state, SLOT_FULL);
+    if (s->counted)
+        return;
     if (__atomic_load_n(&s->writer_id, __ATOMIC_SEQ_CST))
         ct_wake_writer(s);
     else
@@ -160,7 +191,7 @@ static void pass_on(struct session *s, struct slot *slot)
 
 struct slot *ct_take_full(struct session *s)
 {
-    for (;;) {
+    while (!s->counted) {
         struct slot *oldest = NULL;
         uint32_t used = ct_load32(&s->slots_used);
         for (uint32_t i = 0; i < used; i++) {
@@ -171,6 +202,7 @@ struct slot *ct_take_full(struct session *s)
         if (!oldest || ct_swap32(&oldest->state, SLOT_FULL, SLOT_BUSY))
             return oldest;
     }
+    return NULL;
 }
 
 bool ct_drain(struct session *s)
@@ -207,17 +239,19 @@ static uint64_t next_block(struct session *s, struct slot *slot)
             pass_on(s, slot);
             break;
         }
-        enum append_result result = ct_append(s, slot);
+        enum append_result result = s->counted ? give_to_host(s, slot) : ct_append(s, slot);
         if (result == APPEND_NO_ROOM) {
             if (!ct_recording(s)) {
                 pass_on(s, slot);
                 cursor = idle_cursor();
                 break;
             }
+            if (!waiting) {
+                __atomic_fetch_add(&s->header->blocked, 1, __ATOMIC_SEQ_CST);
+                waiting = true; /* who makes room now sees that; and may have just made some */
+                continue;
+            }
             if (!host_died) {
-                if (!waiting)
-                    __atomic_fetch_add(&s->header->blocked, 1, __ATOMIC_SEQ_CST);
-                waiting = true;
                 host_died = ct_wait_for_room(s);
                 continue;
             }

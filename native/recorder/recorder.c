@@ -116,7 +116,7 @@ static bool is_ours(const struct ct_file_header *header)
             return false;
     return header->version == CT_VERSION && header->header_size == sizeof *header && header->block_size == CT_BLOCK &&
            header->clock <= CT_CLOCK_COARSE && header->unit_size == (header->clock == CT_CLOCK_NONE ? 4u : 8u) &&
-           header->policy <= CT_POLICY_DROP_OLDEST;
+           header->policy <= CT_POLICY_COUNT;
 }
 
 /* Finds the LIVE chunk; false if there is none that makes sense. */
@@ -179,7 +179,8 @@ static NTSTATUS map_file(struct session *s)
 
 static void close_handles(const struct ct_start *request)
 {
-    uint64_t handles[] = {request->file, request->host_process, request->load_request, request->load_answer};
+    uint64_t handles[] = {request->file,        request->host_process, request->load_request,
+                          request->load_answer, request->full,         request->room};
     for (uint32_t i = 0; i < sizeof handles / sizeof *handles; i++)
         if (handles[i])
             NtClose(ct_handle(handles[i]));
@@ -292,6 +293,7 @@ static uint32_t start(struct ct_start *request)
         return CT_RECORDER_NO_MAPPING;
     }
     s->unit_size = s->header->unit_size;
+    s->counted = s->header->policy == CT_POLICY_COUNT;
     s->header->process_id = GetCurrentProcessId();
     measure_xsave();
 

@@ -102,9 +102,22 @@ void ct_wake_writer(struct session *s)
         NtAlertThreadByThreadId(id);
 }
 
+void ct_wake_host(struct session *s)
+{
+    if (ct_swap64(&s->header->ring_next, 1, 0))
+        NtSetEvent(ct_handle(s->given.full), NULL);
+}
+
 bool ct_wait_for_room(struct session *s)
 {
-    static const LARGE_INTEGER pause = MILLISECONDS(20);
+    static const LARGE_INTEGER pause = MILLISECONDS(20), now = MILLISECONDS(0);
+    if (s->counted) {
+        if (NtWaitForSingleObject(ct_handle(s->given.room), FALSE, (LARGE_INTEGER *)&pause) == STATUS_WAIT_0)
+            return false;
+        if (NtWaitForSingleObject(ct_handle(s->given.host_process), FALSE, (LARGE_INTEGER *)&now) == STATUS_WAIT_0)
+            ct_store32(&s->header->stop, 1); /* nobody else counts */
+        return false;
+    }
     if (s->given.host_process) {
         NTSTATUS status = NtWaitForSingleObject(ct_handle(s->given.host_process), FALSE, (LARGE_INTEGER *)&pause);
         if (status == STATUS_WAIT_0 || status == STATUS_TIMEOUT)

@@ -31,8 +31,6 @@ _Static_assert(sizeof(struct ct_file_header) <= CT_BLOCK, "the header fits its b
 
 #define CT_RESERVE_STACKS (8u * 0x8000u) /* bytes; slow_path.S shares them out */
 
-#define CT_EVENTS_FULL 2u /* chunk.flags, beside CT_EVENTS_LIVE: closed, on its way to the file */
-
 #define MORE_SLOTS                                                                                                     \
     4096u /* for threads beyond the LIVE chunk's slots: each a LIVE chunk of its own, or private memory */
 
@@ -76,6 +74,7 @@ struct session {
     HANDLE writer_id;      /* thread id of the writer while it runs, else NULL; atomic */
     uint32_t writer_idle;  /* it sleeps, or is about to; atomic */
     uint32_t running;      /* how many threads of our own have begun; atomic */
+    bool counted;          /* CT_POLICY_COUNT: full slots are the host's to empty */
     uint32_t *hits;        /* one bit for each function that was entered, atomic; NULL: every event is recorded */
 };
 
@@ -296,7 +295,10 @@ void ct_start_service(struct session *s);
 /* Tells the writer that a slot is full. */
 void ct_wake_writer(struct session *s);
 
-/* Sleeps 20 ms; true if the host has died. */
+/* Tells the host that a slot is full, if it sleeps. */
+void ct_wake_host(struct session *s);
+
+/* Sleeps 20 ms, or until the host has made room; true if the host has died. */
 bool ct_wait_for_room(struct session *s);
 
 /* breakpoints.c. The caller holds a lock. */

@@ -22,14 +22,14 @@ enum class Kind:unsigned char{{A=1,B,C=1<<{k},D}};}};}}
 """
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     pieces = (_PIECE.format(i=i, k=i % 8) for i in range(30))
     (folder / "source.cpp").write_text("#include<vector>\n#include <stdexcept>\n" + "".join(pieces))
 
 
 def test_formats_a_file_the_same_three_times_traced(tmp_path: Path) -> None:
     arguments = ["-style=LLVM", "source.cpp"]
-    job = tracing.Job(corpus.program("clang-format"), arguments, tmp_path / "work", _prepare)
+    job = tracing.Job(corpus.program("clang-format"), arguments, tmp_path / "work", prepare)
     plain = tracing.runs_the_same_three_times_traced(job, tmp_path / "clang-format.calltrace")
     assert plain.exit_code == 0
     assert b"\n  virtual ~Box29() noexcept = default;" in plain.stdout

@@ -47,12 +47,12 @@ message(FATAL_ERROR "and ends here")
 """
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     (folder / "script.cmake").write_text(_SCRIPT)
 
 
 def test_runs_a_script_the_same_three_times_traced(tmp_path: Path) -> None:
-    job = tracing.Job(corpus.program("cmake"), ["-P", "script.cmake"], tmp_path / "work", _prepare)
+    job = tracing.Job(corpus.program("cmake"), ["-P", "script.cmake"], tmp_path / "work", prepare)
     plain = tracing.runs_the_same_three_times_traced(job, tmp_path / "cmake.calltrace")
     assert plain.exit_code == 1
     assert b"fibonacci: 89" in plain.stderr

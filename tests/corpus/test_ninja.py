@@ -10,7 +10,7 @@ _COPIES = 12
 _EDGES = 4000
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     lines = [
         "rule copy",
         "  command = cmd /c copy $in $out > nul",
@@ -33,7 +33,7 @@ def test_builds_a_graph_the_same_three_times_traced(tmp_path: Path) -> None:
         corpus.program("ninja"),
         ["-j1", "-k0", "-d", "explain"],
         tmp_path / "work",
-        _prepare,
+        prepare,
         ignored_files=[".ninja_log"],
     )
     plain = tracing.runs_the_same_three_times_traced(job, tmp_path / "ninja.calltrace")

@@ -261,6 +261,50 @@ static void read_exports(struct ct_reader *reader, const struct ct_index *index,
     }
 }
 
+/* All blocks as if they were slots, looked at before they are taken; each frame counts once. */
+static void count_blocks(struct ct_reader *reader, const struct input *input)
+{
+    struct ct_graph *graph = ct_graph_open();
+    CHECK(graph && ct_graph_set_reader(graph, reader, NULL, 0));
+    for (size_t at = 0; at < input->size / CT_BLOCK; at++) {
+        void *slot = malloc(CT_BLOCK);
+        CHECK(slot);
+        memcpy(slot, input->file + at * CT_BLOCK, CT_BLOCK);
+        uint32_t status;
+        for (uint32_t what = CT_GRAPH_FULL; what <= CT_GRAPH_LAST; what++) {
+            ct_graph_take(graph, &slot, 1, what, &status);
+            CHECK(status == CT_READER_OK);
+        }
+        free(slot);
+    }
+    uint64_t size;
+    uint8_t *written = ct_graph_write(graph, CT_CAUSE_CUT, &size);
+    CHECK(written);
+    const struct ct_graph_header *header = (const void *)written;
+    uint64_t at = sizeof *header + 8ull * header->addresses;
+    for (uint32_t thread = 0; thread < header->threads; thread++) {
+        struct ct_graph_thread about;
+        memcpy(&about, written + at, sizeof about);
+        at += sizeof about;
+        uint64_t frames = 0, calls[CT_GRAPH_VIEWS] = {0, 0};
+        for (uint32_t kind = 0; kind < CT_NODE_KINDS; kind++)
+            frames += about.totals.frames[kind];
+        for (uint32_t row = 0; row < about.rows; row++, at += sizeof(struct ct_graph_row)) {
+            struct ct_graph_row edge;
+            memcpy(&edge, written + at, sizeof edge);
+            CHECK(edge.position == row && (edge.caller == CT_NONE || edge.caller < about.rows));
+            for (uint32_t view = 0; view < CT_GRAPH_VIEWS && edge.caller != CT_NONE; view++)
+                calls[view] += edge.counts[view].calls;
+        }
+        for (uint32_t cause = 0; cause < CT_CAUSES; cause++)
+            frames -= about.totals.causes[cause];
+        CHECK(frames == 0 && calls[CT_GRAPH_BY_JUMPS] == calls[CT_GRAPH_BY_STACK]);
+    }
+    CHECK(at == size);
+    ct_graph_free(written);
+    ct_graph_close(graph);
+}
+
 #define ROWS 64
 
 static void read_columns(struct ct_reader *reader)
@@ -370,6 +414,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_profile(reader, input.options);
         read_exports(reader, &index, input.options);
         read_columns(reader);
+        count_blocks(reader, &input);
         ct_reader_close(reader);
     } else if (snapshot) {
         ct_reader_snapshot_close(snapshot);

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,23 +45,30 @@ def _wait_for(what: str, found: object) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+@contextmanager
+def _running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
     """A program that calls for minutes, recorded: calltrace's process, the program's id, the trace."""
     name = f"endless{os.getpid()}.exe"
-    program, trace = tmp_path / name, tmp_path / "endless.calltrace"
+    program, trace = folder / name, folder / "endless.calltrace"
     shutil.copy(targets.build("calls"), program)
-    command = [CALLTRACE, "run", "-o", trace, "--events", "functions", "--max-size", "64M"]
-    command += ["--policy", "drop-oldest", "--", program, "4000000000"]
-    with _start(command) as host:
+    with _start([CALLTRACE, "run", "-o", trace, *options, "--", program, "4000000000"]) as host:
         try:
-            _wait_for("full trace", lambda: trace.exists() and trace.stat().st_size >= 64 << 20)
+            _wait_for("program", lambda: _processes(f"\\{name}"))
             [target] = _processes(f"\\{name}")
             yield host, target, trace
         finally:
             for pid in _processes(f"\\{name}"):
                 os.kill(pid, signal.SIGKILL)
             host.kill()
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+    """A program that calls for minutes, recorded: calltrace's process, the program's id, the trace."""
+    options = ("--events", "functions", "--max-size", "64M", "--policy", "drop-oldest")
+    with _running(tmp_path, *options) as (host, target, trace):
+        _wait_for("full trace", lambda: trace.exists() and trace.stat().st_size >= 64 << 20)
+        yield host, target, trace
 
 
 def _assert_readable(trace: Path, *causes: str) -> dict[str, object]:
@@ -96,6 +104,39 @@ def test_with_calltrace_killed_the_target_goes_on_and_the_trace_says_it_was_cut(
     assert _assert_readable(trace, "cut")["state"] == "cut"
     shown = tracing.calltrace("info", trace)
     assert b"cut" in shown.stdout
+
+
+def _processor_seconds(process: int) -> float:
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_counts_of_a_killed_target_are_whole(tmp_path: Path) -> None:
+    with _running(tmp_path, "--mode", "graph", "--events", "functions") as (host, target, trace):
+        _wait_for("work", lambda: _processor_seconds(target) > 1)
+        os.kill(target, signal.SIGKILL)
+        host.wait(SECONDS)
+        report = tracing.info(trace)
+    assert report["state"] == "killed"
+    assert report["mode"] == "graph"
+    assert report["events"]["enter"] > 1_000_000
+    assert report["gaps"]["units_lost"] == report["gaps"]["recorder_units_lost"] == 0
+    assert trace.stat().st_size < 8 << 20
+
+
+def test_with_the_counting_calltrace_killed_the_target_goes_on_and_the_file_says_so(tmp_path: Path) -> None:
+    with _running(tmp_path, "--mode", "graph", "--events", "functions") as (host, target, trace):
+        _wait_for("work", lambda: _processor_seconds(target) > 0.5)
+        host.kill()
+        host.wait(SECONDS)
+        before = _processor_seconds(target)
+        _wait_for("more work", lambda: _processor_seconds(target) > before + 1)  # nobody waits for room
+        shown = tracing.calltrace("top", trace)
+    assert shown.returncode != 0
+    assert shown.stderr.decode() == (
+        f"calltrace: {trace} has no counts yet: they are written when the recording ends, and lost if the "
+        "calltrace that records ends before\n"
+    )
 
 
 @pytest.fixture

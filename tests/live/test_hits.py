@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace.calltree import Summary, summarize
+from calltrace.calltree import Summary, function_stats, summarize
 from calltrace.model import NodeKind, State
 from calltrace.tracefile import TraceFile
 from live.test_entries import AS_PLAIN, EXIT_CODE, PACKED
@@ -36,10 +36,11 @@ def hits(file: Path) -> dict[int, str]:
     """The functions in a recording of first entries, where each may be once only."""
     with TraceFile(file) as trace:
         summary = summarize(trace)
+        assert trace.mode == "hits"
         assert summary.orphans == summary.gaps == summary.lost == 0
         assert not summary.unclosed
         assert summary.max_depth == 1
-        assert {stat.calls for stat in summary.stats} == {1}
+        assert {stat.calls for stat in function_stats(trace)} == {1}
         return functions(summary, trace)
 
 
@@ -62,20 +63,6 @@ def test_first_entries_are_those_of_all_functions_in_a_trace_of_every_call(file:
     assert outputs[0] == outputs[1]
     assert hits(file) == entered(every)
     assert {"leaf", "depth", "work", "main"} <= set(hits(file).values())
-
-
-@pytest.mark.parametrize(
-    "name", ["exceptions", "funclets", "fibers", "longjmps", "jump_tables", "seh", "callbacks"]
-)
-def test_programs_that_unwind_and_switch_stacks_notice_nothing(file: Path, name: str) -> None:
-    plain = windows.run([targets.build(name)])
-    every = file.with_suffix(".every")
-    run(name, output=windows.path(every), events="functions")
-    done = run(name, output=windows.path(file), mode="hits")
-    assert (done.stdout, done.returncode & 0xFF) == (plain.stdout, plain.returncode & 0xFF), (
-        done.stderr.decode()
-    )
-    assert hits(file) == entered(every)
 
 
 def code_seen(stdout: bytes) -> dict[str, str]:

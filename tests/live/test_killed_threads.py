@@ -14,10 +14,12 @@ from rig import targets, tracing
 THREADS = 80
 
 
-@pytest.mark.parametrize("clock", ["none", "tsc"])
-def test_terminated_threads_leave_what_they_recorded_and_harm_nobody(tmp_path: Path, clock: str) -> None:
+@pytest.mark.parametrize(("clock", "mode"), [("none", "trace"), ("tsc", "trace"), ("none", "graph")])
+def test_terminated_threads_leave_what_they_recorded_and_harm_nobody(
+    tmp_path: Path, clock: str, mode: str
+) -> None:
     file = tmp_path / "made.calltrace"
-    words = ("--events", "functions", "--clock", clock, "--include", "thread_kills!step")
+    words = ("--mode", mode, "--events", "functions", "--clock", clock, "--include", "thread_kills!step")
     program = targets.build("thread_kills")
     done = tracing.calltrace("run", "--quiet", "-o", file, *words, "--", program)
     assert done.returncode == 43, done.stderr.decode()

@@ -197,6 +197,7 @@ def test_without_code_nothing_is_said_of_who_was_entered_before(tmp_path: Path) 
         (("loop_receive!api_receive", "--method", "both"), "--method has no part in"),
         (("loop_receive!api_receive", "--group-by", "size"), "no arguments are recorded"),
         (("IDXGISwapChain::Present",), "no recorded call goes through entry 8"),
+        (("loop_receive!api_receive", "--thread", "7777"), "has no thread 7777"),
     ],
 )
 def test_what_a_trace_cannot_tell_is_refused(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -205,6 +206,13 @@ def test_what_a_trace_cannot_tell_is_refused(options: tuple[str, ...], said: str
     assert done.returncode == 64
     assert said in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_trace_without_every_call_is_refused(tmp_path: Path) -> None:
+    trace = recorded(tmp_path, "loop_receive", "3", options=("--mode", "hits"))
+    done = calltrace("loop", "loop_receive!api_receive", "--from-trace", trace)
+    assert done.returncode == 64
+    assert "--mode hits: it does not have every call" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

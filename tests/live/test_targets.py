@@ -147,7 +147,7 @@ class Rig:
             program = targets.stripped(program)
         job = {
             "program": windows.path(program),
-            "arguments": [_argument(word) for word in statement.arguments],
+            "arguments": [windows_argument(word) for word in statement.arguments],
         }
         driver = self._drivers.get()
         try:
@@ -184,7 +184,7 @@ class Rig:
         return Run(answer["exit_code"], output.read_bytes(), answer["told"], choice or ("", ""), trace, log)
 
 
-def _argument(word: str) -> str:
+def windows_argument(word: str) -> str:
     found = re.fullmatch(r"TARGET\((\w+)\)", word)
     return windows.path(targets.build(found[1])) if found else word
 

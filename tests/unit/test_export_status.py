@@ -8,7 +8,9 @@ from pathlib import Path
 
 from calltrace.export.status import Recording, Status, write_status, write_status_json
 
-RECORDING = Recording(4711, True, 1_700_000_000.5, 65536, 12, 3, 2, ["demo.exe", "shapes.dll"], ["now"])
+RECORDING = Recording(
+    4711, True, "hits", 1_700_000_000.5, 65536, 12, 3, 2, ["demo.exe", "shapes.dll"], ["now"]
+)
 
 
 def text(status: Status) -> list[str]:
@@ -36,6 +38,7 @@ def test_a_recording_is_under_way() -> None:
     assert since.startswith("since ")
     assert since.endswith(" s ago")
     assert rest == [
+        "mode             hits",
         "trace            a.calltrace, 64.0 KiB",
         "recorded         12 units in 2 threads",
         "lost             3 units",
@@ -48,6 +51,7 @@ def test_a_recording_is_under_way() -> None:
         "recording": {
             "process_id": 4711,
             "paused": True,
+            "mode": "hits",
             "since": "2023-11-14T22:13:20.500000+00:00",
             "size": 65536,
             "units": 12,

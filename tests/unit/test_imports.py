@@ -40,6 +40,8 @@ LAYERS = (
         "patches",
         "places",
         "recorder",
+        "counting",
+        "graph",
         "flow",
         "install",
         "loop",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import calltree, edges, model, profile, tracefile
+from calltrace import calltree, edges, graph, model, profile, tracefile
 from calltrace.calltree import Tree, TreeFilter, steps, summarize
 from calltrace.errors import AccessRefused, BadTrace, CalltraceError, FileMissing
 from calltrace.export import native
@@ -33,6 +33,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "ct_mark": tracefile.MarkEntry,
     "ct_totals": tracefile.Totals,
     "ct_stat": tracefile.Stat,
+    "ct_graph_thread": tracefile.GraphThread,
     "ct_export_options": tracefile.ExportOptions,
     "ct_node": tracefile.Node,
     "ct_columns": tracefile.Columns,
@@ -132,8 +133,10 @@ def test_numbers_of_enumerations_are_those_of_the_headers(tmp_path: Path) -> Non
     statements += ["CT_VERSION", "CT_BLOCK", "CT_NONE", "CT_READER_ABI", "CT_NODE_NOBODY", "CT_EDGE_LEVELS"]
     expected += [tracefile.VERSION, tracefile.BLOCK, model.NONE_ID, tracefile.READER_ABI]
     expected += [model.NOBODY, edges.LEVELS]
-    statements += ["CT_EDGES_ALL", "CT_EDGES_BY_STACK"]
-    expected += [edges.ALL, edges.BY_STACK]
+    statements += ["CT_EDGES_ALL", "CT_EDGES_BY_STACK", "CT_GRAPH_BY_JUMPS", "CT_GRAPH_BY_STACK"]
+    expected += [edges.ALL, edges.BY_STACK, graph.BY_JUMPS, graph.BY_STACK]
+    statements += ["CT_GRAPH_SITE", "CT_CHUNK_GRAPH", "sizeof(struct ct_graph_row)"]
+    expected += [tracefile.GRAPH_SITE, tracefile.ChunkKind.GRAPH, tracefile.GRAPH_ROW.size]
     pulls = ("MORE", "END", "LIMIT", "NO_MEMORY", "TEXT", "SPLIT")
     statements += [f"CT_PULL_{name}" for name in pulls]
     expected += [calltree.MORE, calltree.END, calltree.LIMIT, calltree.NO_MEMORY]

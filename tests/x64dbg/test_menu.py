@@ -42,6 +42,7 @@ def test_they_have_an_entry_for_everything(debugger: str) -> None:
         "Start on this module",
         "Trace this function",
         "Start with options...",
+        "Start as last time",
         "Stop",
         "Stacks",
         "Tree",

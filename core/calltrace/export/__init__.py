@@ -41,6 +41,7 @@ class Format(NamedTuple):
     write: Callable[[TraceFile, Any], Any]
     suffix: str  # of a file's name
     to: To = To.TEXT
+    of_counts: bool = False  # also of a recording without events
 
 
 FORMATS = {
@@ -51,11 +52,11 @@ FORMATS = {
     "speedscope": Format(speedscope.write, ".speedscope.json"),
     "parquet": Format(parquet.write, ".parquet", To.PATH),
     "folded": Format(folded.write, ".folded"),
-    "callgrind": Format(callgrind.write, ".callgrind"),
-    "dot": Format(dot.write, ".dot"),
-    "drcov": Format(drcov.write, ".drcov", To.BYTES),
-    "offsets": Format(offsets.write, ".offsets.txt"),
-    "ida": Format(disassemblers.write_ida, ".ida.py"),
-    "ghidra": Format(disassemblers.write_ghidra, ".ghidra.py"),
-    "binja": Format(disassemblers.write_binary_ninja, ".binja.py"),
+    "callgrind": Format(callgrind.write, ".callgrind", of_counts=True),
+    "dot": Format(dot.write, ".dot", of_counts=True),
+    "drcov": Format(drcov.write, ".drcov", To.BYTES, of_counts=True),
+    "offsets": Format(offsets.write, ".offsets.txt", of_counts=True),
+    "ida": Format(disassemblers.write_ida, ".ida.py", of_counts=True),
+    "ghidra": Format(disassemblers.write_ghidra, ".ghidra.py", of_counts=True),
+    "binja": Format(disassemblers.write_binary_ninja, ".binja.py", of_counts=True),
 }

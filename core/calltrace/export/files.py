@@ -18,7 +18,7 @@ def created(path: Path, source: Path | None, create: Callable[[Path], T]) -> T:
     """
     try:
         if source is not None and path.exists() and path.samefile(source):
-            raise UsageError(f"export: {path} is the trace itself: name another file with -o")
+            raise UsageError(f"{path} is the trace itself: name another file with -o")
         return create(path)
     except FileNotFoundError:
         raise FileMissing(f"cannot create {path}: its folder does not exist") from None

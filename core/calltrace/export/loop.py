@@ -125,7 +125,7 @@ def write_loop_json(climb: Climb, out: TextIO, link: Link) -> None:
     places = climb.places
     data = {
         "api": climb.api,
-        "address": climb.address,
+        "address": climb.address if climb.address > 0 else None,
         "outcome": climb.outcome.name.lower(),
         "summary": summary(climb),
         "seconds": climb.seconds,

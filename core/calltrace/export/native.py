@@ -52,7 +52,11 @@ class Export:
         limit: int = 0,
         tree: Tree | None = None,
     ) -> None:
-        """`limit`: see struct ct_export_options; `tree`: what TREE shows; SPEEDSCOPE asks for no text."""
+        """`limit`: see struct ct_export_options; `tree`: what TREE shows; SPEEDSCOPE asks for no text.
+
+        UsageError for a trace without events.
+        """
+        trace.need_events()
         self.nodes: list[tuple[int, int]] = []  # in the end: kind and id of the frames by number, if numbered
         self._trace = trace
         self._text_of = text_of

@@ -68,8 +68,10 @@ _Sums = tuple[Sequence[Edge], Stats]
 def write(trace: TraceFile, folder: Path) -> list[Path]:
     """Write the tables into `folder`, which is made unless it exists; their paths.
 
-    Raises EngineError without pyarrow or memory, FileMissing or AccessRefused if they cannot be written.
+    Raises UsageError for a trace without events, EngineError without pyarrow or memory, FileMissing or
+    AccessRefused if they cannot be written.
     """
+    trace.need_events()
     tables = _Tables(trace, folder)
     created(folder, trace.path, lambda path: path.mkdir(exist_ok=True))
     try:

@@ -74,6 +74,13 @@ SOURCE_TEXTS = {
 }
 
 
+# What is not in a trace of another mode than "trace".
+MODE_TEXTS = {
+    "graph": "counts by function and by who calls whom, in no order",
+    "hits": "only the first entry of each function, by whichever thread; anew if its module is loaded again",
+}
+
+
 class Order(enum.Enum):
     """What `top` sorts by, the most first."""
 
@@ -101,6 +108,7 @@ def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
         "state": STATES[trace.state],
         "exit_code": header.exit_code if ended else None,
         "process_id": header.process_id,
+        "mode": trace.mode,
         "clock": trace.clock.name.lower(),
         "policy": trace.policy.name.lower().replace("_", "-"),
         "created": _created(header.created_ns),
@@ -249,6 +257,8 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
     yield "trace", f"{told['file']}, {units.size(told['size'])}"
     yield "ended", ending(trace, told)
     seconds = f", {told['seconds']:,.3f} s" if told["seconds"] is not None else ""
+    if trace.mode in MODE_TEXTS:
+        yield "mode", f"{trace.mode}: {MODE_TEXTS[trace.mode]}"
     yield "recorded", f"{told['created'] or 'at an unknown time'}{seconds}, clock {told['clock']}"
     for key, value in trace.info.items():
         if isinstance(value, (str, int, float)) and value != "":

@@ -3,8 +3,9 @@
 The object that ``status --json`` prints has these keys; they stay as they are, further ones may come:
 
 - ``trace``: the file of the recording under way, or of the last one (or null)
-- ``recording``: null if nothing is recorded, else ``process_id``, ``paused``, ``since`` (ISO 8601, UTC),
-  ``size`` (bytes), ``units``, ``lost`` (units), ``threads`` (how many), ``modules`` and ``marks`` (names)
+- ``recording``: null if nothing is recorded, else ``process_id``, ``paused``, ``mode``, ``since`` (ISO
+  8601, UTC), ``size`` (bytes), ``units``, ``lost`` (units), ``threads`` (how many), ``modules`` and ``marks``
+  (names)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Recording:
 
     process_id: int
     paused: bool
+    mode: str  # as in TraceOptions
     since: float  # seconds since 1970
     size: int  # bytes
     units: int
@@ -69,6 +71,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "recording", f"process {recording.process_id}{', paused' if recording.paused else ''}"
     since = time.strftime("%H:%M:%S", time.localtime(recording.since))
     yield "since", f"{since}, {time.time() - recording.since:,.1f} s ago"
+    if recording.mode != "trace":
+        yield "mode", recording.mode
     yield "trace", f"{status.trace}, {units.size(recording.size)}"
     threads = units.count(recording.threads, "thread")
     yield "recorded", f"{units.count(recording.units, 'unit')} in {threads}"

@@ -66,6 +66,10 @@ class _Search:
     def __init__(self, trace: TraceFile, options: LoopOptions, traced: TracedCode) -> None:
         if options.arguments is not None or options.group_by is not None:
             raise UsageError("no arguments are recorded: --args and --group-by want the program itself")
+        if trace.mode != "trace":
+            raise UsageError(
+                f"{trace.path} was recorded with --mode {trace.mode}: it does not have every call"
+            )
         self._trace, self._options, self._traced = trace, options, traced
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
         self._notes: list[str] = []
@@ -76,13 +80,13 @@ class _Search:
 
     def run(self) -> Climb:
         hits: dict[int, list[Hit]] = {}  # by thread
-        for at, thread in enumerate(self._trace.threads):
-            if self._options.thread in (None, thread.index, thread.id):
-                calls = self._builder(at).run()
-                if calls:
-                    hits[thread.id] = calls
-                if calls and thread.lost:
-                    self._note(f"{thread.lost:,} units of thread {thread.id} were lost: they may matter")
+        begin, count = calltree.thread_range(self._trace, self._options.thread)
+        for at, thread in enumerate(self._trace.threads[begin : begin + count], begin):
+            calls = self._builder(at).run()
+            if calls:
+                hits[thread.id] = calls
+            if calls and thread.lost:
+                self._note(f"{thread.lost:,} units of thread {thread.id} were lost: they may matter")
         found = Found("recorded", sum(map(len, hits.values())), notes=self._notes)
         conclusions = Conclusions(self._traced, self)
         for thread_id, calls in hits.items():

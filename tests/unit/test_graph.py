@@ -1,0 +1,163 @@
+"""What is counted block by block, while a program is recorded, is what readers of all its events say."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from calltrace.errors import BadTrace, UsageError
+from calltrace.export import FORMATS
+from calltrace.tracefile import Graph, TraceFile
+from rig import counted, simulated, tracewriter
+from rig.commands import run
+from rig.simulated import SimulatedThread
+from rig.tracewriter import TraceWriter, Units
+from unit.test_fibers import FUNCTIONS, Fibers, open_trace
+
+GRAPH = 5  # CT_CHUNK_GRAPH
+COUNT = 2  # CT_POLICY_COUNT
+TWO = [HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=TWO)
+@given(
+    programs=st.lists(st.binary(max_size=200), min_size=1, max_size=3),
+    unit_size=st.sampled_from([4, 8]),
+    block_units=st.integers(8, 60),
+    together=st.integers(1, 8),
+)
+def test_simulated_threads(
+    tmp_path: Path, programs: list[bytes], unit_size: int, block_units: int, together: int
+) -> None:
+    writer = TraceWriter(unit_size)
+    simulated.describe(writer)
+    for number, program in enumerate(programs):
+        thread = SimulatedThread(unit_size)
+        thread.run(program)
+        writer.thread(thread.units, number, block_units)
+    with TraceFile(writer.write(tmp_path / "t.calltrace")) as trace:
+        counted.assert_counted(trace, together, looks=True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=TWO)
+@given(
+    program=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), max_size=80),
+    unit_size=st.sampled_from([4, 8]),
+)
+def test_fibers(tmp_path: Path, program: list[tuple[int, int]], unit_size: int) -> None:
+    fibers = Fibers(unit_size)
+    for what, which in program:
+        [fibers.enter, lambda _: fibers.leave(), fibers.switch][what](which)
+    with open_trace(fibers.units, tmp_path / "t.calltrace") as trace:
+        counted.assert_counted(trace, looks=True)
+
+
+def scribble(units: Units, seed: int) -> None:
+    """Events in no sensible order, or nearly none."""
+    rng = random.Random(seed)
+    order = rng.choice([0.0, 0.5, 0.9, 1.0])
+    functions = rng.choice([2, FUNCTIONS])
+    opened: list[tuple[int, int]] = []
+    for _ in range(rng.randrange(400)):
+        units.now += rng.choice([0, 1, 50, -3, 1 << 38])
+        number = rng.randrange(functions)
+        kind = rng.randrange(14)
+        if kind < 4:
+            units.event(tracewriter.ENTER, number)
+            opened.append((rng.choice([tracewriter.LEAVE, tracewriter.LEAVE, tracewriter.TAIL]), number))
+        elif kind < 9 and opened and rng.random() < order:
+            units.event(*opened.pop())
+        elif kind == 9:
+            units.event(tracewriter.CALL, opened[-1][1] if opened and rng.random() < order else number)
+            opened.append((tracewriter.RETURN, number))
+        elif kind == 10:
+            units.frame(rng.choice([0x1000, 0x2000, 0x7_0000_0000 + 8 * rng.randrange(99)]))
+            units.event(rng.choice([tracewriter.ENTER, tracewriter.LAND, tracewriter.CALL]), number)
+        elif kind == 11 and units.unit_size == 4:
+            for _ in range(rng.choice([1, 1, 3])):
+                units.whole(number)
+        elif kind == 12:
+            units.ext(rng.randrange(12), rng.randrange(1 << 12), rng.randrange(1 << 12))
+        elif rng.random() > order:
+            units.event(rng.randrange(8), rng.randrange(40))
+
+
+@pytest.mark.parametrize("unit_size", [4, 8])
+def test_events_in_no_order(tmp_path: Path, unit_size: int) -> None:
+    for seed in range(80):
+        units = Units(unit_size, now=1000)
+        scribble(units, seed)
+        with open_trace(units, tmp_path / "t.calltrace") as trace:
+            counted.assert_counted(trace, looks=seed % 2 == 0)
+
+
+# ---- what the user sees ----
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Writes a recording without events that has these counts."""
+
+    def made(payload: bytes, state: int = tracewriter.EXITED) -> Path:
+        writer = TraceWriter(4, state, policy=COUNT)
+        simulated.describe(writer)
+        writer.info({"options": {"mode": "graph"}})
+        if payload:
+            writer.chunk(GRAPH, payload)
+        return writer.write(tmp_path / "graph.calltrace")
+
+    return made
+
+
+def test_what_needs_an_order_of_events_is_refused_in_one_line(demo_graph: Path, tmp_path: Path) -> None:
+    for verb in ("tree", "stacks", "report"):
+        with pytest.raises(UsageError, match=r"--mode graph and knows no order of calls: `top`"):
+            run(f"{verb} {demo_graph}")
+    with pytest.raises(UsageError, match="one level of callers and callees: leave out --depth"):
+        run(f"callers {demo_graph} demo!main --depth 2")
+    for name, form in FORMATS.items():
+        made = tmp_path / f"demo{form.suffix}"
+        if form.of_counts:
+            run(f"export {name} {demo_graph} -o {made}")
+            assert b"demo" in made.read_bytes()
+        else:
+            with pytest.raises(UsageError, match="knows no order of calls"):
+                run(f"export {name} {demo_graph} -o {made}")
+            assert not made.exists()
+    assert {name for name, form in FORMATS.items() if form.of_counts} >= {"callgrind", "dot", "drcov"}
+
+
+def test_damaged_counts_are_one_line(graph: Callable[..., Path], demo_graph: Path) -> None:
+    with pytest.raises(BadTrace, match="its counts are missing"):
+        TraceFile(graph(b""))
+    with pytest.raises(BadTrace, match="has no counts yet: they are written when the recording ends"):
+        TraceFile(graph(b"", tracewriter.RECORDING))
+    with TraceFile(demo_graph) as trace:
+        assert trace.graph
+    whole = payload_of(demo_graph)
+    Graph(whole)
+    rng = random.Random(1)
+    for size in [0, 3, 16, 17, *(rng.randrange(len(whole)) for _ in range(20)), len(whole) - 1]:
+        with pytest.raises(BadTrace, match="damaged, or another version has written it: its counts"):
+            TraceFile(graph(whole[:size] or b"\0"))
+    for _ in range(60):  # whatever is in it, it is told or refused
+        bad = bytearray(whole)
+        bad[rng.randrange(min(len(bad), 2000))] ^= 1 << rng.randrange(8)
+        try:
+            with TraceFile(graph(bytes(bad))) as trace:
+                counted.numbers(trace)
+        except BadTrace:
+            pass
+
+
+def payload_of(file: Path) -> bytes:
+    data, at = file.read_bytes(), tracewriter.BLOCK
+    while int.from_bytes(data[at : at + 4], "little") != GRAPH:
+        at += int.from_bytes(data[at + 8 : at + 16], "little") or tracewriter.BLOCK
+    size = int.from_bytes(data[at + 16 : at + 24], "little")
+    return data[at + 32 : at + 32 + size]
