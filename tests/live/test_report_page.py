@@ -293,6 +293,21 @@ def test_first_entries_are_listed_without_counts_and_stacks(browser: Page, tmp_p
         assert shown(page, "#functions .split .body tbody tr") == [["d!b"]]
 
 
+def test_counts_without_events_have_a_table_with_callers(browser: Page, tmp_path: Path) -> None:
+    trace = tmp_path / "graph.calltrace"
+    program = targets.build("demo")
+    done = tracing.calltrace(
+        "run", "--quiet", "-o", trace, "--mode", "graph", "--clock", "tsc", "--", program, "2 * (3 + 4)"
+    )
+    assert done.returncode == 0, done.stderr
+    for page in opened(browser, tmp_path, trace):
+        assert sorted(shown(page, "#functions .split .body tbody tr")) == sorted(top(trace))
+        page.run("document.querySelector('tr[data-name=\"demo!parse_product\"]').click()")
+        assert [row[-1] for row in shown(page, "#callers tbody tr")] == ["demo!parse_sum"]
+        assert page.all("#flame svg, #timeline canvas, #timeline svg") == []
+        assert "no stacks and no time line" in page.texts("#notes li")[0]
+
+
 def test_names_that_look_like_html_are_text(browser: Page, tmp_path: Path) -> None:
     names = [
         "</script><script>document.title='taken'</script>",

@@ -115,7 +115,7 @@ def graph(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 def test_what_needs_an_order_of_events_is_refused_in_one_line(demo_graph: Path, tmp_path: Path) -> None:
-    for verb in ("tree", "stacks", "report"):
+    for verb in ("tree", "stacks"):
         with pytest.raises(UsageError, match=r"--mode graph and knows no order of calls: `top`"):
             run(f"{verb} {demo_graph}")
     with pytest.raises(UsageError, match="one level of callers and callees: leave out --depth"):

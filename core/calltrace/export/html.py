@@ -124,7 +124,8 @@ class _Page:
         self._names = _Names()
         self._timed = trace.clock is not Clock.NONE
         self._hits = trace.mode == "hits"
-        self._stackless = self._hits or trace.mode == "graph"
+        self._counts_only = trace.graph is not None
+        self._stackless = self._hits or self._counts_only
 
     def told(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
@@ -132,7 +133,9 @@ class _Page:
         summary = summarize(trace)
         shown = self._busiest()
         span = (summary.first_time, max(summary.first_time, summary.last_time))
-        found = profile(trace, shown, span, not self._timed, self._limits)
+        found = Profile((), (), (), 1)
+        if not self._counts_only:
+            found = profile(trace, shown, span, not self._timed, self._limits)
         stacks, stacks_told = self._stacks(found.stacks)
         functions, functions_told, ids = self._functions(summary)
         edges, edges_told = self._edges(ids)
@@ -173,7 +176,7 @@ class _Page:
                 "Recorded by --mode hits: only the first entry of each function. Counts of calls, callers "
                 "and stacks are not known."
             )
-        if self._trace.mode == "graph":
+        if self._counts_only:
             notes.append(
                 "Recorded by --mode graph: counts and times only. There are no stacks and no time line."
             )
@@ -217,11 +220,13 @@ class _Page:
 
     def _busiest(self) -> list[int]:
         """Threads that the time line shows, by their positions."""
-        threads = self._trace.threads
+        threads = [] if self._counts_only else self._trace.threads
         order = sorted(range(len(threads)), key=lambda at: (-threads[at].units, at))
         return sorted(order[: self._bounds.threads])
 
     def _threads_told(self, shown: int) -> str:
+        if self._counts_only:
+            return "None: only counts and times were recorded."
         limits = self._limits
         text = (
             f"Above, calls begun in each of {limits.columns} equal parts of the time; below, the outermost "

@@ -340,7 +340,7 @@
     const section = document.getElementById("timeline");
     section.querySelector(".hint").textContent = side.told.threads;
     const shown = side.threads.slice(0, threads);
-    section.querySelector(".body").replaceChildren(axis(), ...shown.map(lanes));
+    section.querySelector(".body").replaceChildren(...(shown.length ? [axis()] : []), ...shown.map(lanes));
     const more = section.querySelector(".more");
     more.replaceChildren();
     if (side.threads.length > shown.length) {
