@@ -72,6 +72,7 @@ static bool at_line_start = true;
 static char awaited[64]; /* the text with which a command says that it is over */
 static HANDLE command_over;
 static HANDLE target_paused; /* since `init` */
+static HANDLE target_gone;   /* and the debugger is done with it */
 static char click_on[4096], click_then[4096];
 static char titles[ENTRIES][256]; /* of menus and their entries; their handle is FIRST_MENU + index */
 static int menus[ENTRIES];        /* the debugger's that each is in, or NO_ENTRY of a menu's own title */
@@ -139,6 +140,8 @@ static void print(const char *text)
         SetEvent(command_over);
     }
     write_log(text, strlen(text));
+    if (strstr(text, "Debugging stopped!"))
+        SetEvent(target_gone);
     if (*click_on && strstr(text, click_on)) {
         *click_on = 0;
         CreateThread(NULL, 0, click, click_then, 0, NULL);
@@ -348,8 +351,9 @@ static void run(char *line)
     fflush(log_file);
     at_line_start = true;
     LeaveCriticalSection(&lock);
-    bool starts = begins(line, "init ");
+    bool starts = begins(line, "init "), had_target = is_debugging();
     ResetEvent(target_paused);
+    ResetEvent(target_gone);
     if (begins(line, "!click "))
         click(line + strlen("!click "));
     else if (begins(line, "!notes "))
@@ -384,6 +388,9 @@ static void run(char *line)
     /* Not every system breaks into a process for the one that attaches to it. */
     while (is_debugging() && is_running() && !begins(line, "attach ") && !begins(line, "calltrace "))
         Sleep(5);
+    /* The real debugger has some more to say when the target is no more. */
+    if (dbg_functions && (had_target || starts) && !is_debugging())
+        WaitForSingleObject(target_gone, SECONDS_TO_START * 1000);
     settle();
 }
 
@@ -423,6 +430,7 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
         return TRUE;
     InitializeCriticalSection(&lock);
     command_over = CreateEventW(NULL, FALSE, FALSE, NULL);
+    target_gone = CreateEventW(NULL, TRUE, FALSE, NULL);
     char name[64];
     snprintf(name, sizeof name, "x64dbg-stopped-%lu", GetCurrentProcessId());
     target_paused = CreateEventA(NULL, TRUE, FALSE, name);

@@ -52,7 +52,7 @@ def contract(debugger: str) -> dict[str, str]:
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_port_keeps_the_contract(debugger: str, check: str) -> None:
     said = contract(debugger)[check]
-    assert said.endswith("holds\n"), said
+    assert "holds" in said.splitlines(), said
 
 
 @x64dbg.both
