@@ -18,6 +18,9 @@ from rig import corpus, targets, tracing, windows
 
 FRAMEWORK = corpus.program("coreclr").parent
 
+# The C++ runtime that pyarrow brings.
+WITH_EH_CONTINUATIONS = list(wine.cache_folder().glob("python-win/Lib/site-packages/pyarrow.libs/msvcp*.dll"))
+
 
 def verdicts(path: Path) -> dict[str, Verdict]:
     """What is said of a module but for what is fine."""
@@ -29,7 +32,7 @@ def verdicts(path: Path) -> dict[str, Verdict]:
     "path",
     [
         *(corpus.program(name) for name in ("clang-format", "cmake", "dbgeng", "duckdb", "ffmpeg", "ninja")),
-        *sorted((wine.cache_folder() / "python-win").rglob("*.dll")),
+        *sorted(set((wine.cache_folder() / "python-win").rglob("*.dll")).difference(WITH_EH_CONTINUATIONS)),
         FRAMEWORK / "clrjit.dll",  # translates, but has no frames on the stack while its code runs
         FRAMEWORK / "clrcompression.dll",
     ],
@@ -37,6 +40,15 @@ def verdicts(path: Path) -> dict[str, Verdict]:
 )
 def test_native_modules_raise_no_alarm(path: Path) -> None:
     assert verdicts(path) == {}
+
+
+def test_eh_continuations_are_counted_as_llvm_does() -> None:
+    [library] = WITH_EH_CONTINUATIONS
+    told = ["llvm-readobj-14", "--coff-load-config", library]
+    shown = subprocess.run(told, capture_output=True, text=True, check=True).stdout
+    [count] = [line.split()[1] for line in shown.splitlines() if "GuardEHContinuationCount" in line]
+    [limit] = [each for each in preflight.of_module(from_file(library)) if each.verdict is Verdict.LIMITS]
+    assert f"({int(count):,} addresses)" in limit.text
 
 
 @pytest.mark.parametrize("name", ["demo", "throws", "calls"])

@@ -312,7 +312,7 @@ def guarded(
     struct.pack_into("<I", config, 0, size)
     struct.pack_into("<Q", config, 0x88, functions)  # GuardCFFunctionCount
     struct.pack_into("<I", config, 0x90, flags)  # GuardFlags
-    struct.pack_into("<Q", config, 0x108, eh)  # GuardEHContinuationCount
+    struct.pack_into("<Q", config, 0x110, eh)  # GuardEHContinuationCount
     debug_at = at + len(config)
     debug = struct.pack("<IIHHIIII", 0, 0, 0, 0, 2, 4, at, 0)  # IMAGE_DEBUG_TYPE_CODEVIEW
     debug += struct.pack("<IIHHIIII", 0, 0, 0, 0, 20, 4, debug_at + 56, 0)
