@@ -1,12 +1,21 @@
-/* Sums over the code of all modules as it stands in memory: a breakpoint left behind would change one. */
+/* Sums over the code of all modules as it stands in memory: a breakpoint left behind would change one. What is printed
+ * goes to the file that SAID_INTO names, if any: some debuggers give their target a console of its own. */
 #ifndef CODE_SUM_H
 #define CODE_SUM_H
 
 #define PSAPI_VERSION 2
 #include <stdio.h>
+#include <stdlib.h>
 #include <windows.h>
 
 #include <psapi.h>
+
+__attribute__((constructor)) static void print_into_file(void)
+{
+    const char *file = getenv("SAID_INTO");
+    if (file && !freopen(file, "w", stdout))
+        abort();
+}
 
 static unsigned code_sum(const unsigned char *base)
 {
