@@ -133,6 +133,8 @@ static void write_log(const char *text, size_t size)
 static void print(const char *text)
 {
     char *over = *awaited ? strstr(text, awaited) : NULL;
+    if (strstr(text, "Debugging stopped!"))
+        SetEvent(target_gone);
     if (over) {
         write_log(text, (size_t)(over - text));
         text = over + strlen(awaited);
@@ -140,8 +142,6 @@ static void print(const char *text)
         SetEvent(command_over);
     }
     write_log(text, strlen(text));
-    if (strstr(text, "Debugging stopped!"))
-        SetEvent(target_gone);
     if (*click_on && strstr(text, click_on)) {
         *click_on = 0;
         CreateThread(NULL, 0, click, click_then, 0, NULL);
