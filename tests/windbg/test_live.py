@@ -53,6 +53,36 @@ def without_ids(text: str) -> list[str]:
     return re.sub(r" \(id \d+\)", "", text).splitlines()
 
 
+def test_commands_work_where_a_step_has_ended(tmp_path: Path) -> None:
+    file, again = tmp_path / "steps.calltrace", tmp_path / "again.calltrace"
+    shown = session(
+        [
+            f"!calltrace start -o {windows.path(file)}",
+            f"bp {address('leaf')}",
+            "g",
+            "p",
+            "!calltrace pause",
+            "t",
+            "!calltrace resume",
+            "t",
+            "!calltrace stop",
+            "p",
+            f"!calltrace start -o {windows.path(again)}",
+            "bc *",
+            "g",
+        ],
+        "session_calls",
+        "3",
+    )
+    assert not shown.has_target
+    assert "recorded" in shown.said("!calltrace stop")
+    assert shown.stdout == plain("session_calls", "3").stdout
+    with TraceFile(file) as first, TraceFile(again) as second:
+        assert first.state == State.STOPPED
+        assert second.state == State.EXITED
+        assert [mark.name for mark in first.marks] == ["paused", "resumed"]
+
+
 def ours(text: str) -> str:
     """What was printed besides the engine's own warnings that there is no target."""
     return "".join(line for line in text.splitlines(keepends=True) if not ENGINES_WARNINGS.match(line))

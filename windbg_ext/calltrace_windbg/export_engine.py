@@ -14,7 +14,7 @@ from calltrace.win32.engine import INTEGER_REGISTERS, Stop
 from calltrace_windbg import symbols
 
 _STATUS_BREAK = 6
-_EVENT_BREAKPOINT, _EVENT_EXCEPTION = 1, 2
+_EVENT_NONE, _EVENT_BREAKPOINT, _EVENT_EXCEPTION = 0, 1, 2
 _THREADS = 64  # room for the first answer
 
 
@@ -94,7 +94,12 @@ class ExportEngine:
         self._do("tell where it stands", "ct_engine_state", ctypes.byref(state))
         if state.status != _STATUS_BREAK:
             return None
-        code = {_EVENT_BREAKPOINT: api.EXCEPTION_BREAKPOINT, _EVENT_EXCEPTION: state.code}.get(state.event, 0)
+        codes = {
+            _EVENT_NONE: api.EXCEPTION_SINGLE_STEP,  # what the engine says behind its own steps
+            _EVENT_BREAKPOINT: api.EXCEPTION_BREAKPOINT,
+            _EVENT_EXCEPTION: state.code,
+        }
+        code = codes.get(state.event, 0)
         return Stop(state.process, state.thread, code, bool(state.first_chance))
 
     def threads(self) -> list[int]:

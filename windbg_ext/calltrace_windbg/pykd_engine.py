@@ -53,7 +53,8 @@ class PykdEngine:
         if kind == pykd.eventType.Exception:
             exception = self._do(pykd.getLastException)
             return Stop(process, thread, exception.exceptionCode, exception.firstChance)
-        return Stop(process, thread, 0)
+        # Behind the engine's own steps there is no event.
+        return Stop(process, thread, 0 if kind else api.EXCEPTION_SINGLE_STEP)
 
     def threads(self) -> list[int]:
         """The threads of the stopped process."""
