@@ -75,7 +75,7 @@ def time_commands(path: str) -> None:
         (recorder.Recorder, "stop", "stop the recorder"),
         (copies, "withdraw", "take the jumps out"),
         (copies, "free_unused", "look for uses of the copies, free them"),
-        (live.LiveSession, "_show_copies", "show the debugger the copies"),
+        (live.LiveSession, "_tell_copies", "show the debugger the copies"),
         (ProcessMemory, "mapped_modules", "list the modules"),
     ):
         parts.time(owner, name, part)
