@@ -10,20 +10,6 @@
 
 #ifndef SDK_FUNCTION /* who defines the functions exports them */
 #define SDK_FUNCTION __declspec(dllimport)
-/* jansson.dll, of the debugger's folder. */
-#define JANSSON_FUNCTIONS(X)                                                                                           \
-    X(json_t *, json_object, (void))                                                                                   \
-    X(json_t *, json_array, (void))                                                                                    \
-    X(json_t *, json_string, (const char *text))                                                                       \
-    X(json_t *, json_integer, (long long value))                                                                       \
-    X(int, json_object_set_new, (json_t * object, const char *key, json_t *value)) /* owns `value` then */             \
-    X(int, json_array_append_new, (json_t * array, json_t * value))                                                    \
-    X(json_t *, json_object_get, (const json_t *object, const char *key))                                              \
-    X(size_t, json_array_size, (const json_t *array))                                                                  \
-    X(json_t *, json_array_get, (const json_t *array, size_t index))                                                   \
-    X(const char *, json_string_value, (const json_t *string))                                                         \
-    X(long long, json_integer_value, (const json_t *integer))
-
 #endif
 
 enum {
