@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,11 +124,8 @@ SHAPES = {
 @functools.cache
 def symbols(program: str) -> dict[str, int]:
     """What a program or library has of names, RVAs, as the linker's own tool reads them."""
-    path = targets.build(program)
-    names = subprocess.run(["x86_64-w64-mingw32-nm", str(path)], capture_output=True, text=True, check=True)
-    base = pefile.PE(str(path), fast_load=True).OPTIONAL_HEADER.ImageBase
-    words = (line.split() for line in names.stdout.splitlines())
-    return {line[2]: int(line[0], 16) - base for line in words if len(line) == 3 and line[1] in "tTbB"}
+    base = pefile.PE(str(targets.build(program)), fast_load=True).OPTIONAL_HEADER.ImageBase
+    return {symbol: address - base for symbol, address in targets.symbols(program).items()}
 
 
 def name(place: dict[str, Any] | None) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -85,6 +87,16 @@ def _execute(*command: str | Path) -> None:
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@functools.cache
+def symbols(name: str) -> dict[str, int]:
+    """VAs of a program's functions, labels and variables, loaded where it wants to be, as nm lists them."""
+    listed = subprocess.run(
+        ["x86_64-w64-mingw32-nm", build(name)], capture_output=True, text=True, check=True
+    )
+    found = re.findall(r"^([0-9a-f]+) [tTbBdD] (\S+)$", listed.stdout, re.MULTILINE)
+    return {symbol: int(address, 16) for address, symbol in found}
 
 
 def stripped(program: Path) -> Path:

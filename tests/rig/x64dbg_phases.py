@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,18 +30,8 @@ RUNS = {
 EXIT = "Process stopped with exit code 0x7 "
 
 
-@functools.cache
-def symbols() -> dict[str, int]:
-    """The VAs in the program, which is loaded where it wants to be."""
-    listed = subprocess.run(
-        ["x86_64-w64-mingw32-nm", targets.build("breakpoints")], capture_output=True, text=True, check=True
-    )
-    found = re.findall(r"^([0-9a-f]+) \w (\w+)$", listed.stdout, re.MULTILINE)
-    return {name: int(address, 16) for address, name in found}
-
-
 def at(place: str) -> str:
-    return f"{symbols()[place]:x}"
+    return f"{targets.symbols('breakpoints')[place]:x}"
 
 
 def start(trace: Path) -> str:

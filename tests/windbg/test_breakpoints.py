@@ -5,9 +5,7 @@ tests/targets/breakpoints.c states how often each place runs; an untraced sessio
 
 from __future__ import annotations
 
-import functools
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,18 +42,8 @@ REPORT = '.printf "hits {}\\n", {}'.format(
 FORGET = "; ".join(f"r $t{number} = 0" for number in COUNTERS.values())
 
 
-@functools.cache
-def symbols() -> dict[str, int]:
-    """The VAs in the program, which is loaded where it wants to be."""
-    listed = subprocess.run(
-        ["x86_64-w64-mingw32-nm", targets.build("breakpoints")], capture_output=True, text=True, check=True
-    )
-    found = re.findall(r"^([0-9a-f]+) \w (\w+)$", listed.stdout, re.MULTILINE)
-    return {name: int(address, 16) for address, name in found}
-
-
 def at(place: str) -> str:
-    return f"{symbols()[place]:#x}"
+    return f"{targets.symbols('breakpoints')[place]:#x}"
 
 
 def counting(kind: str = "bp {}", places: Sequence[str] = tuple(RUNS)) -> list[str]:
@@ -196,11 +184,11 @@ def test_a_stop_tells_where_its_user_has_set_the_breakpoint(tmp_path: Path) -> N
     listed = [output for command, output in shown.commands if command == "bl"]
     assert listed[0] == listed[1]
     for place in ("straight_turn", "straight_back"):
-        address = f"{symbols()[place]:016x}"
+        address = f"{targets.symbols('breakpoints')[place]:016x}"
         told = [output for _, output in shown.commands if f"is at {address}" in output]
         assert told
         assert "Breakpoint 1 hit\n" in told[0]
-    assert f"{symbols()['straight_back']:016x}" in listed[2].replace("`", "")
+    assert f"{targets.symbols('breakpoints')['straight_back']:016x}" in listed[2].replace("`", "")
     check_ended(shown)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,6 +140,7 @@ def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: 
 
 def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> None:
     running, other = Running("port_threads"), Running("port_threads")
+    inner = targets.symbols("port_threads")["inner"]
     script = [
         windbg.LOAD,
         f"!calltrace start -o {windows.path(tmp_path / 'beside.calltrace')}",
@@ -148,7 +148,7 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
         "g ",
         # One thread only comes by: dbgeng can crash a program, traced or not, that it is detached from after
         # several have met one breakpoint.
-        f"bp {address('inner')}",
+        f"bp {inner:#x}",
         "g",
         "k 60",
         "!calltrace stacks --thread ~.",
@@ -167,7 +167,8 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     assert "Breakpoint 0 hit" in shown.said("g  ")
     walked = frames(shown.said("k 60"))
     untraced = windbg.run(
-        [f"bp {address('inner')}", "g", "k 60", "bc *", ".detach"], process_id=other.process_id
+        [f"bp {inner:#x}", "g", "k 60", "bc *", ".detach"],
+        process_id=other.process_id,
     )
     assert walked == frames(untraced.said("k 60"))
     assert walked[-1].startswith("ntdll!RtlUserThreadStart+")
@@ -185,14 +186,6 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     exported = (tmp_path / "beside.json").read_bytes()
     assert exported.count(b"port_threads!fibonacci") > 1000
     assert exported.rstrip().endswith(b"]}")
-
-
-def address(function: str) -> str:
-    """The VA of a function of port_threads, which is not relocated."""
-    nm = ["x86_64-w64-mingw32-nm", str(targets.build("port_threads"))]
-    listed = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
-    [found] = [line.split()[0] for line in listed.splitlines() if line.split()[-1] == function]
-    return f"0x{found}"
 
 
 def called(trace: Path) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -438,11 +437,7 @@ def test_the_user_s_labels_name_functions(tmp_path: Path) -> None:
 
 def symbol(name: str) -> int:
     """The VA of a function in session_calls, which is loaded where it wants to be."""
-    listed = subprocess.run(
-        ["x86_64-w64-mingw32-nm", targets.build("session_calls")], capture_output=True, text=True, check=True
-    )
-    [address] = re.findall(rf"^([0-9a-f]+) T {name}$", listed.stdout, re.MULTILINE)
-    return int(address, 16)
+    return targets.symbols("session_calls")[name]
 
 
 def recorded(folder: Path, program: Path) -> Path:

@@ -163,7 +163,4 @@ def test_what_is_too_long_for_a_command_is_not_cut_off(debugger: str) -> None:
 
 def leaf() -> int:
     """The VA of session_calls!leaf."""
-    command = ["x86_64-w64-mingw32-nm", str(targets.build("session_calls"))]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    [address] = re.findall(r"^([0-9a-f]+) T leaf$", listed, re.MULTILINE)
-    return int(address, 16)
+    return targets.symbols("session_calls")["leaf"]

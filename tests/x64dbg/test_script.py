@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -182,7 +181,7 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     there under Wine: it takes what they have raised for the program's own, traced or not.
     """
     running = Running("port_threads")
-    outer, beside = address_of("outer"), tmp_path / "beside.calltrace"
+    outer, beside = f"{targets.symbols('port_threads')['outer']:x}", tmp_path / "beside.calltrace"
     script = [
         f"attach {running.process_id:x}",
         "calltrace start ",
@@ -215,14 +214,6 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     assert {f"port_threads!{name}" for name in ("fibonacci", "inner", "outer")} <= called(beside)
     assert called(beside) <= called(alone)
     assert (tmp_path / "beside.json").read_bytes().count(b"port_threads!fibonacci") > 1000
-
-
-def address_of(function: str) -> str:
-    listed = subprocess.run(
-        ["x86_64-w64-mingw32-nm", targets.build("port_threads")], capture_output=True, text=True, check=True
-    )
-    [address] = re.findall(rf"^([0-9a-f]+) \w {function}$", listed.stdout, re.MULTILINE)
-    return str(address)
 
 
 def called(trace: Path) -> set[str]:
