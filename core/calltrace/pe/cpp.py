@@ -61,6 +61,18 @@ class Reader:
         self._text, self._at = text, 0
         self._depth = 0
 
+    def type(self) -> Type:
+        """One type."""
+        raise NotImplementedError
+
+    def whole(self) -> str | None:
+        """The type that the text is; None if it is none, or of a kind that is not known here."""
+        try:
+            name = self.type().text
+            return name if self.ended() else None
+        except UnknownError:
+            return None
+
     def ended(self) -> bool:
         """Whether all is read."""
         return self._at == len(self._text)

@@ -58,12 +58,7 @@ _VALUE = re.compile(r"(n?\d+)E")
 
 def type_name(mangled: str) -> str | None:
     """What a type's mangled name says; None if it is none or of a kind that is not known here."""
-    reader = _Reader(mangled)
-    try:
-        name = reader.type().text
-        return name if reader.ended() else None
-    except UnknownError:
-        return None
+    return _Reader(mangled).whole()
 
 
 class _Reader(Reader):

@@ -65,12 +65,7 @@ def type_name(decorated: str) -> str | None:
     """What a type descriptor's name says; None if it is none or of a kind that is not known here."""
     if not decorated.startswith(".?A"):
         return None
-    reader = _Reader(decorated[3:])
-    try:
-        name = reader.type().text
-        return name if reader.ended() else None
-    except UnknownError:
-        return None
+    return _Reader(decorated[3:]).whole()
 
 
 class _Reader(Reader):
