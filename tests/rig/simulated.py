@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rig import tracewriter
 from rig.tracewriter import Units
 
 FUNCTION, CALL_NODE, API_FUNCTION, API_CALL = range(4)
-RETURN, TAIL, UNWOUND, INFERRED = 1, 2, 3, 4
+RETURN, TAIL, UNWOUND, INFERRED, PROCESS_END = 1, 2, 3, 4, 6
 
 PLAIN = range(0, 12)  # ids of functions nothing can land in
 LANDABLE = range(12, 20)  # each ENTER is preceded by its stack pointer
@@ -221,3 +222,17 @@ def describe(writer: tracewriter.TraceWriter) -> None:
     sites = [(0x2000 + 5 * number, number // 2, 0, tracewriter.NONE) for number in range(SITES)]
     names = [[0x1000 + 16 * number, f"f{number}"] for number in range(FUNCTION_COUNT)]
     writer.module({"name": "simulated.exe", "names": names}, functions, sites)
+
+
+def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[Path, list[SimulatedThread]]:
+    """A trace with a thread for each program, and the threads; the process ends in the midst of all."""
+    writer = tracewriter.TraceWriter(unit_size)
+    describe(writer)
+    threads = []
+    for number, program in enumerate(programs):
+        thread = SimulatedThread(unit_size)
+        thread.run(program)
+        thread.finish(PROCESS_END)
+        writer.thread(thread.units, number)
+        threads.append(thread)
+    return writer.write(path), threads

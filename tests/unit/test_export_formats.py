@@ -21,11 +21,10 @@ from calltrace.export import FORMATS, folded
 from calltrace.tracefile import TraceFile
 from rig import readers, simulated, tracewriter
 from rig.commands import run
-from rig.simulated import Frame, SimulatedThread
+from rig.simulated import Frame, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
-PROCESS_END = 6
 
 
 def exported(path: Path, form: str) -> str:
@@ -33,19 +32,6 @@ def exported(path: Path, form: str) -> str:
     with TraceFile(path) as trace:
         FORMATS[form].write(trace, out)
     return out.getvalue()
-
-
-def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[Path, list[SimulatedThread]]:
-    writer = TraceWriter(unit_size)
-    simulated.describe(writer)
-    threads = []
-    for number, program in enumerate(programs):
-        thread = SimulatedThread(unit_size)
-        thread.run(program)
-        thread.finish(PROCESS_END)
-        writer.thread(thread.units, number)
-        threads.append(thread)
-    return writer.write(path), threads
 
 
 # Short ones that can be made shorter, and long ones in which everything happens.

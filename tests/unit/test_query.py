@@ -25,27 +25,13 @@ from calltrace.export import csv, parquet
 from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
 from rig.commands import run
-from rig.simulated import SimulatedThread
+from rig.simulated import SimulatedThread, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
-PROCESS_END = 6
 checked = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[Path, list[SimulatedThread]]:
-    writer = TraceWriter(unit_size)
-    simulated.describe(writer)
-    threads = []
-    for number, program in enumerate(programs):
-        thread = SimulatedThread(unit_size)
-        thread.run(program)
-        thread.finish(PROCESS_END)
-        writer.thread(thread.units, number)
-        threads.append(thread)
-    return writer.write(path), threads
 
 
 def random_trace(path: Path, seed: int) -> tuple[Path, list[SimulatedThread]]:
