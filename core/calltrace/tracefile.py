@@ -466,8 +466,8 @@ class TraceFile:
             self.problems: list[str] = []  # what is damaged, one line each
             self.info = self._read_info()
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
-            self.graph = self._read_graph() if counted else None  # of a recording without events; else None
-            self.threads = self._read_threads()
+            self.graph: Graph | None = None  # of a recording without events
+            self.count_as(self._read_graph() if counted else None)
             self.marks = self._read_marks()
         except BaseException:
             self.close()
@@ -715,12 +715,17 @@ class TraceFile:
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:
             with memoryview(self._map) as view, view[span.offset : span.offset + span.size] as payload:
-                graph = Graph(payload)
+                return Graph(payload)
         except ValueError:
             raise BadTrace(f"{self.path} is damaged, or another version has written it: its counts") from None
-        self.index.units = sum(about.units for about, _ in graph.threads)
-        self.index.lost = sum(about.lost for about, _ in graph.threads)
-        return graph
+
+    def count_as(self, graph: Graph | None) -> None:
+        """Let these be the counts of a recording without events."""
+        self.graph = graph
+        if graph:
+            self.index.units = sum(about.units for about, _ in graph.threads)
+            self.index.lost = sum(about.lost for about, _ in graph.threads)
+        self.threads = self._read_threads()
 
     def _read_threads(self) -> list[Thread]:
         entries: list[ThreadEntry | GraphThread] = []

@@ -75,11 +75,13 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
 
 @x64dbg.both
 def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path: Path) -> None:
+    asked = [f"!value calltrace.{what}(session_calls:leaf)" for what in ("hits", "traced")]
     file, saved, dot = (tmp_path / name for name in ("graph.calltrace", "saved.calltrace", "graph.dot"))
     script = [
         f"calltrace start --mode graph -o {windows.path(file)}",
         "bp session_calls:leaf",
         *["run"] * 16,
+        *asked,
         "calltrace callers leaf",
         "calltrace callees work",
         "calltrace top --limit 2",
@@ -105,6 +107,7 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
         ["15", "session_calls!leaf"],  # the sixteenth stands before the jump
         ["15", "\N{LEFTWARDS ARROW}", "session_calls!work"],
     ]
+    assert [int(shown.said(expression)) for expression in asked] == [15, 1]
     status = shown.said("calltrace status").splitlines()
     assert status[0].endswith(", paused")
     assert "mode             graph" in status
