@@ -413,7 +413,7 @@ class Tracing:
             self._counting.write()
 
     def counts(self) -> bytes | None:
-        """In mode "graph": the counts as they are now, as the file would get them. EngineError if that fails."""
+        """In mode "graph": the counts as they are now, as in the file. EngineError if memory runs out."""
         return self._counting.counted() if self._counting else None
 
     def finish(self, state: State, exit_code: int = 0) -> Path:

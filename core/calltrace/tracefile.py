@@ -254,6 +254,18 @@ class MarkEntry(ctypes.LittleEndianStructure):
     _fields_ = (("position", c_uint64), ("thread", c_uint32), ("number", c_uint32))
 
 
+class ProgramMark(ctypes.LittleEndianStructure):
+    """struct ct_program_mark."""
+
+    _fields_ = (
+        ("number", c_uint64),
+        ("time", c_uint64),
+        ("position", c_uint64),
+        ("thread", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
 class Totals(ctypes.LittleEndianStructure):
     """struct ct_totals."""
 
@@ -403,6 +415,12 @@ def reader_library() -> ctypes.CDLL:
         "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
+        "moments_open": (c_void_p, [c_void_p, c_void_p, u32]),
+        "moments_run": (u32, [c_void_p]),
+        "moments_units": (c_uint64, [c_void_p]),
+        "moments_marks": (c_void_p, [c_void_p, pull]),
+        "moments_positions": (c_void_p, [c_void_p]),
+        "moments_close": (None, [c_void_p]),
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
         "export_run": (u32, [c_void_p, POINTER(c_void_p), POINTER(c_uint64), POINTER(Node)]),
         "export_text": (u32, [c_void_p, POINTER(Node), c_char_p, u32]),
@@ -468,7 +486,7 @@ class TraceFile:
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
             self.graph: Graph | None = None  # of a recording without events
             self.count_as(self._read_graph() if counted else None)
-            self.marks = self._read_marks()
+            self.set_marks(self._read_marks())
         except BaseException:
             self.close()
             raise
@@ -743,6 +761,11 @@ class TraceFile:
         for told in map(_dict, self.info.pop("marks")):
             positions = {_number(row[0]): _number(row[1]) for row in _rows(told.get("positions"), 2)}
             marks.append(Mark(_text(told.get("name")), _number(told.get("tsc")), positions))
+        return marks
+
+    def set_marks(self, marks: Sequence[Mark]) -> None:
+        """Let these, in order of time, be the marks that bound parts. EngineError if memory runs out."""
+        self.marks = marks
         entries = [
             MarkEntry(position, thread, number)
             for number, mark in enumerate(marks, 1)
@@ -751,7 +774,6 @@ class TraceFile:
         array = (MarkEntry * len(entries))(*entries)
         if not self._library.ct_reader_set_marks(self._reader, array, len(entries)):
             raise _open_failure(self.path, _NO_MEMORY)
-        return marks
 
     def _json(self, offset: int, size: int, what: str) -> dict[str, Any]:
         try:
