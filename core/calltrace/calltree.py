@@ -185,7 +185,6 @@ def _read_on(trace: TraceFile, summary: int, thread: int | None = None) -> Itera
     pull, totals, whole = MORE, Totals(), units_of(trace, *thread_range(trace, thread))
     while pull == MORE:
         pull = library.ct_reader_summary_run(summary)
-        trace.release_pages()
         library.ct_reader_summary_totals(summary, ctypes.byref(totals))
         trace.on_read(totals.units if pull == MORE else whole, whole)
         yield

@@ -227,7 +227,6 @@ def _in_slices(
         pull, whole = MORE, units_of(trace, options.first_thread, options.thread_count)
         while pull == MORE:
             pull = library.ct_reader_edges_run(handle)
-            trace.release_pages()
             trace.on_read(library.ct_reader_edges_units(handle) if pull == MORE else whole, whole)
             yield
         if pull == NO_MEMORY:

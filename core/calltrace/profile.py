@@ -121,7 +121,6 @@ def profile(
         pull, units = MORE, units_of(trace, 0, len(trace.threads))
         while pull == MORE:
             pull = library.ct_reader_profile_run(handle)
-            trace.release_pages()
             trace.on_read(library.ct_reader_profile_units(handle) if pull == MORE else units, units)
         if pull == NO_MEMORY:
             raise no_memory(trace)

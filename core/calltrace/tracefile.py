@@ -15,7 +15,6 @@ import json
 import mmap
 import os
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
@@ -43,7 +42,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 7
+READER_ABI = 8
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -372,9 +371,9 @@ def reader_library() -> ctypes.CDLL:
     u32, pull = c_uint32, POINTER(c_uint32)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "abi": (u32, []),
-        "snapshot": (c_void_p, [c_void_p, c_uint64]),
+        "snapshot": (c_void_p, [c_void_p, c_uint64, u32]),
         "snapshot_close": (None, [c_void_p]),
-        "open": (c_void_p, [c_void_p, c_uint64, c_void_p, POINTER(u32)]),
+        "open": (c_void_p, [c_void_p, c_uint64, u32, c_void_p, POINTER(u32)]),
         "close": (None, [c_void_p]),
         "index": (None, [c_void_p, POINTER(Index)]),
         "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
@@ -484,7 +483,7 @@ class TraceFile:
         snapshot = None
         if self.state is State.RECORDING:
             with _Pin(self._map) as pin:
-                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map))
+                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map), True)
             if not snapshot:
                 raise _open_failure(self.path, _NO_MEMORY)
             # What has left the slots since lies behind the end of the first mapping.
@@ -497,12 +496,11 @@ class TraceFile:
         self._pin = _Pin(self._map)
         status = c_uint32()
         address, size = self._pin.address, len(self._map)
-        self._reader = self._library.ct_reader_open(address, size, snapshot, ctypes.byref(status)) or 0
+        self._reader = self._library.ct_reader_open(address, size, True, snapshot, ctypes.byref(status)) or 0
         if not self._reader:
             if snapshot:
                 self._library.ct_reader_snapshot_close(snapshot)
             raise _open_failure(self.path, status.value)
-        self.release_pages()  # of all blocks: each has a header
 
     def __enter__(self) -> TraceFile:
         return self
@@ -521,11 +519,6 @@ class TraceFile:
             self._pin.release()
             self._pin = None
         self._map.close()
-
-    def release_pages(self) -> None:
-        """What has been read need not stay in memory: who reads all of a large file says so now and then."""
-        if sys.platform != "win32":  # which takes such pages back by itself
-            self._map.madvise(mmap.MADV_DONTNEED)
 
     @property
     def reader(self) -> int:

@@ -12,7 +12,8 @@
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
- * opened from it belong to one thread at a time.
+ * opened from it belong to one thread at a time. `mapped`: the array is a mapping of a file, and what has been read of
+ * it need not stay in memory; 0: it is not.
  *
  * Times are time stamp counter ticks in traces with a clock, else positions (units this thread recorded before).
  */
@@ -28,7 +29,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 7u
+#define CT_READER_ABI 8u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -391,12 +392,12 @@ struct ct_column_reader;
 
 CT_READER_EXPORT uint32_t ct_reader_abi(void);
 /* For a file whose header says CT_STATE_RECORDING, which others may be writing to. Null: no memory. */
-CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size);
+CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size, uint32_t mapped);
 CT_READER_EXPORT void ct_reader_snapshot_close(struct ct_snapshot *snapshot);
 /* `snapshot`: of the same file, null if it is finished; the reader's from here on, if there is one. It was taken of an
  * earlier mapping: this one must have been made after it, as large as the file was then. */
-CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snapshot *snapshot,
-                                                  uint32_t *status);
+CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t mapped,
+                                                  struct ct_snapshot *snapshot, uint32_t *status);
 CT_READER_EXPORT void ct_reader_close(struct ct_reader *reader);
 CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_index *out);
 /* Each of the three: `out` gets the entry; `at` must lie below the index's count. */

@@ -32,8 +32,6 @@ class TextKind(enum.IntEnum):
     PROCESS = 6
 
 
-_RUNS_KEPT = 8  # after so many, each of a megabyte or some million steps, pages read are given back
-
 TextOf = Callable[[int, int], str]  # of a NodeKind or TextKind and an id, as it is to stand in the file
 
 
@@ -80,15 +78,12 @@ class Export:
             raise no_memory(self._trace)
         out, size, wanted = c_void_p(), c_uint64(), Node()
         by_reference = ctypes.byref(out), ctypes.byref(size), ctypes.byref(wanted)
-        pull, runs = MORE, 0
+        pull = MORE
         try:
             while pull in (MORE, WANTS_TEXT, SPLIT):
                 pull = library.ct_reader_export_run(handle, *by_reference)
                 if out.value and size.value:
                     yield ctypes.string_at(out.value, size.value)
-                runs += 1
-                if not runs % _RUNS_KEPT:
-                    self._trace.release_pages()
                 if pull == SPLIT:
                     yield None
                 elif pull == WANTS_TEXT:

@@ -171,7 +171,6 @@ class _Tables:
                     writing = executor.submit(writer.write_batch, made, row_group_size=_ROWS)
                     if sums is None:
                         sums = _next(reading)
-                    self._trace.release_pages()
                 if writing:
                     writing.result()
             while sums is None:
