@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -382,6 +383,7 @@ def reader_library() -> ctypes.CDLL:
         "graph": (u32, [c_void_p, POINTER(Span)]),
         "set_marks": (u32, [c_void_p, c_void_p, u32]),
         "address": (c_uint64, [c_void_p, u32]),
+        "units_read": (c_uint64, [c_void_p]),
         "steps_open": (c_void_p, [c_void_p, u32, u32]),
         "steps_next": (u32, [c_void_p, c_void_p, u32, pull]),
         "steps_close": (None, [c_void_p]),
@@ -399,7 +401,6 @@ def reader_library() -> ctypes.CDLL:
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),
-        "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
@@ -410,6 +411,7 @@ def reader_library() -> ctypes.CDLL:
         "columns_open": (c_void_p, [c_void_p]),
         "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
         "columns_nodes": (c_void_p, [c_void_p, pull]),
+        "columns_stats": (c_void_p, [c_void_p, pull]),
         "columns_close": (None, [c_void_p]),
         "row_name": (c_char_p, [u32]),
         "duration": (u32, [c_uint64, c_uint64, c_void_p]),
@@ -451,7 +453,7 @@ class TraceFile:
         """
         self.path = Path(path)
         self.under_way = under_way
-        # Told while all of it is read: how many units are done, and of how many.
+        # Told while it is read: how many units are done, and of how many.
         self.on_read: Callable[[int, int], None] = lambda done, whole: None
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
@@ -519,6 +521,18 @@ class TraceFile:
             self._pin.release()
             self._pin = None
         self._map.close()
+
+    @contextmanager
+    def reading(self, units: int) -> Iterator[Callable[[], None]]:
+        """So many units are about to be read: call what it gives now and then, and `on_read` is told."""
+        before = int(self._library.ct_reader_units_read(self._reader))
+        try:
+            yield lambda: self.on_read(
+                self._library.ct_reader_units_read(self._reader) - before,
+                units,
+            )
+        finally:
+            self.on_read(units, units)
 
     @property
     def reader(self) -> int:

@@ -527,6 +527,11 @@ uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *mar
     return 1;
 }
 
+uint64_t ct_reader_units_read(const struct ct_reader *reader)
+{
+    return reader->units_read;
+}
+
 void ct_reader_close(struct ct_reader *reader)
 {
     if (reader->snapshot)

@@ -103,6 +103,7 @@ struct ct_reader {
     uint64_t tail_count;
     struct ct_mark *marks; /* by thread, position and number */
     uint32_t mark_count;
+    uint64_t units_read; /* by all machines */
     struct ct_addresses addresses;
 };
 

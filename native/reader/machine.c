@@ -653,6 +653,7 @@ static bool advance(struct ct_machine *machine)
             return true;
         }
         machine->piece++;
+        reader->units_read += piece->units;
         if (!open_piece(machine, piece)) {
             machine->unit = machine->unit_end;
             machine->told_position = machine->position;

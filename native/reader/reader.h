@@ -409,6 +409,9 @@ CT_READER_EXPORT uint32_t ct_reader_set_marks(struct ct_reader *reader, const st
 /* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
 CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
 
+/* How many units have been read by all that was opened from the reader, a block at a time. */
+CT_READER_EXPORT uint64_t ct_reader_units_read(const struct ct_reader *reader);
+
 /* Null: no memory. `capacity` is in steps or lines; `pull` gets enum ct_pull. A pull may come back with nothing and
  * CT_PULL_MORE, so that a caller can be interrupted. */
 CT_READER_EXPORT struct ct_steps *ct_reader_steps_open(struct ct_reader *reader, uint32_t first_thread,
@@ -444,8 +447,6 @@ CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
 CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
-/* How many units have been read. */
-CT_READER_EXPORT uint64_t ct_reader_edges_units(const struct ct_edges *edges);
 /* Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
@@ -488,6 +489,8 @@ CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reade
 CT_READER_EXPORT uint32_t ct_reader_columns_next(struct ct_column_reader *columns, const struct ct_columns *out,
                                                  uint32_t capacity, uint32_t *pull);
 CT_READER_EXPORT const struct ct_node *ct_reader_columns_nodes(const struct ct_column_reader *columns, uint32_t *count);
+/* By node; those of no frame have none. Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_stat *ct_reader_columns_stats(const struct ct_column_reader *columns, uint32_t *count);
 CT_READER_EXPORT void ct_reader_columns_close(struct ct_column_reader *columns);
 
 /* Of an enum ct_row; null: there is none such. */
