@@ -234,23 +234,28 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             with recording(tracing, options.trace, output, about, progress, tracing.stop):
                 port.detach()
             progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
-            state, exit_code = State.STOPPED, 0
             try:
-                try:
-                    tracing.wait_for_end(options.seconds, interrupts)
-                finally:
-                    tracing.wind_down()
-                    port.stop()
-                    tracing.stop()
-                    port.detach()
-                tracing.wait_for_release()
-            except TargetLost:
-                state, exit_code = State.KILLED, port.exit_code()
+                tracing.wait_for_end(options.seconds, interrupts)
             finally:
-                tell_recorded(tracing.finish(state, exit_code), progress, options.trace.mode)
+                leave(port, tracing, progress, options.trace.mode)
         finally:
             port.close()
     return 0
+
+
+def leave(port: Win32Port, tracing: Tracing, progress: Progress, mode: str = "trace") -> None:
+    """End the recording of a running target, which goes on as untraced, or has ended; tell of the trace."""
+    state, exit_code = State.STOPPED, 0
+    try:
+        tracing.wind_down()
+        port.stop()
+        tracing.stop()
+        port.detach()
+        tracing.wait_for_release()
+    except TargetLost:
+        state, exit_code = State.KILLED, port.exit_code()
+    finally:
+        tell_recorded(tracing.finish(state, exit_code), progress, mode)
 
 
 class Tracing:
