@@ -56,6 +56,7 @@ class Counting:
                 self._graph, known.reader, ctypes.addressof(through), size
             ):
                 known.close()
+                self._fail()
                 raise EngineError("no memory to count the calls of another module in")
             if self._known:
                 self._known.close()
@@ -148,9 +149,12 @@ class Counting:
         status = c_uint32()
         taken = self._library.ct_graph_take(self._graph, slots, len(self._slots), what, ctypes.byref(status))
         if status.value:
-            self._failed = True
-            self._file.header.stop = 1  # rather than keep its threads waiting
+            self._fail()
         return int(taken)
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._file.header.stop = 1  # rather than keep the target's threads waiting
 
     def _map_slots(self) -> None:
         """Map what slots the target has added: each is a LIVE chunk, which was a hole first."""

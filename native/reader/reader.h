@@ -480,7 +480,7 @@ CT_READER_EXPORT void ct_reader_moments_close(struct ct_moments *moments);
 /* Counting while it is recorded. Null: no memory. */
 CT_READER_EXPORT struct ct_graph *ct_graph_open(void);
 /* Before the first take, and whenever a module is added: its ids, and `through`, as in struct ct_edge_options. The
- * reader stays the caller's, until the next one is set. 0: no memory, and nothing has changed. */
+ * reader stays the caller's, until the next one is set. 0: no memory, and what was counted is lost. */
 CT_READER_EXPORT uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, const uint8_t *through,
                                               uint32_t through_bits);
 /* Counts some of what is in these slots of the mapped file, and empties them; how many. `status`: enum

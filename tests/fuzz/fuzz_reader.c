@@ -280,7 +280,8 @@ static void read_exports(struct ct_reader *reader, const struct ct_index *index,
     }
 }
 
-/* All blocks as if they were slots, looked at before they are taken; each frame counts once. */
+/* All blocks as if they were slots, looked at before they are taken, between some of which the modules become known
+ * once more; each frame counts once. */
 static void count_blocks(struct ct_reader *reader, const struct input *input)
 {
     struct ct_graph *graph = ct_graph_open();
@@ -295,6 +296,7 @@ static void count_blocks(struct ct_reader *reader, const struct input *input)
             CHECK(status == CT_READER_OK);
         }
         free(slot);
+        CHECK(!(input->options[1] >> at % 8 & 1) || ct_graph_set_reader(graph, reader, NULL, 0));
     }
     uint64_t size;
     uint8_t *written = ct_graph_write(graph, CT_CAUSE_CUT, &size);
