@@ -24,7 +24,7 @@ from calltrace.export.status import write_status, write_status_json
 from calltrace.export.text import write_tree
 from calltrace.export.tree import write_tree_json
 from calltrace.export.units import NameText, plain
-from calltrace.model import PAUSED, RESUMED
+from calltrace.model import PAUSED, RESUMED, printable
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
@@ -539,15 +539,23 @@ def _resume(request: Request, console: Console) -> int:
 
 
 def _mark(request: Request, console: Console) -> int:
-    _live(console).mark(" ".join(request.options.name), console.progress)
+    _live(console).mark(_mark_name(request), console.progress)
     return 0
 
 
 def _mark_file(request: Request, console: Console) -> int:
     from calltrace.marking import mark
 
-    mark(Path(request.options.file), " ".join(request.options.name))
+    mark(Path(request.options.file), _mark_name(request))
     return 0
+
+
+def _mark_name(request: Request) -> str:
+    """The name for a mark, as it will be read and can be typed."""
+    name = printable(" ".join(request.options.name)).strip()
+    if not name:
+        raise UsageError("mark: the name is empty")
+    return name
 
 
 def _save(request: Request, console: Console) -> int:
@@ -807,7 +815,7 @@ def _diff(request: Request, console: Console) -> int:
 
 def _new(request: Request, console: Console) -> int:
     words = request.options.words
-    is_file = words and (console.live is None or Path(words[0]).is_file())
+    is_file = words and (console.live is None or os.path.isfile(words[0]))
     file, mark = (words[0], " ".join(words[1:])) if is_file else ("", " ".join(words))
     if not file and not console.live:
         raise UsageError("new: name a trace file")
