@@ -221,6 +221,13 @@ def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
 
 
+def _symbols(options: argparse.Namespace) -> str:
+    """Where to look for symbols; on Windows. FileMissing if that is not there."""
+    from calltrace.win32.dbghelp import search_path
+
+    return search_path(options.symbols)
+
+
 def _patterns(words: Sequence[str]) -> list[str]:
     """Patterns as they were given, or @FILE of them: one a line."""
     found = []
@@ -255,7 +262,7 @@ def _run_options(request: Request) -> session.RunOptions:
         arguments=request.program[1:],
         command_line=request.program_line,
         trace=session.TraceOptions(**_trace_options(request.options)),
-        symbols=request.options.symbols,
+        symbols=_symbols(request.options),
     )
 
 
@@ -307,7 +314,7 @@ def _attach(request: Request, console: Console) -> int:
             process_id=options.pid,
             seconds=options.seconds,
             trace=session.TraceOptions(**_trace_options(options)),
-            symbols=options.symbols,
+            symbols=_symbols(options),
         ),
         _progress(options, console),
     )
@@ -682,7 +689,7 @@ def _plan(request: Request, console: Console) -> int:
     if os.name == "nt" and console.shell:
         from calltrace.win32.dbghelp import SymbolFiles
 
-        chosen = replace(chosen, symbols=SymbolFiles(options.symbols, console.progress).of_module)
+        chosen = replace(chosen, symbols=SymbolFiles(_symbols(options), console.progress).of_module)
     if options.target is None:
         with _live(console).target() as port:
             chosen = replace(chosen, symbols=port.symbols)
@@ -988,8 +995,8 @@ _PREFIX = Option(
 )
 _SYMBOLS = Option(
     ("--symbols",),
-    "where to look for the program databases (PDB) of modules, beside the folders these are in, as in "
-    "_NT_SYMBOL_PATH; default: what that says",
+    "where to look for the program databases (PDB) of modules, beside the folders these are in: folders, "
+    "files, or symbol servers, with ; between them, as in _NT_SYMBOL_PATH; default: what that says",
     metavar="PATH",
     default="",
 )
