@@ -141,6 +141,17 @@ def test_a_plan_shows_names_and_its_patterns_mean_them() -> None:
     assert planned == {*CHAIN[2:5], "names!zoo::Lion::operator bool"}
 
 
+def test_names_of_the_modules_own_table_are_readable_and_can_be_meant(tmp_path: Path) -> None:
+    program = targets.build("names")
+    lines, _ = run(program, folder=tmp_path)
+    wanted = [name.replace("`anonymous namespace'", "(anonymous namespace)") for name in CHAIN]
+    positions = [lines.index(name) for name in wanted]
+    assert positions == sorted(positions)
+    lines, _ = run(program, "--include", "zoo::operator!=", folder=tmp_path)
+    assert wanted[4] in lines
+    assert wanted[3] not in lines
+
+
 def test_names_of_the_modules_own_table_stay(tmp_path: Path) -> None:
     trace = tmp_path / "demo.calltrace"
     done = tracing.calltrace("run", "-o", trace, "--", targets.build("demo"), "1+2")
