@@ -73,6 +73,11 @@ def count(parts: Sequence[Part], traces: Sequence[TraceFile], *, callers: bool) 
         notes += program_marks.add(
             [part for part, trace in zip(parts, traces) if trace is side.trace], side.trace
         )
+    notes += dict.fromkeys(
+        f"{trace.path} has the first entry of each function alone: a part of it shows what began in that part"
+        for part, trace in zip(parts, traces)
+        if part.marks is not None and trace.mode == "hits"
+    )
     stretches = [part.stretches(trace) for part, trace in zip(parts, traces)]
     items: dict[Key, Item] = {}
     calls: list[dict[Key, int]] = [{} for _ in parts]
@@ -169,7 +174,7 @@ class _Side:
         for module in self.trace.modules:
             records = (each for each in self.trace.functions(module) if not each.status and not each.filtered)
             found |= {self._place(module, each.rva) for each in records}
-            if module.events != "functions":
+            if module.events != "functions" and self.trace.mode != "hits":
                 found |= {_import(name) for name in module.imports}
         return found
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export.status import Recording, Status
+from calltrace.marking import NO_ORDER
 from calltrace.model import PAUSED, RESUMED, Policy, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
@@ -210,7 +211,7 @@ class LiveSession:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
             if self._counts():
-                raise UsageError("with --mode graph no order is recorded in which a mark could stand")
+                raise UsageError(NO_ORDER)
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:

@@ -9,6 +9,7 @@ program_marks): from that to the next of either kind.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,14 @@ from calltrace.errors import UsageError
 from calltrace.model import PAUSED, RESUMED
 from calltrace.tracefile import TraceFile
 
-_TOKEN = re.compile(r'[()]|(?:"[^"]*"|[^\s()"])+')
-_SEVERAL = re.compile(r"\s[&|-]\s|[()]")  # in a word: it is more than one part
+_TOKEN = re.compile(r'[()]|(?<=\))[&|-]|(?:"[^"]*"|[^\s()"])+')
+_SEVERAL = re.compile(r"(?:\A|\s)[&|-](?:\s|\Z)|[()]")  # in a word: it is more than one part
+_MARKS = re.compile(r'@(?:"[^"]*"|[^\s()"])*')  # behind a file's name
+_BEHIND_FILE = re.compile(r"[@\s()]|\Z")
 _NUMBERED = re.compile(r"(.+)#([1-9]\d*)\Z", re.DOTALL)
 _LIVE = ("", ".")
+_LONGEST_FILE = 4096  # characters of a path
+_MOST = 26  # parts, which are told apart by a letter each
 
 _Set = set[Hashable]
 _Result = Callable[[Sequence[_Set]], _Set]
@@ -43,15 +48,16 @@ class Part:
     @classmethod
     def parse(cls, text: str) -> Part:
         """The part written so. A file of that name comes first."""
-        if "@" not in text or Path(text).is_file():
+        if "@" not in text or os.path.isfile(text):
             return cls(text, None if text in _LIVE else Path(text), None)
         splits = [(text[:at], text[at + 1 :]) for at, each in enumerate(text) if each == "@"]
         file, marks = next((split for split in splits if _exists(split[0])), splits[0])
         return cls(text, None if file in _LIVE else Path(file), marks.strip())
 
-    def bounds(self) -> list[str]:
+    def bounds(self, trace: TraceFile) -> list[str]:
         """The names of the marks behind the @."""
-        return [name for name in map(str.strip, (self.marks or "").split("..", 1)) if name]
+        first, _, last = _split(trace, self.marks or "")
+        return [name for name in (first.strip(), last.strip()) if name]
 
     def stretches(self, trace: TraceFile) -> range:
         """Which stretches of its trace it is: 0 before the first mark, 1 behind that, and so on.
@@ -61,7 +67,7 @@ class Part:
         count = len(trace.marks) + 1
         if self.marks is None:
             return range(count)
-        first, dots, last = (word.strip() for word in self.marks.partition(".."))
+        first, dots, last = (word.strip() for word in _split(trace, self.marks))
         begin = _number(trace, first) if first else 0
         if dots:
             end = _number(trace, last) if last else count
@@ -81,7 +87,21 @@ class Part:
 
 
 def _exists(file: str) -> bool:
-    return file in _LIVE or Path(file).is_file()
+    return file in _LIVE or os.path.isfile(file)
+
+
+def _split(trace: TraceFile, marks: str) -> tuple[str, str, str]:
+    """The first mark, dots, and the last; dots within the name of a mark that there is separate nothing."""
+    splits = [(marks, "", "")]
+    splits += [
+        (marks[: dots.start()], "..", marks[dots.end() + 2 :]) for dots in re.finditer(r"(?=\.\.)", marks)
+    ]
+
+    def is_known(name: str) -> bool:
+        return not name.strip() or number_of(trace, name.strip()) is not None
+
+    known = (split for split in splits if marks and is_known(split[0]) and is_known(split[2]))
+    return next(known, splits[1] if len(splits) > 1 else splits[0])
 
 
 def number_of(trace: TraceFile, name: str) -> int | None:
@@ -95,6 +115,7 @@ def number_of(trace: TraceFile, name: str) -> int | None:
 
 
 def _number(trace: TraceFile, name: str) -> int:
+    """The number of the mark that is meant, from 1 on."""
     number = number_of(trace, name)
     if number is not None:
         return number
@@ -119,6 +140,8 @@ def parse(words: Sequence[str]) -> tuple[Part, Part] | Expression:
     """
     tokens = [token for word in words for token in _tokens(word)]
     parts = [token for token in tokens if isinstance(token, Part)]
+    if len(parts) > _MOST or tokens.count("(") > _MOST:
+        raise UsageError(f"name {_MOST} parts at most, and as many parentheses")
     if len(tokens) == len(parts) == 2:
         return parts[0], parts[1]
     reader = _Reader(tokens)
@@ -129,10 +152,31 @@ def parse(words: Sequence[str]) -> tuple[Part, Part] | Expression:
 
 
 def _tokens(word: str) -> Iterator[str | Part]:
-    alone = Path(word).is_file() or not _SEVERAL.search(word)
-    for token in [word] if alone else _TOKEN.findall(word):
-        plain = token in _OPERATORS or token in ("(", ")")
-        yield token if plain else Part.parse(token if alone else token.replace('"', ""))
+    if word in _OPERATORS:
+        yield word
+        return
+    if not _SEVERAL.search(word, _file_end(word, 0)):
+        yield Part.parse(word)
+        return
+    at = 0
+    while at < len(word):
+        behind = _file_end(word, at)
+        found = _MARKS.match(word, behind) if behind > at else _TOKEN.match(word, at)
+        end = found.end() if found else max(behind, at + 1)
+        token = word[at:behind] + word[behind:end].replace('"', "")
+        at = end
+        if token in _OPERATORS or token in ("(", ")"):
+            yield token
+        elif not token.isspace():
+            yield Part.parse(token)
+
+
+def _file_end(word: str, at: int) -> int:
+    """Where the longest name of a file ends that begins at `at`, whatever is in it; `at` if none does."""
+    if word[at : at + 1] in ("", "(", ")", " "):
+        return at
+    ends = [found.start() for found in _BEHIND_FILE.finditer(word, at, at + _LONGEST_FILE)]
+    return next((end for end in reversed(ends) if os.path.isfile(word[at:end])), at)
 
 
 def _joined(operator: str, a: _Result, b: _Result) -> _Result:

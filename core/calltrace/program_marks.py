@@ -40,7 +40,7 @@ def add(parts: Sequence[Part], trace: TraceFile) -> Iterator[str]:
     is not known where its other threads were then; EngineError if memory runs out.
     """
     asked: dict[str, tuple[int, int]] = {}
-    for name in (name for part in parts for name in part.bounds()):
+    for name in (name for part in parts for name in part.bounds(trace)):
         told = _NAME.match(name)
         if told and number_of(trace, name) is None:
             asked[name] = int(told[1]), int(told[2] or 1)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from calltrace import comparison, dispatch
 from calltrace.commands import Console
 from calltrace.errors import CalltraceError, UsageError
+from calltrace.model import Policy
 from calltrace.parts import Expression, Part, parse
 from calltrace.recorder import TraceFile as TraceRecording
 from calltrace.tracefile import TraceFile
@@ -206,6 +207,7 @@ def recorded(
     moved: int = 0,
     status: int = 0,
     marks: Sequence[tuple[str, int]] = (),
+    mode: str = "trace",
     **about: Any,
 ) -> Path:
     """A trace in which main calls what the letters say: d, c, an unnamed function u, or an import i.
@@ -236,9 +238,8 @@ def recorded(
     ]
     writer.module(told, functions, [(0x1008 + moved, 0, 0, 0)], base=base)
     writer.thread(units)
-    if marks:
-        rows = [{"name": name, "tsc": 0, "positions": [[0, 1 + 2 * at]]} for name, at in marks]
-        writer.info({"marks": rows})
+    rows = [{"name": name, "tsc": 0, "positions": [[0, 1 + 2 * at]]} for name, at in marks]
+    writer.info({"marks": rows, "options": {"mode": mode}})
     return writer.write(path)
 
 
@@ -346,6 +347,21 @@ def test_what_one_trace_would_not_show_is_said(tmp_path: Path, about: dict[str, 
     assert {row["name"]: row["untraced"] for row in told["found"]}[function] == [False, True]
 
 
+def test_first_entries_alone_tell_nothing_of_imports_and_of_parts_only_what_began_there(
+    tmp_path: Path,
+) -> None:
+    hits = recorded(tmp_path / "hits", "d", marks=[("idle", 1)], mode="hits")
+    shown, notes = run("diff", hits, recorded(tmp_path / "all", "di"), expect=1)
+    assert [line.split() for line in shown if "Message" in line] == [
+        ["1", "USER32.dll!MessageBoxW", "not", "traced", "in", "A"]
+    ]
+    assert notes == []
+    _, notes = run("diff", f"{hits}@idle - {hits}@..idle")
+    assert notes == [
+        f"{hits} has the first entry of each function alone: a part of it shows what began in that part"
+    ]
+
+
 def test_a_function_whose_calls_alone_are_seen_is_told_as_such(tmp_path: Path) -> None:
     """A call site whose callee is left alone counts for it; calls from elsewhere are not seen."""
     traces = []
@@ -435,6 +451,22 @@ def test_the_file_comes_before_the_at_sign_in_its_name(tmp_path: Path) -> None:
     assert names(run("diff", plain, f"{marked}@a@b", expect=1)[0]) == ["main", "draw", "count"]
 
 
+def test_names_of_files_and_marks_may_hold_what_expressions_are_made_of(tmp_path: Path) -> None:
+    folder = tmp_path / "Program Files (x86) & more | less"
+    folder.mkdir()
+    marks = [("x..y", 1), ("a & (b) - c", 2), ("in between", 3), ("..", 4)]
+    trace = recorded(folder / "me@work (1).calltrace", "dcui", marks=marks)
+    assert names(run("diff", f'{trace}@x..y - {trace}@"in between"')[0]) == ["count"]
+    compared = names(run("diff", f"{trace}@x..y", f"{trace}@in between", expect=1)[0])
+    assert compared == ["count", "MessageBoxW"]
+    assert names(run("diff", f'{trace}@"a & (b) - c" - {trace}@..x..y')[0]) == ["m+0x4000"]
+    assert names(run("diff", f'({trace}@x..y | {trace}@"a & (b) - c")-{trace}@x..y')[0]) == ["m+0x4000"]
+    assert names(run("diff", f'{trace}@"x..y..in between" - {trace}@..x..y')[0]) == ["count", "m+0x4000"]
+    assert names(run("diff", f"{trace}@x..y....", f"{trace}@....", expect=1)[0]) == ["main", "draw"]
+    assert names(run("new", trace, "x..y")[0]) == ["count", "m+0x4000", "MessageBoxW"]
+    assert run("new", trace)[0][-1] == "nothing"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -444,7 +476,11 @@ def test_the_file_comes_before_the_at_sign_in_its_name(tmp_path: Path) -> None:
         (["{}@", "{}"], "{}@: name a mark behind @"),
         (["{}", "{}", "{}"], "{} {}: write & (in both), | (in either) or - (but not in) between parts"),
         (["{}", "-"], "name a trace, or a part of one as FILE@MARK, instead of nothing"),
+        (["{} -"], "name a trace, or a part of one as FILE@MARK, instead of nothing"),
+        (["& {}"], "name a trace, or a part of one as FILE@MARK, instead of &"),
         (["({} - {}@idle"], "a parenthesis is not closed"),
+        (["{} | " * 26 + "{}"], "name 26 parts at most, and as many parentheses"),
+        (["(" * 9999 + "{}" + ")" * 9999], "name 26 parts at most, and as many parentheses"),
         (["@idle", "{}"], "@idle: name a trace file: no recording is under way in a shell"),
     ],
 )
@@ -647,3 +683,17 @@ def test_a_mark_is_set_in_a_trace_under_way_only(tmp_path: Path) -> None:
     done.thread(units)
     with pytest.raises(UsageError, match="is finished: a mark is for a trace that is being recorded"):
         run("mark", done.write(tmp_path / "done"), "late")
+
+
+def test_a_mark_has_a_name_that_can_be_typed_and_stands_among_events(tmp_path: Path) -> None:
+    path = TraceWriter(4, state=tracewriter.RECORDING).write(tmp_path / "t.calltrace")
+    run("mark", path, "  red \x1b[31m", "")
+    for empty in ("", "  "):
+        with pytest.raises(UsageError, match="mark: the name is empty"):
+            run("mark", path, empty)
+    with TraceFile(path) as trace:
+        [mark] = trace.marks
+    assert mark.name == "red \N{REPLACEMENT CHARACTER}[31m"
+    counts = TraceWriter(4, state=tracewriter.RECORDING, policy=Policy.COUNT).write(tmp_path / "counts")
+    with pytest.raises(UsageError, match="with --mode graph no order is recorded"):
+        run("mark", counts, "here")
