@@ -43,7 +43,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 7
+READER_ABI = 8
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -547,7 +547,7 @@ class TraceFile:
         if self.graph:
             raise UsageError(
                 f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
-                "and `callees` show what it counted, `export` writes callgrind and dot"
+                "and `callees` show what it counted, `export` writes callgrind, dot, coverage and scripts"
             )
 
     @property
