@@ -96,3 +96,9 @@ def _named(statement: ast.stmt) -> Iterator[str]:
         yield statement.name
     elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
         yield statement.target.id
+
+
+def speedscope_page() -> Path:
+    """The page that speedscope is."""
+    _unpacked()
+    return _READERS / "speedscope" / "dist" / "release" / "index.html"
