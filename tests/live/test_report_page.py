@@ -360,7 +360,7 @@ def test_a_very_long_name_takes_a_few_lines(browser: Page, tmp_path: Path) -> No
     writer.thread(units)
     for page in opened(browser, tmp_path, writer.write(tmp_path / "t.calltrace")):
         page.run("document.querySelector('tr[data-name=\"d!short\"]').click()")
-        rows = f"[...document.querySelectorAll('tr[data-name^=\"d!long\"]')]"
+        rows = "[...document.querySelectorAll('tr[data-name^=\"d!long\"]')]"
         heights = page.run(f"return {rows}.map(r => r.offsetHeight)")
         assert len(heights) == 2  # in the list, and as a caller
         assert max(heights) < 80
