@@ -15,8 +15,8 @@ import json
 import mmap
 import os
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -373,9 +373,9 @@ def reader_library() -> ctypes.CDLL:
     u32, pull = c_uint32, POINTER(c_uint32)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "abi": (u32, []),
-        "snapshot": (c_void_p, [c_void_p, c_uint64]),
+        "snapshot": (c_void_p, [c_void_p, c_uint64, u32]),
         "snapshot_close": (None, [c_void_p]),
-        "open": (c_void_p, [c_void_p, c_uint64, c_void_p, POINTER(u32)]),
+        "open": (c_void_p, [c_void_p, c_uint64, u32, c_void_p, POINTER(u32)]),
         "close": (None, [c_void_p]),
         "index": (None, [c_void_p, POINTER(Index)]),
         "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
@@ -384,6 +384,7 @@ def reader_library() -> ctypes.CDLL:
         "graph": (u32, [c_void_p, POINTER(Span)]),
         "set_marks": (u32, [c_void_p, c_void_p, u32]),
         "address": (c_uint64, [c_void_p, u32]),
+        "units_read": (c_uint64, [c_void_p]),
         "steps_open": (c_void_p, [c_void_p, u32, u32]),
         "steps_next": (u32, [c_void_p, c_void_p, u32, pull]),
         "steps_close": (None, [c_void_p]),
@@ -401,7 +402,6 @@ def reader_library() -> ctypes.CDLL:
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),
-        "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
@@ -411,6 +411,7 @@ def reader_library() -> ctypes.CDLL:
         "columns_open": (c_void_p, [c_void_p]),
         "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
         "columns_nodes": (c_void_p, [c_void_p, pull]),
+        "columns_stats": (c_void_p, [c_void_p, pull]),
         "columns_close": (None, [c_void_p]),
         "row_name": (c_char_p, [u32]),
         "duration": (u32, [c_uint64, c_uint64, c_void_p]),
@@ -452,7 +453,7 @@ class TraceFile:
         """
         self.path = Path(path)
         self.under_way = under_way
-        # Told while all of it is read: how many units are done, and of how many.
+        # Told while it is read: how many units are done, and of how many.
         self.on_read: Callable[[int, int], None] = lambda done, whole: None
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
@@ -484,7 +485,7 @@ class TraceFile:
         snapshot = None
         if self.state is State.RECORDING:
             with _Pin(self._map) as pin:
-                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map))
+                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map), True)
             if not snapshot:
                 raise _open_failure(self.path, _NO_MEMORY)
             # What has left the slots since lies behind the end of the first mapping.
@@ -497,12 +498,11 @@ class TraceFile:
         self._pin = _Pin(self._map)
         status = c_uint32()
         address, size = self._pin.address, len(self._map)
-        self._reader = self._library.ct_reader_open(address, size, snapshot, ctypes.byref(status)) or 0
+        self._reader = self._library.ct_reader_open(address, size, True, snapshot, ctypes.byref(status)) or 0
         if not self._reader:
             if snapshot:
                 self._library.ct_reader_snapshot_close(snapshot)
             raise _open_failure(self.path, status.value)
-        self.release_pages()  # of all blocks: each has a header
 
     def __enter__(self) -> TraceFile:
         return self
@@ -522,10 +522,17 @@ class TraceFile:
             self._pin = None
         self._map.close()
 
-    def release_pages(self) -> None:
-        """What has been read need not stay in memory: who reads all of a large file says so now and then."""
-        if sys.platform != "win32":  # which takes such pages back by itself
-            self._map.madvise(mmap.MADV_DONTNEED)
+    @contextmanager
+    def reading(self, units: int) -> Iterator[Callable[[], None]]:
+        """So many units are about to be read: call what it gives now and then, and `on_read` is told."""
+        before = int(self._library.ct_reader_units_read(self._reader))
+        try:
+            yield lambda: self.on_read(
+                self._library.ct_reader_units_read(self._reader) - before,
+                units,
+            )
+        finally:
+            self.on_read(units, units)
 
     @property
     def reader(self) -> int:

@@ -12,7 +12,8 @@
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
- * opened from it belong to one thread at a time.
+ * opened from it belong to one thread at a time. `mapped`: the array is a mapping of a file, and what has been read of
+ * it need not stay in memory; 0: it is not.
  *
  * Times are time stamp counter ticks in traces with a clock, else positions (units this thread recorded before).
  */
@@ -392,12 +393,12 @@ struct ct_column_reader;
 
 CT_READER_EXPORT uint32_t ct_reader_abi(void);
 /* For a file whose header says CT_STATE_RECORDING, which others may be writing to. Null: no memory. */
-CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size);
+CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size, uint32_t mapped);
 CT_READER_EXPORT void ct_reader_snapshot_close(struct ct_snapshot *snapshot);
 /* `snapshot`: of the same file, null if it is finished; the reader's from here on, if there is one. It was taken of an
  * earlier mapping: this one must have been made after it, as large as the file was then. */
-CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snapshot *snapshot,
-                                                  uint32_t *status);
+CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t mapped,
+                                                  struct ct_snapshot *snapshot, uint32_t *status);
 CT_READER_EXPORT void ct_reader_close(struct ct_reader *reader);
 CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_index *out);
 /* Each of the three: `out` gets the entry; `at` must lie below the index's count. */
@@ -408,6 +409,9 @@ CT_READER_EXPORT void ct_reader_thread(const struct ct_reader *reader, uint32_t 
 CT_READER_EXPORT uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count);
 /* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
 CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
+
+/* How many units have been read by all that was opened from the reader, a block at a time. */
+CT_READER_EXPORT uint64_t ct_reader_units_read(const struct ct_reader *reader);
 
 /* Null: no memory. `capacity` is in steps or lines; `pull` gets enum ct_pull. A pull may come back with nothing and
  * CT_PULL_MORE, so that a caller can be interrupted. */
@@ -444,8 +448,6 @@ CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
 CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
-/* How many units have been read. */
-CT_READER_EXPORT uint64_t ct_reader_edges_units(const struct ct_edges *edges);
 /* Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
@@ -487,6 +489,8 @@ CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reade
 CT_READER_EXPORT uint32_t ct_reader_columns_next(struct ct_column_reader *columns, const struct ct_columns *out,
                                                  uint32_t capacity, uint32_t *pull);
 CT_READER_EXPORT const struct ct_node *ct_reader_columns_nodes(const struct ct_column_reader *columns, uint32_t *count);
+/* By node; those of no frame have none. Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_stat *ct_reader_columns_stats(const struct ct_column_reader *columns, uint32_t *count);
 CT_READER_EXPORT void ct_reader_columns_close(struct ct_column_reader *columns);
 
 /* Of an enum ct_row; null: there is none such. */

@@ -393,9 +393,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (input.size >= sizeof header) {
         memcpy(&header, input.file, sizeof header);
         if (header.state == CT_STATE_RECORDING)
-            CHECK(snapshot = ct_reader_snapshot(input.file, input.size));
+            CHECK(snapshot = ct_reader_snapshot(input.file, input.size, 0));
     }
-    struct ct_reader *reader = ct_reader_open(input.file, input.size, snapshot, &status);
+    struct ct_reader *reader = ct_reader_open(input.file, input.size, 0, snapshot, &status);
     CHECK(reader ? status == CT_READER_OK : status != CT_READER_OK && status != CT_READER_NO_MEMORY);
     if (reader) {
         struct ct_index index;
