@@ -218,6 +218,7 @@ class ExportOptions(ctypes.LittleEndianStructure):
         ("limit", c_uint64),
         ("timed", c_uint32),
         ("reserved", c_uint32),
+        ("thread_ids", c_void_p),
     )
 
 
@@ -424,7 +425,6 @@ def reader_library() -> ctypes.CDLL:
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
         "export_run": (u32, [c_void_p, POINTER(c_void_p), POINTER(c_uint64), POINTER(Node)]),
         "export_text": (u32, [c_void_p, POINTER(Node), c_char_p, u32]),
-        "export_nodes": (c_void_p, [c_void_p, pull]),
         "export_close": (None, [c_void_p]),
         "columns_open": (c_void_p, [c_void_p]),
         "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
@@ -572,7 +572,7 @@ class TraceFile:
         if self.graph:
             raise UsageError(
                 f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
-                "and `callees` show what it counted, `export` writes callgrind and dot"
+                "and `callees` show what it counted, `export` writes callgrind, dot, coverage and scripts"
             )
 
     @property

@@ -303,6 +303,7 @@ struct ct_export_options {
     uint64_t limit; /* CT_EXPORT_FOLDED: stacks kept at a time. CT_EXPORT_PERFETTO: bytes of a file, more or less */
     uint32_t timed; /* 0: no clock */
     uint32_t reserved;
+    const uint32_t *thread_ids; /* CT_EXPORT_CHROME: one for each thread, by position; null: the system's */
 };
 
 /* Something that events name, in the order it was met. */
@@ -503,11 +504,10 @@ CT_READER_EXPORT struct ct_export *ct_reader_export_open(struct ct_reader *reade
  * whatever the result asks for. With CT_PULL_TEXT `wanted` tells of what. */
 CT_READER_EXPORT uint32_t ct_reader_export_run(struct ct_export *made, const char **out, uint64_t *size,
                                                struct ct_node *wanted);
-/* The text that was wanted, fit for the format: it is written as it is. 0: no memory. */
+/* The text that was wanted, fit for the format: it is written as it is; in CT_EXPORT_SPEEDSCOPE the number of the
+ * frame's name. 0: no memory. */
 CT_READER_EXPORT uint32_t ct_reader_export_text(struct ct_export *made, const struct ct_node *wanted, const char *text,
                                                 uint32_t size);
-/* CT_EXPORT_SPEEDSCOPE: the frames by number. Valid until the next run or close. */
-CT_READER_EXPORT const struct ct_node *ct_reader_export_nodes(const struct ct_export *made, uint32_t *count);
 CT_READER_EXPORT void ct_reader_export_close(struct ct_export *made);
 
 CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reader *reader);
