@@ -54,6 +54,8 @@ def test_the_verbs_are_those_promised() -> None:
         "stop",
         "reference",
         "pause",
+        "pause",
+        "resume",
         "resume",
         "status",
         "mark",
