@@ -107,7 +107,9 @@ class FileHeader(ctypes.LittleEndianStructure):
         ("load_base", c_uint64),
         ("load_size", c_uint32),
         ("load_answer", c_uint32),
-        ("load_path", c_uint16 * 512),
+        ("load_path", c_uint16 * 508),
+        ("pause", c_uint32),
+        ("reserved", c_uint32),
     )
 
 
