@@ -139,7 +139,7 @@ class _Tables:
     # ---- events ----
 
     def _write_events(self) -> Sequence[Edge]:
-        """The native reader makes a part while the one before is written, and then goes on with the edges."""
+        """The native reader makes a part while the one before is written; in between it counts the edges."""
         arrow, library = self._arrow, reader_library()
         slices, edges = edges_in_slices(self._trace), None
         handle = library.ct_reader_columns_open(self._trace.reader)
@@ -169,9 +169,10 @@ class _Tables:
                         writing.result()
                     made = arrow.record_batch(arrays, schema=schema)
                     writing = executor.submit(writer.write_batch, made, row_group_size=_ROWS)
-                    if edges is None:
-                        edges = _next(slices)
                     tell()
+                    while edges is None and not writing.done():
+                        edges = _next(slices)
+                        tell()
                 while edges is None:
                     edges = _next(slices)
                     tell()
