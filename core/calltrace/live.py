@@ -210,7 +210,10 @@ class LiveSession:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
             if self._counts():
-                raise UsageError("with --mode graph no order is recorded in which a mark could stand")
+                raise UsageError(
+                    "with --mode graph no order is recorded in which a mark could stand: `save` the counts "
+                    "of now into a file, and `diff` it with later ones"
+                )
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:

@@ -647,3 +647,6 @@ def test_a_mark_is_set_in_a_trace_under_way_only(tmp_path: Path) -> None:
     done.thread(units)
     with pytest.raises(UsageError, match="is finished: a mark is for a trace that is being recorded"):
         run("mark", done.write(tmp_path / "done"), "late")
+    counting = TraceWriter(4, state=tracewriter.RECORDING, policy=2).write(tmp_path / "graph")
+    with pytest.raises(UsageError, match="recorded with --mode graph: no order in which a mark could stand"):
+        run("mark", counting, "now")
