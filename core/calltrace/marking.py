@@ -7,17 +7,19 @@ from pathlib import Path
 
 from calltrace import recorder, tracefile
 from calltrace.errors import UsageError
-from calltrace.model import State
+from calltrace.model import Policy, State
 
 
 def mark(path: Path, name: str) -> None:
     """Give this moment a name. What its threads recorded up to now comes before the mark.
 
-    UsageError if the trace is finished, BadTrace if it is none, AccessRefused, OutOfSpace.
+    UsageError if the trace is finished or has only counts, BadTrace if it is none, AccessRefused, OutOfSpace.
     """
-    with tracefile.TraceFile(path) as trace:
+    with tracefile.TraceFile(path, counted=False) as trace:
         if trace.state is not State.RECORDING:
             raise UsageError(f"{path} is finished: a mark is for a trace that is being recorded")
+        if trace.header.policy == Policy.COUNT:
+            raise UsageError(f"{path} is recorded with --mode graph: no order in which a mark could stand")
         positions = trace.positions()
     with closing(recorder.TraceFile.join(path)) as recording:
         recording.mark(name, positions)

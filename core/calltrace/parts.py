@@ -3,7 +3,8 @@
 A part is ``FILE``: all of a trace; ``FILE@MARK``: from a mark to the next; ``FILE@MARK..MARK``,
 ``FILE@MARK..`` or ``FILE@..MARK``: between marks, to the end, or from the beginning. Without a file, or with
 ``.`` for it, it is one of the live session's trace. Of several marks of one name the first is meant;
-``MARK#2`` is the second.
+``MARK#2`` is the second. A number that is no such name is a mark that the program has set itself (see
+program_marks): from that to the next of either kind.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Part:
         file, marks = next((split for split in splits if _exists(split[0])), splits[0])
         return cls(text, None if file in _LIVE else Path(file), marks.strip())
 
+    def bounds(self) -> list[str]:
+        """The names of the marks behind the @."""
+        return [name for name in map(str.strip, (self.marks or "").split("..", 1)) if name]
+
     def stretches(self, trace: TraceFile) -> range:
         """Which stretches of its trace it is: 0 before the first mark, 1 behind that, and so on.
 
@@ -61,7 +66,12 @@ class Part:
         if dots:
             end = _number(trace, last) if last else count
         else:
-            later = (at for at, mark in enumerate(trace.marks, 1) if mark.name not in (PAUSED, RESUMED))
+            also_program = begin and trace.marks[begin - 1].by_program
+            later = (
+                at
+                for at, mark in enumerate(trace.marks, 1)
+                if mark.name not in (PAUSED, RESUMED) and (also_program or not mark.by_program)
+            )
             end = next((at for at in later if at > begin), count)
         if not first and not dots:
             raise UsageError(f"{self.text}: name a mark behind @")
@@ -74,13 +84,20 @@ def _exists(file: str) -> bool:
     return file in _LIVE or Path(file).is_file()
 
 
-def _number(trace: TraceFile, name: str) -> int:
-    """The number of the mark that is meant, from 1 on."""
+def number_of(trace: TraceFile, name: str) -> int | None:
+    """The number of the mark that is meant, from 1 on; None if there is no such mark."""
     numbered = _NUMBERED.match(name)
     for wanted, which in ((name, 1), (numbered[1], int(numbered[2])) if numbered else (name, 1)):
         found = [number for number, mark in enumerate(trace.marks, 1) if mark.name == wanted]
         if len(found) >= which:
             return found[which - 1]
+    return None
+
+
+def _number(trace: TraceFile, name: str) -> int:
+    number = number_of(trace, name)
+    if number is not None:
+        return number
     names = list(dict.fromkeys(mark.name for mark in trace.marks))
     told = f"its marks are {', '.join(names)}" if names else "it has none"
     raise UsageError(f"{trace.path} has no mark {name}: {told}")
