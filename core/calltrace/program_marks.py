@@ -119,11 +119,11 @@ def _read(trace: TraceFile, times: Sequence[int]) -> tuple[list[_Set], list[list
     if not handle:
         raise no_memory(trace)
     try:
-        pull, whole = MORE, units_of(trace, *thread_range(trace, None))
-        while pull == MORE:
-            pull = library.ct_reader_moments_run(handle)
-            trace.release_pages()
-            trace.on_read(library.ct_reader_moments_units(handle) if pull == MORE else whole, whole)
+        pull = MORE
+        with trace.reading(units_of(trace, *thread_range(trace, None))) as tell:
+            while pull == MORE:
+                pull = library.ct_reader_moments_run(handle)
+                tell()
         if pull == NO_MEMORY:
             raise no_memory(trace)
         count = c_uint32()

@@ -417,7 +417,6 @@ def reader_library() -> ctypes.CDLL:
         "edges_close": (None, [c_void_p]),
         "moments_open": (c_void_p, [c_void_p, c_void_p, u32]),
         "moments_run": (u32, [c_void_p]),
-        "moments_units": (c_uint64, [c_void_p]),
         "moments_marks": (c_void_p, [c_void_p, pull]),
         "moments_positions": (c_void_p, [c_void_p]),
         "moments_close": (None, [c_void_p]),

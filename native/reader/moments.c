@@ -77,11 +77,6 @@ uint32_t ct_reader_moments_run(struct ct_moments *moments)
     return CT_PULL_MORE;
 }
 
-uint64_t ct_reader_moments_units(const struct ct_moments *moments)
-{
-    return moments->totals.units;
-}
-
 const struct ct_program_mark *ct_reader_moments_marks(const struct ct_moments *moments, uint32_t *count)
 {
     *count = moments->mark_count;

@@ -467,8 +467,6 @@ CT_READER_EXPORT struct ct_moments *ct_reader_moments_open(struct ct_reader *rea
                                                            uint32_t count);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_moments_run(struct ct_moments *moments);
-/* How many units have been read. */
-CT_READER_EXPORT uint64_t ct_reader_moments_units(const struct ct_moments *moments);
 /* Thread by thread, in order. Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_program_mark *ct_reader_moments_marks(const struct ct_moments *moments,
                                                                        uint32_t *count);
