@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEPS_PER_RUN (1u << 22)
+#define STEPS_PER_RUN (1u << 20)
 #define NO_NODE CT_NONE
 
 struct place { /* on the path */

@@ -76,7 +76,8 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
 @x64dbg.both
 def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path: Path) -> None:
     asked = [f"!value calltrace.{what}(session_calls:leaf)" for what in ("hits", "traced")]
-    file, saved, dot = (tmp_path / name for name in ("graph.calltrace", "saved.calltrace", "graph.dot"))
+    names = ("graph.calltrace", "earlier.calltrace", "saved.calltrace", "graph.dot")
+    file, earlier, saved, dot = (tmp_path / name for name in names)
     script = [
         f"calltrace start --mode graph -o {windows.path(file)}",
         "bp session_calls:leaf",
@@ -85,6 +86,7 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
         "calltrace callers leaf",
         "calltrace callees work",
         "calltrace top --limit 2",
+        f"calltrace save {windows.path(earlier)}",
         "calltrace pause",
         "calltrace status",
         "bc session_calls:leaf",
@@ -95,6 +97,7 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
         "calltrace tree",
         "calltrace mark here",
         f"calltrace save {windows.path(saved)}",
+        f"calltrace diff {windows.path(earlier)} {windows.path(saved)}",
         f"calltrace export dot -o {windows.path(dot)}",
         "calltrace top --limit 1",
         "bc session_calls:depth",
@@ -113,6 +116,10 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
     assert "mode             graph" in status
     assert "recorded with --mode graph and knows no order of calls: `top`" in shown.said("calltrace tree")
     assert "with --mode graph no order is recorded" in shown.said("calltrace mark here")
+    later = shown.said(f"calltrace diff {windows.path(earlier)} {windows.path(saved)}")
+    assert [row for row in rows(later) if row and row[-1].startswith("session_calls")] == [
+        ["20", "session_calls!depth"]
+    ]
     assert "session_calls!work" in dot.read_text()
     assert shown.said("calltrace stop").rstrip().endswith("`calltrace top` shows it")
     assert called(saved) == called(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 20}

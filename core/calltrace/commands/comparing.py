@@ -143,7 +143,8 @@ COMMANDS: Sequence[Command] = (
                 ("parts",),
                 "two parts, or parts with & (in both), | (in either), - (but not in) and parentheses between "
                 "them, which a shell wants quoted. A part is FILE, or FILE@MARK: from that mark to the next; "
-                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name. In a "
+                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name, "
+                "and a number is also a mark that the program set through the C API. In a "
                 "debugger FILE may be left out, or a dot: the recording under way, or the last one",
                 metavar="PART",
                 many=True,
