@@ -417,6 +417,10 @@ class Tracing:
         if self._counting:
             self._counting.write()
 
+    def counts(self) -> bytes | None:
+        """In mode "graph": the counts as they are now, as in the file. EngineError if memory runs out."""
+        return self._counting.counted() if self._counting else None
+
     def finish(self, state: State, exit_code: int = 0) -> Path:
         """Complete the trace file, and tell the user what it lacks; where it is."""
         assert self._file is not None
