@@ -50,6 +50,7 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
         *["run"] * 20,
         "calltrace tree --function depth",
         "calltrace top --limit 1",
+        "!notes session_calls:depth",
         "calltrace callers depth",
         "calltrace stacks",
         "calltrace new levels",
@@ -68,6 +69,7 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
         assert shown.said(f"calltrace {words}").startswith(said)
     tree = plain(shown.said("calltrace tree --function depth")).splitlines()
     assert [line for line in tree if "session_calls!" in line] == ["  session_calls!depth"]
+    assert shown.said("!notes session_calls:depth").startswith("calltrace: called|")
     assert rows(shown.said("calltrace new levels"))[-1] == ["1", "session_calls!depth"]
     assert "mode             hits: only the first entry" in shown.said("calltrace info")
     assert sum("INT3 breakpoint at <session_calls.depth>" in text for _, text in shown.commands) == 21
