@@ -65,7 +65,9 @@ def _top(request: Request, console: Console) -> int:
             report.write_top(trace, summary, options.limit, console.out, order, names)
             if options.file is None:
                 whole = options.thread is None
-                console.show_functions(summary.stats, lambda: edges.callers(trace) if whole else {})
+                console.show_functions(
+                    summary.stats, lambda: edges.callers(trace) if whole else {}, trace.mode == "hits"
+                )
     return 0
 
 
