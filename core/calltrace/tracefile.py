@@ -554,8 +554,8 @@ class TraceFile:
         if self.graph:
             raise UsageError(
                 f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers`, "
-                "`callees` and `query` tell what it counted, `export` writes callgrind, dot, parquet, coverage "
-                "and scripts"
+                "`callees` and `query` tell what it counted, `export` writes callgrind, dot, parquet, "
+                "coverage and scripts"
             )
 
     @property
