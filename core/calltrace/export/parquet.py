@@ -191,7 +191,7 @@ class _Tables:
         self._parquet.write_table(empty, str(self._path("events")), store_schema=False)
         for kind, number, stat in node_stats(self._trace):
             self._number(kind, number)
-            self._stats.append((stat.calls, stat.self, stat.total))
+            self._stats[kind, number] = stat
         slices, edges = edges_in_slices(self._trace), None
         while edges is None:
             edges = _next(slices)
