@@ -90,7 +90,6 @@ def in_order(contexts: Sequence[Context]) -> list[Any]:
 def assert_counted(trace: TraceFile, together: int = 64, looks: bool = False) -> None:
     """Counting, the same numbers come out as by reading the events."""
     read = numbers(trace)
-    trace.graph = count(trace, together, looks)
-    trace.threads = trace._read_threads()
+    trace.count_as(count(trace, together, looks))
     for counted, told in zip(numbers(trace), read):
         assert counted == told
