@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TextIO, cast
 
 from calltrace import dispatch, terminal
 from calltrace.commands import Console
@@ -30,10 +30,17 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         _take_all_characters(stream)
     meter = terminal.Meter(sys.stderr) if terminal.takes_codes(sys.stderr) else None
-    coloured = terminal.wants_colour(os.environ) and terminal.takes_codes(sys.stdout)
+    on_terminal = terminal.takes_codes(sys.stdout)
+    coloured = terminal.wants_colour(os.environ) and on_terminal
+
+    def progress(line: str) -> None:
+        if meter:
+            meter.hide()
+        _tell(line)
+
     console = Console(
-        sys.stdout,
-        _tell,
+        cast("TextIO", terminal.Output(sys.stdout, meter)) if meter and on_terminal else sys.stdout,
+        progress,
         names=terminal.paint if coloured else plain,
         meter=meter.tell if meter else lambda what, done, whole: None,
     )

@@ -287,6 +287,16 @@ class LiveSession:
             )
         return self._trace
 
+    def open(self) -> tracefile.TraceFile | None:
+        """The trace that is there now, or None, for a glance that writes nothing. Errors as of TraceFile."""
+        if self._trace is None:
+            return None
+        counts = self._tracing.counts() if self._tracing and self.recording else None
+        trace = tracefile.TraceFile(self._trace, under_way=self.recording, counted=counts is None)
+        if counts is not None:
+            trace.count_as(tracefile.Graph(counts))
+        return trace
+
     def status(self, tell: Progress) -> Status:
         """What there is to say about the recordings of this session."""
         self.look(tell)

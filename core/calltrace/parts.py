@@ -3,7 +3,8 @@
 A part is ``FILE``: all of a trace; ``FILE@MARK``: from a mark to the next; ``FILE@MARK..MARK``,
 ``FILE@MARK..`` or ``FILE@..MARK``: between marks, to the end, or from the beginning. Without a file, or with
 ``.`` for it, it is one of the live session's trace. Of several marks of one name the first is meant;
-``MARK#2`` is the second.
+``MARK#2`` is the second. A number that is no such name is a mark that the program has set itself (see
+program_marks): from that to the next of either kind.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class Part:
         file, marks = next((split for split in splits if _exists(split[0])), splits[0])
         return cls(text, None if file in _LIVE else Path(file), marks.strip())
 
+    def bounds(self, trace: TraceFile) -> list[str]:
+        """The names of the marks behind the @."""
+        first, _, last = _split(trace, self.marks or "")
+        return [name for name in (first.strip(), last.strip()) if name]
+
     def stretches(self, trace: TraceFile) -> range:
         """Which stretches of its trace it is: 0 before the first mark, 1 behind that, and so on.
 
@@ -66,7 +72,12 @@ class Part:
         if dots:
             end = _number(trace, last) if last else count
         else:
-            later = (at for at, mark in enumerate(trace.marks, 1) if mark.name not in (PAUSED, RESUMED))
+            also_program = begin and trace.marks[begin - 1].by_program
+            later = (
+                at
+                for at, mark in enumerate(trace.marks, 1)
+                if mark.name not in (PAUSED, RESUMED) and (also_program or not mark.by_program)
+            )
             end = next((at for at in later if at > begin), count)
         if not first and not dots:
             raise UsageError(f"{self.text}: name a mark behind @")
@@ -87,27 +98,27 @@ def _split(trace: TraceFile, marks: str) -> tuple[str, str, str]:
     ]
 
     def is_known(name: str) -> bool:
-        return not name.strip() or bool(_found(trace, name.strip()))
+        return not name.strip() or number_of(trace, name.strip()) is not None
 
     known = (split for split in splits if marks and is_known(split[0]) and is_known(split[2]))
     return next(known, splits[1] if len(splits) > 1 else splits[0])
 
 
-def _found(trace: TraceFile, name: str) -> int:
-    """The number of the mark that is meant, from 1 on; 0 if there is none."""
+def number_of(trace: TraceFile, name: str) -> int | None:
+    """The number of the mark that is meant, from 1 on; None if there is no such mark."""
     numbered = _NUMBERED.match(name)
     for wanted, which in ((name, 1), (numbered[1], int(numbered[2])) if numbered else (name, 1)):
         found = [number for number, mark in enumerate(trace.marks, 1) if mark.name == wanted]
         if len(found) >= which:
             return found[which - 1]
-    return 0
+    return None
 
 
 def _number(trace: TraceFile, name: str) -> int:
     """The number of the mark that is meant, from 1 on."""
-    found = _found(trace, name)
-    if found:
-        return found
+    number = number_of(trace, name)
+    if number is not None:
+        return number
     names = list(dict.fromkeys(mark.name for mark in trace.marks))
     told = f"its marks are {', '.join(names)}" if names else "it has none"
     raise UsageError(f"{trace.path} has no mark {name}: {told}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,11 @@ from calltrace.commands import Console
 from calltrace.errors import CalltraceError, UsageError
 from calltrace.model import Policy
 from calltrace.parts import Expression, Part, parse
+from calltrace.recorder import TraceFile as TraceRecording
 from calltrace.tracefile import TraceFile
 from rig import callers, simulated, tracewriter
 from rig.callers import Truth
-from rig.simulated import SimulatedThread
+from rig.simulated import Frame, SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -96,6 +101,103 @@ def test_each_call_counts_in_the_part_in_which_it_was_made(
 # ---- two recordings ----
 
 FUNCTIONS = {0x1000: "main", 0x2000: "draw", 0x3000: "count", 0x4000: None}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A mark: of which thread's program, or with where each thread was when its user set it."""
+
+    name: str
+    time: int
+    thread: int | None
+    positions: Sequence[int]
+
+    def is_before(self, index: int, frame: Frame) -> bool:
+        """Whether the frame of a thread was opened behind it."""
+        if self.thread is not None and index != self.thread:
+            return frame.begin >= self.time
+        return Truth.begin(frame) >= self.positions[index]
+
+
+def moments_of(threads: Sequence[SimulatedThread], by_user: Sequence[int]) -> list[Moment]:
+    """All marks, in order of time."""
+    found = []
+    for number, time in enumerate(by_user):
+        # Everything stands still: no event is half recorded.
+        positions = [bisect_left(thread.units.times, time) for thread in threads]
+        found.append(Moment(f"u{number}", time, None, positions))
+    times: Counter[int] = Counter()
+    program = [
+        (thread.units.times[position], index, value, position)
+        for index, thread in enumerate(threads)
+        for value, position in zip(thread.marks, thread.mark_positions)
+    ]
+    for time, index, value, position in sorted(program, key=lambda each: each[0]):
+        times[value] += 1
+        name = str(value) if times[value] == 1 else f"{value}#{times[value]}"
+        found.append(Moment(name, time, index, [position] * len(threads)))
+    return sorted(found, key=lambda each: (each.time, each.thread is not None))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, 1 << 32),
+    st.lists(st.integers(1, 500_000), max_size=2).map(sorted),
+    st.data(),
+)
+def test_marks_that_the_program_set_part_its_threads_by_time(
+    tmp_path: Path, seed: int, by_user: list[int], data: st.DataObject
+) -> None:
+    # Acts of any kind, some of them at the same time, and some marks among them.
+    acts = random.Random(seed)
+    programs = [
+        bytes(
+            acts.choice((acts.randrange(16), 0, 0, 14)) if at % 2 == 0 else acts.choice((0, 12, 13, 200))
+            for at in range(120)
+        )
+        for _ in range(3)
+    ]
+    threads = [simulated_thread(program) for program in programs]
+    writer = TraceWriter(8)
+    simulated.describe(writer)
+    for index, thread in enumerate(threads):
+        writer.thread(thread.units, index, block_units=data.draw(st.sampled_from([None, 7])))
+    moments = moments_of(threads, by_user)
+    told = [
+        {
+            "name": each.name,
+            "tsc": each.time,
+            "positions": [list(row) for row in enumerate(each.positions) if row[1]],
+        }
+        for each in moments
+        if each.thread is None
+    ]
+    writer.info({"marks": told})
+    path = writer.write(tmp_path / "t.calltrace")
+
+    first = data.draw(st.integers(0, len(moments) - 1))
+    last = data.draw(st.integers(first + 1, len(moments)))
+    text = f"{path}@{moments[first].name}.."
+    end: Moment | None = moments[last] if last < len(moments) else None
+    if end:
+        text += end.name
+    elif data.draw(st.booleans()):
+        text = text[:-2]  # to the next that counts
+        alike = (
+            each for each in moments[first + 1 :] if each.thread is None or moments[first].thread is not None
+        )
+        end = next(alike, None)
+    expected = Counter(
+        called(callers.name(Truth(thread).key(frame)))
+        for index, thread in enumerate(threads)
+        for frame in thread.frames()
+        if frame.kind != simulated.CALL_NODE
+        and moments[first].is_before(index, frame)
+        and not (end and end.is_before(index, frame))
+    )
+    with TraceFile(path) as trace:
+        found = comparison.count([Part.parse(text)], [trace], callers=False)
+    assert expected == {item.name: found.calls[0][key] for key, item in found.items.items()}
 
 
 def recorded(
@@ -398,6 +500,66 @@ def test_a_part_of_no_file_and_marks_that_are_not_there_are_told(tmp_path: Path,
         run("new", plain)
     with pytest.raises(UsageError, match="plain has no mark idle: it has none"):
         run("new", plain, "idle")
+
+
+def self_marked(path: Path, clock: int, threads: int = 1) -> Path:
+    """Threads call draw; the first marks 7, calls count, marks 8, calls what has no name, marks 7, draws."""
+    size = 8 if clock else 4
+    writer = TraceWriter(size, clock=clock)
+    names = [[rva, name] for rva, name in FUNCTIONS.items() if name]
+    writer.module({"name": "m.exe", "names": names}, [(rva, 16, 1, 0, 0, NONE) for rva in FUNCTIONS])
+    for index in range(threads):
+        units = Units(size, now=100 * index)
+        for what in (1, 7, 2, 8, 3, 7, 1) if not index else (1,):
+            units.now += 10
+            if what > 3:
+                units.ext(tracewriter.MARK, what)
+            else:
+                units.event(ENTER, what)
+                units.event(LEAVE, what)
+        writer.thread(units, index)
+    return writer.write(path)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("{}@7", ["count"]),
+        ("{}@7..7#2", ["count", "m+0x4000"]),
+        ("{}@7#2", ["draw"]),
+        ("{}@..8", ["draw", "count"]),
+        ("{}@8..", ["m+0x4000", "draw"]),
+        ("{}@8.. - {}@7#2", ["m+0x4000"]),
+    ],
+)
+def test_marks_of_the_program_bound_parts(tmp_path: Path, expression: str, expected: list[str]) -> None:
+    for clock in (0, 1):
+        path = self_marked(tmp_path / "t.calltrace", clock)
+        assert names(run("diff", expression.replace("{}", str(path)))[0]) == expected
+
+
+def test_a_part_behind_a_user_s_mark_goes_on_to_the_next_of_a_user(tmp_path: Path) -> None:
+    path = self_marked(tmp_path / "t.calltrace", 0)
+    with closing(TraceRecording.join(path)) as joined:
+        joined.mark("mine", {0: 0})
+    # Between the two the program's own marks are known, since another part begins at one.
+    assert names(run("diff", f"{path}@mine - {path}@7")[0]) == ["draw", "m+0x4000"]
+    assert names(run("diff", f"{path}@7#2 - {path}@mine")[0]) == []
+    assert names(run("new", path, "8")[0]) == ["m+0x4000"]
+
+
+def test_what_cannot_be_known_of_a_program_s_mark_is_told(tmp_path: Path) -> None:
+    without_times = self_marked(tmp_path / "none", 0, threads=2)
+    with pytest.raises(UsageError, match=r"none has no times: where its other threads were when .* mark 7"):
+        run("diff", f"{without_times}@7")
+    coarse = self_marked(tmp_path / "coarse", 2, threads=2)
+    assert run("diff", f"{coarse}@7")[1] == [
+        "threads other than the one that set a mark are parted to some microseconds: --clock coarse"
+    ]
+    with pytest.raises(UsageError, match=r"coarse has no mark 7#3: its program has set 7, 8$"):
+        run("diff", f"{coarse}@7#3")
+    with pytest.raises(UsageError, match=r"coarse has no mark seven: it has none$"):
+        run("diff", f"{coarse}@seven")
 
 
 def test_counts_without_events_have_no_parts(tmp_path: Path) -> None:

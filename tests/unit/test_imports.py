@@ -30,6 +30,7 @@ LAYERS = (
         "pausing",
         "edges",
         "profile",
+        "program_marks",
         "stacks",
         "tracefile",
         "plan",
