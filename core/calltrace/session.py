@@ -375,6 +375,7 @@ class Tracing:
             else:
                 self.pause()
                 self._mark(PAUSED)
+                self.write_counts()
             before = done
         except TargetLost:
             return

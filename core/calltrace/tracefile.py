@@ -736,8 +736,8 @@ class TraceFile:
         if not self._library.ct_reader_graph(self._reader, ctypes.byref(span)):
             if self.state is State.RECORDING:
                 raise BadTrace(
-                    f"{self.path} has no counts yet: they are written when the recording ends, and lost if "
-                    "the calltrace that records ends before"
+                    f"{self.path} has no counts yet: they are written when the recording ends or is paused, "
+                    "and lost if the calltrace that records ends before"
                 )
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:

@@ -80,8 +80,10 @@ def test_while_paused_the_program_runs_its_own_code_and_nothing_is_recorded(
     with recorded(trace, "--mode", mode) as program:
         assert program.work() != own_code()
         tracing.shell("pause", trace)
+        assert calls(trace)["step"] == 6
         assert program.work() == own_code()
         assert program.work() == own_code()
+        assert calls(trace)["step"] == 6  # main, which does not end, is recorded all the while
         with TraceFile(trace, counted=False) as opened:
             assert opened.header.tsc_hz  # times are told in seconds already
         tracing.shell("resume", trace)
