@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from calltrace.export import FORMATS
-from rig import windows
+from rig import tracing, windows
 from rig.commands import run
 from rig.oddnames import oddly_named_trace
 from rig.simulated import golden_trace
+from rig.tracewriter import ENTER, NONE, TraceWriter, Units
 
 SQL = (
     "SELECT name, count(*), sum(duration)::BIGINT FROM events JOIN functions USING (trace, function) "
@@ -25,6 +26,25 @@ for trace, folder in zip(places[::2], places[1::2]):
         run(f'export {form} "{trace}" -o "{Path(folder, form)}"')
     Path(folder, "answer").write_bytes(run(f'query --json "{trace}" "{sql}"').encode())
 """
+
+
+def test_what_is_written_into_a_pipe_is_the_same_on_windows(tmp_path: Path) -> None:
+    """Names in any alphabet, and arrows, which code pages lack."""
+    writer, units = TraceWriter(8), Units(8)
+    names = ["träge", "名前", "\U0001f600"]
+    functions = [(0x1000 * number, 16, 1, 0, 0, NONE) for number in (1, 2, 3)]
+    writer.module(
+        {"name": "m.exe", "names": [[0x1000 * at, name] for at, name in enumerate(names, 1)]}, functions
+    )
+    for number in (0, 1, 2):
+        units.event(ENTER, number)
+    writer.thread(units)
+    trace = writer.write(tmp_path / "träce.calltrace").name
+    for words in (["callers", trace, "名前", "--json"], ["callers", trace, "名前"], ["info", trace]):
+        there = windows.python("-m", "calltrace", *words, cwd=tmp_path)
+        here = tracing.calltrace(*words, cwd=tmp_path)
+        assert (there.returncode, there.stdout.replace(b"\r\n", b"\n")) == (0, here.stdout)
+        assert b"?" not in here.stdout
 
 
 def test_every_format_and_answer_is_the_same_on_windows(tmp_path: Path) -> None:
