@@ -13,19 +13,10 @@ from calltrace.model import State
 from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windows, x64dbg
 from rig.running import Running
+from rig.sessions import own_calls
 from x64dbg.test_live import ENDED, TIMES, hits, plain, session
 
 LEAVES = 1000
-
-
-def called(file: Path) -> dict[str, int]:
-    """Calls of the functions of session_calls' own source."""
-    with TraceFile(file) as trace:
-        assert trace.state == State.STOPPED
-        summary = summarize(trace)
-        assert summary.orphans == summary.gaps == summary.lost == 0
-        found = {stat.name.partition("!")[2]: stat.calls for stat in summary.stats}
-    return {name: found[name] for name in ("main", "work", "leaf", "depth") if name in found}
 
 
 def rows(text: str) -> list[list[str]]:
@@ -73,7 +64,8 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
     assert rows(shown.said("calltrace new levels"))[-1] == ["1", "session_calls!depth"]
     assert "mode             hits: only the first entry" in shown.said("calltrace info")
     assert sum("INT3 breakpoint at <session_calls.depth>" in text for _, text in shown.commands) == 21
-    assert called(file) == {"main": 1, "depth": 1}  # work was paused before its jump, where its breakpoint is
+    # work was paused before its jump, where its breakpoint is
+    assert own_calls(file) == {"main": 1, "depth": 1}
 
 
 @x64dbg.both
@@ -134,7 +126,7 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
     ]
     assert "session_calls!work" in dot.read_text()
     assert shown.said("calltrace stop").rstrip().endswith("`calltrace top` shows it")
-    assert called(saved) == called(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 20}
+    assert own_calls(saved) == own_calls(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 20}
 
 
 @x64dbg.only_real
@@ -186,7 +178,7 @@ def test_one_recording_after_the_other_each_in_its_mode(debugger: str, tmp_path:
     assert f"{ENDED} 0xB (11)" in shown.commands[-1][1]
     assert hits(shown, "leaf") == 12
     # The breakpoint stands before the jump; the first recording begins before main.
-    assert [called(file) for file in files] == [
+    assert [own_calls(file) for file in files] == [
         {"main": 1, "work": 1, "leaf": 2},
         {"leaf": 3},
         {"leaf": 1},
