@@ -56,6 +56,7 @@ class Counting:
                 self._graph, known.reader, ctypes.addressof(through), size
             ):
                 known.close()
+                self._fail()
                 raise EngineError("no memory to count the calls of another module in")
             if self._known:
                 self._known.close()
@@ -64,10 +65,10 @@ class Counting:
             self._thread = threading.Thread(target=self._count, name="calltrace counting", daemon=True)
             self._thread.start()
 
-    def write(self, cause: Cause = Cause.CUT) -> None:
-        """Add to the file what has been counted so far, open frames as if closed for `cause`.
+    def counted(self, cause: Cause = Cause.CUT) -> bytes:
+        """What has been counted so far, as a GRAPH chunk has it, open frames as if closed for `cause`.
 
-        EngineError if memory runs out, OutOfSpace if the disk is full.
+        EngineError if memory runs out.
         """
         size = c_uint64()
         with self._lock:
@@ -78,9 +79,13 @@ class Counting:
         if not data:
             raise EngineError("no memory to write down what was counted")
         try:
-            payload = ctypes.string_at(data, size.value)
+            return ctypes.string_at(data, size.value)
         finally:
             self._library.ct_graph_free(data)
+
+    def write(self, cause: Cause = Cause.CUT) -> None:
+        """Add to the file what `counted` gives. EngineError as there, OutOfSpace if the disk is full."""
+        payload = self.counted(cause)
         header = Chunk.before(ChunkKind.GRAPH, len(payload))
         self._file.append(bytes(header) + payload, header.length)
 
@@ -144,9 +149,12 @@ class Counting:
         status = c_uint32()
         taken = self._library.ct_graph_take(self._graph, slots, len(self._slots), what, ctypes.byref(status))
         if status.value:
-            self._failed = True
-            self._file.header.stop = 1  # rather than keep its threads waiting
+            self._fail()
         return int(taken)
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._file.header.stop = 1  # rather than keep the target's threads waiting
 
     def _map_slots(self) -> None:
         """Map what slots the target has added: each is a LIVE chunk, which was a hole first."""

@@ -218,6 +218,7 @@ class ExportOptions(ctypes.LittleEndianStructure):
         ("limit", c_uint64),
         ("timed", c_uint32),
         ("reserved", c_uint32),
+        ("thread_ids", c_void_p),
     )
 
 
@@ -252,6 +253,18 @@ class MarkEntry(ctypes.LittleEndianStructure):
     """struct ct_mark."""
 
     _fields_ = (("position", c_uint64), ("thread", c_uint32), ("number", c_uint32))
+
+
+class ProgramMark(ctypes.LittleEndianStructure):
+    """struct ct_program_mark."""
+
+    _fields_ = (
+        ("number", c_uint64),
+        ("time", c_uint64),
+        ("position", c_uint64),
+        ("thread", c_uint32),
+        ("reserved", c_uint32),
+    )
 
 
 class Totals(ctypes.LittleEndianStructure):
@@ -403,10 +416,14 @@ def reader_library() -> ctypes.CDLL:
         "edges_run": (u32, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
+        "moments_open": (c_void_p, [c_void_p, c_void_p, u32]),
+        "moments_run": (u32, [c_void_p]),
+        "moments_marks": (c_void_p, [c_void_p, pull]),
+        "moments_positions": (c_void_p, [c_void_p]),
+        "moments_close": (None, [c_void_p]),
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
         "export_run": (u32, [c_void_p, POINTER(c_void_p), POINTER(c_uint64), POINTER(Node)]),
         "export_text": (u32, [c_void_p, POINTER(Node), c_char_p, u32]),
-        "export_nodes": (c_void_p, [c_void_p, pull]),
         "export_close": (None, [c_void_p]),
         "columns_open": (c_void_p, [c_void_p]),
         "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
@@ -467,9 +484,9 @@ class TraceFile:
             self.problems: list[str] = []  # what is damaged, one line each
             self.info = self._read_info()
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
-            self.graph = self._read_graph() if counted else None  # of a recording without events; else None
-            self.threads = self._read_threads()
-            self.marks = self._read_marks()
+            self.graph: Graph | None = None  # of a recording without events
+            self.count_as(self._read_graph() if counted else None)
+            self.set_marks(self._read_marks())
         except BaseException:
             self.close()
             raise
@@ -554,7 +571,7 @@ class TraceFile:
         if self.graph:
             raise UsageError(
                 f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
-                "and `callees` show what it counted, `export` writes callgrind and dot"
+                "and `callees` show what it counted, `export` writes callgrind, dot, coverage and scripts"
             )
 
     @property
@@ -722,12 +739,17 @@ class TraceFile:
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:
             with memoryview(self._map) as view, view[span.offset : span.offset + span.size] as payload:
-                graph = Graph(payload)
+                return Graph(payload)
         except ValueError:
             raise BadTrace(f"{self.path} is damaged, or another version has written it: its counts") from None
-        self.index.units = sum(about.units for about, _ in graph.threads)
-        self.index.lost = sum(about.lost for about, _ in graph.threads)
-        return graph
+
+    def count_as(self, graph: Graph | None) -> None:
+        """Let these be the counts of a recording without events."""
+        self.graph = graph
+        if graph:
+            self.index.units = sum(about.units for about, _ in graph.threads)
+            self.index.lost = sum(about.lost for about, _ in graph.threads)
+        self.threads = self._read_threads()
 
     def _read_threads(self) -> list[Thread]:
         entries: list[ThreadEntry | GraphThread] = []
@@ -745,6 +767,11 @@ class TraceFile:
         for told in map(_dict, self.info.pop("marks")):
             positions = {_number(row[0]): _number(row[1]) for row in _rows(told.get("positions"), 2)}
             marks.append(Mark(_text(told.get("name")), _number(told.get("tsc")), positions))
+        return marks
+
+    def set_marks(self, marks: Sequence[Mark]) -> None:
+        """Let these, in order of time, be the marks that bound parts. EngineError if memory runs out."""
+        self.marks = marks
         entries = [
             MarkEntry(position, thread, number)
             for number, mark in enumerate(marks, 1)
@@ -753,7 +780,6 @@ class TraceFile:
         array = (MarkEntry * len(entries))(*entries)
         if not self._library.ct_reader_set_marks(self._reader, array, len(entries)):
             raise _open_failure(self.path, _NO_MEMORY)
-        return marks
 
     def _json(self, offset: int, size: int, what: str) -> dict[str, Any]:
         try:

@@ -518,6 +518,8 @@ static int compare_marks(const void *left, const void *right)
 
 uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count)
 {
+    free(reader->marks);
+    reader->mark_count = 0;
     reader->marks = malloc((count + 1u) * sizeof *marks);
     if (!reader->marks)
         return 0;

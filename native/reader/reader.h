@@ -198,6 +198,15 @@ struct ct_mark {
     uint32_t number;   /* of the mark, from 1 on */
 };
 
+/* Where a program marked a moment itself: CT_EXT_MARK. */
+struct ct_program_mark {
+    uint64_t number; /* given to mark() */
+    uint64_t time;   /* ticks; without a clock its position */
+    uint64_t position;
+    uint32_t thread; /* its index */
+    uint32_t reserved;
+};
+
 struct ct_totals {
     uint64_t units;     /* read, payloads and lost ones not counted */
     uint64_t events[8]; /* by enum ct_event */
@@ -294,6 +303,7 @@ struct ct_export_options {
     uint64_t limit; /* CT_EXPORT_FOLDED: stacks kept at a time. CT_EXPORT_PERFETTO: bytes of a file, more or less */
     uint32_t timed; /* 0: no clock */
     uint32_t reserved;
+    const uint32_t *thread_ids; /* CT_EXPORT_CHROME: one for each thread, by position; null: the system's */
 };
 
 /* Something that events name, in the order it was met. */
@@ -404,7 +414,8 @@ CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_
 CT_READER_EXPORT void ct_reader_module(const struct ct_reader *reader, uint32_t at, struct ct_module_entry *out);
 CT_READER_EXPORT void ct_reader_info(const struct ct_reader *reader, uint32_t at, struct ct_span *out);
 CT_READER_EXPORT void ct_reader_thread(const struct ct_reader *reader, uint32_t at, struct ct_thread_entry *out);
-/* Between opening and reading: the trace's named marks, which its INFO chunks tell. 0: no memory. */
+/* Between opening and reading: the marks that have names or bound parts, in place of those told before. 0: no memory,
+ * and there are none. */
 CT_READER_EXPORT uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count);
 /* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
 CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
@@ -451,10 +462,24 @@ CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
 
+/* Reads all threads for the marks that the program set itself, and for where each was at `times`, ascending ticks.
+ * Null: no memory. */
+CT_READER_EXPORT struct ct_moments *ct_reader_moments_open(struct ct_reader *reader, const uint64_t *times,
+                                                           uint32_t count);
+/* Reads on for a while: enum ct_pull. */
+CT_READER_EXPORT uint32_t ct_reader_moments_run(struct ct_moments *moments);
+/* Thread by thread, in order. Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_program_mark *ct_reader_moments_marks(const struct ct_moments *moments,
+                                                                       uint32_t *count);
+/* For each thread, by its position among the reader's, and each time: the units before its first event of that time or
+ * later; UINT64_MAX: there is none. */
+CT_READER_EXPORT const uint64_t *ct_reader_moments_positions(const struct ct_moments *moments);
+CT_READER_EXPORT void ct_reader_moments_close(struct ct_moments *moments);
+
 /* Counting while it is recorded. Null: no memory. */
 CT_READER_EXPORT struct ct_graph *ct_graph_open(void);
 /* Before the first take, and whenever a module is added: its ids, and `through`, as in struct ct_edge_options. The
- * reader stays the caller's, until the next one is set. 0: no memory, and nothing has changed. */
+ * reader stays the caller's, until the next one is set. 0: no memory, and what was counted is lost. */
 CT_READER_EXPORT uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, const uint8_t *through,
                                               uint32_t through_bits);
 /* Counts some of what is in these slots of the mapped file, and empties them; how many. `status`: enum
@@ -477,11 +502,10 @@ CT_READER_EXPORT struct ct_export *ct_reader_export_open(struct ct_reader *reade
  * whatever the result asks for. With CT_PULL_TEXT `wanted` tells of what. */
 CT_READER_EXPORT uint32_t ct_reader_export_run(struct ct_export *made, const char **out, uint64_t *size,
                                                struct ct_node *wanted);
-/* The text that was wanted, fit for the format: it is written as it is. 0: no memory. */
+/* The text that was wanted, fit for the format: it is written as it is; in CT_EXPORT_SPEEDSCOPE the number of the
+ * frame's name. 0: no memory. */
 CT_READER_EXPORT uint32_t ct_reader_export_text(struct ct_export *made, const struct ct_node *wanted, const char *text,
                                                 uint32_t size);
-/* CT_EXPORT_SPEEDSCOPE: the frames by number. Valid until the next run or close. */
-CT_READER_EXPORT const struct ct_node *ct_reader_export_nodes(const struct ct_export *made, uint32_t *count);
 CT_READER_EXPORT void ct_reader_export_close(struct ct_export *made);
 
 CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reader *reader);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ctypes import c_uint32, c_uint64, c_void_p
 from typing import TextIO
 
@@ -45,20 +45,21 @@ class Export:
         self,
         trace: TraceFile,
         form: ExportFormat,
-        text_of: TextOf | None = None,
+        text_of: TextOf,
         *,
         limit: int = 0,
+        thread_ids: Sequence[int] = (),
         tree: Tree | None = None,
     ) -> None:
-        """`limit`: see struct ct_export_options; `tree`: what TREE shows; SPEEDSCOPE asks for no text.
+        """`limit`, `thread_ids`: see struct ct_export_options; `tree`: what TREE shows.
 
         UsageError for a trace without events.
         """
         trace.need_events()
-        self.nodes: list[tuple[int, int]] = []  # in the end: kind and id of the frames by number, if numbered
         self._trace = trace
         self._text_of = text_of
         self._tree = tree
+        self._thread_ids = (c_uint32 * len(thread_ids))(*thread_ids)  # as long as the options name it
         timed = trace.clock is not Clock.NONE
         self._options = ExportOptions(
             format=form,
@@ -67,6 +68,7 @@ class Export:
             hz=trace.header.tsc_hz if timed else 0,
             limit=limit,
             timed=timed,
+            thread_ids=ctypes.addressof(self._thread_ids) if thread_ids else None,
         )
 
     def __iter__(self) -> Iterator[bytes | None]:
@@ -92,13 +94,11 @@ class Export:
                     if pull == SPLIT:
                         yield None
                     elif pull == WANTS_TEXT:
-                        assert self._text_of
                         text = self._text_of(wanted.kind, wanted.id).encode(errors="replace")
                         if not library.ct_reader_export_text(handle, by_reference[2], text, len(text)):
                             pull = NO_MEMORY
             if pull == NO_MEMORY:
                 raise no_memory(self._trace)
-            self.nodes = nodes_of(library.ct_reader_export_nodes, handle)
         finally:
             library.ct_reader_export_close(handle)
         self.pull = pull
