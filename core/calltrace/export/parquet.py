@@ -111,7 +111,7 @@ class _Tables:
         self._arrow = extras.package("pyarrow", "parquet")
         self._parquet = extras.package("pyarrow.parquet", "parquet")
         self._numbers: dict[tuple[int, int], int] = {}
-        self._stats: list[tuple[int, int, int]] = []  # calls, self, total; by number, as far as called
+        self._stats: dict[tuple[int, int], Stat] = {}  # by kind and id, of what was called
 
     def write(self) -> None:
         """Write all tables."""
@@ -178,9 +178,10 @@ class _Tables:
                     tell()
                 if writing:
                     writing.result()
-            for kind, number in nodes_of(library.ct_reader_columns_nodes, handle):
+            nodes = nodes_of(library.ct_reader_columns_nodes, handle)
+            for kind, number in nodes:
                 self._number(kind, number)
-            self._stats = _stats_of(handle)
+            self._stats = dict(zip(nodes, _stats_of(handle)))
             return edges
         finally:
             library.ct_reader_columns_close(handle)
@@ -221,10 +222,10 @@ class _Tables:
             "self": (arrow.int64(), []),
             "total": (arrow.int64(), []),
         }
-        stats = self._stats + [(0, 0, 0)] * (len(self._numbers) - len(self._stats))
         for (kind, number), at in self._numbers.items():
             module, rva, name = place(trace, kind, number)
             found = trace.function(number) if kind == NodeKind.FUNCTION else None
+            stat = self._stats.get((kind, number), Stat())
             mark = kind == TextKind.MARK
             row = (
                 at,
@@ -235,7 +236,7 @@ class _Tables:
                 None if mark else trace.node_address(kind, number),
                 found[1].size if found else None,
                 not found[1].status if found else None,
-                *(min(value, _LARGEST) for value in stats[at]),
+                *(min(value, _LARGEST) for value in (stat.calls, stat.self, stat.total)),
             )
             for (_, values), value in zip(columns.values(), row):
                 values.append(value)
@@ -293,11 +294,12 @@ def _next(slices: Generator[None, None, Sequence[Edge]]) -> Sequence[Edge] | Non
     return None
 
 
-def _stats_of(columns: int) -> list[tuple[int, int, int]]:
+def _stats_of(columns: int) -> list[Stat]:
+    """Calls and times by node."""
     count = c_uint32()
     address = reader_library().ct_reader_columns_stats(columns, ctypes.byref(count))
     stats = (Stat * count.value).from_address(address) if address else ()
-    return [(stat.calls, stat.self, stat.total) for stat in stats]
+    return [Stat.from_buffer_copy(stat) for stat in stats]
 
 
 class _Batch:
