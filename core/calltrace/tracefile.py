@@ -205,7 +205,7 @@ class EdgeOptions(ctypes.LittleEndianStructure):
         ("flags", c_uint32),
         ("parts", c_void_p),
         ("part_count", c_uint32),
-        ("reserved", c_uint32),
+        ("limit", c_uint32),
     )
 
 
