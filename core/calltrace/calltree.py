@@ -129,6 +129,7 @@ def stats_in_slices(trace: TraceFile) -> Generator[None, None, Stats]:
 
     Raises EngineError if memory runs out.
     """
+    trace.need_counts()
     if trace.graph:
         _, counted = graph.summary(trace.graph, *thread_range(trace, None))
         return _called(counted)
@@ -152,6 +153,7 @@ def _called(counted: _Counted) -> Stats:
 @contextmanager
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, _Counted]]:
     """What has been read or, where nobody has kept the events, counted."""
+    trace.need_counts()
     if trace.graph:
         yield graph.summary(trace.graph, *thread_range(trace, thread))
         return

@@ -212,10 +212,14 @@ byte_size.__name__ = "size"
 
 
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
+    names = ("output", "mode", "budget", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
     told = {name: value for name, value in vars(options).items() if name in names}
     if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
         raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
+    if told.get("budget") and told["mode"] != "trace":
+        raise UsageError(f"--budget is for recordings of every call: leave out --mode {told['mode']}")
+    if told.get("budget") and told["policy"] != "block":
+        raise UsageError("--budget keeps the first calls: leave out --policy drop-oldest")
     told["include"] = _patterns(options.include)
     told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
@@ -523,7 +527,7 @@ def _stop(request: Request, console: Console) -> int:
 
 def _tell_recorded(path: Path, console: Console) -> None:
     with TraceFile(path) as trace:
-        verb = "top" if trace.graph else "tree"
+        verb = "top" if trace.counts_only else "tree"
     size = path.stat().st_size / 1e6
     console.progress(f"recorded {path} ({size:,.1f} MB): `{console.name} {verb}` shows it")
 
@@ -1024,6 +1028,15 @@ _MODE = Option(
     choices=("trace", "hits", "graph"),
     default="trace",
 )
+_BUDGET = Option(
+    ("--budget",),
+    "mute a function, or a call that leaves the traced code, after N calls in a thread: further ones are "
+    "counted, exactly as by --mode graph, and recorded only where they lead to others that are not muted; "
+    "`tree` says where; default: nothing is muted",
+    metavar="N",
+    convert=positive,
+    default=0,
+)
 _WHAT = (_EVENTS, _CLOCK, *_FUNCTIONS)
 _ROOM = (
     Option(
@@ -1040,7 +1053,7 @@ _ROOM = (
         default=0,
     ),
 )
-_RECORDING = (_OUTPUT, _MODE, *_WHAT, *_ROOM, _SYMBOLS, _PREFIX, _QUIET)
+_RECORDING = (_OUTPUT, _MODE, _BUDGET, *_WHAT, *_ROOM, _SYMBOLS, _PREFIX, _QUIET)
 _SINGLE_STEP = Option(
     ("--single-step",),
     "also step through every instruction of the traced modules: slower still, but independent of what can be "
@@ -1288,6 +1301,7 @@ COMMANDS: Sequence[Command] = (
             Option(("-i",), "ignore this module", metavar="MODULE", dest="ignored", repeated=True),
             _LIVE_OUTPUT,
             _MODE,
+            _BUDGET,
             _EVENTS,
             _CLOCK,
             *_PATTERNS,

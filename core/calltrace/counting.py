@@ -1,4 +1,4 @@
-"""Counting what a target records, while it does: recordings without events (--mode graph).
+"""Counting what a target records, while it does: recordings without events (--mode graph), or with few (--budget).
 
 The target's threads fill blocks of the trace file, which both have mapped. A thread here counts what is in
 them and gives them back, so the file does not grow. What it has counted goes into the file when somebody
@@ -13,6 +13,7 @@ import threading
 from ctypes import c_char, c_uint32, c_uint64, c_void_p
 
 from calltrace import tracefile
+from calltrace.budget import Budget
 from calltrace.edges import sites_of_traced_imports
 from calltrace.errors import EngineError
 from calltrace.model import Cause, State
@@ -28,9 +29,13 @@ _CAUSES = {State.EXITED: Cause.PROCESS_END, State.KILLED: Cause.PROCESS_END, Sta
 class Counting:
     """Counts what is recorded into one file, from `modules_changed` to `finish` or `give_up`."""
 
-    def __init__(self, file: TraceFile) -> None:
-        """Nothing is counted before the first module is known. EngineError without memory or events."""
+    def __init__(self, file: TraceFile, budget: Budget | None = None) -> None:
+        """Nothing is counted before the first module is known. EngineError without memory or events.
+
+        `budget`, which is ours from here on, lets events into the file; without one none are.
+        """
         self._file = file
+        self._budget = budget
         self._slots_file = file.open_for_target()  # by its position nobody else reads or writes
         self._library = reader_library()
         self._lock = threading.Lock()  # held by whoever uses _graph
@@ -46,6 +51,8 @@ class Counting:
         self.full, self.room = (api.kernel32().CreateEventW(None, 0, 0, None) for _ in range(2))
         if not (self._graph and self.full and self.room):
             raise EngineError("no memory to count calls in")
+        if budget:
+            self._library.ct_graph_set_budget(self._graph, budget.handle)
 
     def modules_changed(self) -> None:
         """Before any event of a module that was just added to the file. EngineError if memory runs out."""
@@ -64,16 +71,20 @@ class Counting:
             self._thread = threading.Thread(target=self._count, name="calltrace counting", daemon=True)
             self._thread.start()
 
-    def write(self, cause: Cause = Cause.CUT) -> None:
+    def write(self, cause: Cause = Cause.CUT, last: bool = False) -> None:
         """Add to the file what has been counted so far, open frames as if closed for `cause`.
 
-        EngineError if memory runs out, OutOfSpace if the disk is full.
+        `last`: nothing comes any more. EngineError if memory runs out, OutOfSpace if the disk is full.
         """
-        size = c_uint64()
+        size, told = c_uint64(), None
         with self._lock:
             if self._known:
                 while self._take(_FULL) or self._take(_LOOK):
                     pass
+            if self._budget:
+                self._budget.settle(last)
+                self._budget.write(everything=True)
+                told = self._budget.muted()
             data = self._library.ct_graph_write(self._graph, cause, ctypes.byref(size))
         if not data:
             raise EngineError("no memory to write down what was counted")
@@ -83,6 +94,8 @@ class Counting:
             self._library.ct_graph_free(data)
         header = Chunk.before(ChunkKind.GRAPH, len(payload))
         self._file.append(bytes(header) + payload, header.length)
+        if told:
+            self._file.append_info(told)
 
     def finish(self, state: State) -> None:
         """Count the rest, and write it all down; nobody records any more. Errors as of `write`."""
@@ -93,7 +106,7 @@ class Counting:
                     pass
             if self._failed:
                 raise EngineError("no memory was left to count calls in")
-            self.write(_CAUSES.get(state, Cause.CUT))
+            self.write(_CAUSES.get(state, Cause.CUT), last=True)
         finally:
             self._close()
 
@@ -110,6 +123,8 @@ class Counting:
 
     def _close(self) -> None:
         self._library.ct_graph_close(self._graph)
+        if self._budget:
+            self._budget.close()
         if self._known:
             self._known.close()
         for event in (self.full, self.room):
@@ -143,6 +158,8 @@ class Counting:
         slots = (c_void_p * len(self._slots))(*self._slots)
         status = c_uint32()
         taken = self._library.ct_graph_take(self._graph, slots, len(self._slots), what, ctypes.byref(status))
+        if self._budget:
+            self._budget.write()
         if status.value:
             self._failed = True
             self._file.header.stop = 1  # rather than keep its threads waiting

@@ -164,6 +164,8 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size)
         return snapshot;
     memcpy(&snapshot->header, file, sizeof snapshot->header);
     snapshot->file_size = size;
+    if (snapshot->header.policy == CT_POLICY_COUNT) /* slots are not for us */
+        return snapshot;
     bool memory = find_slots(&snapshot->slots, file, size) && see_blocks(&snapshot->slots, file, &snapshot->last);
     keep_last(&snapshot->last);
     for (uint32_t at = 0; at < snapshot->slots.count && memory; at++)
@@ -177,6 +179,8 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size)
 bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size)
 {
     struct ct_slots slots = {0}; /* may be more by now */
+    if (snapshot->header.policy == CT_POLICY_COUNT)
+        return true;
     bool memory = find_slots(&slots, file, size) && see_blocks(&slots, file, &snapshot->unwritten);
     free(slots.items);
     return memory;

@@ -124,7 +124,7 @@ class _Page:
         self._names = _Names()
         self._timed = trace.clock is not Clock.NONE
         self._hits = trace.mode == "hits"
-        self._counts_only = trace.graph is not None
+        self._counts_only = trace.counts_only
         self._stackless = self._hits or self._counts_only
 
     def told(self) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Lets the events of a trace through as a recording with budgets does, block by block."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from ctypes import c_char, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calltrace import edges
+from calltrace.tracefile import TraceFile, bits_of, reader_library
+from rig.counted import FULL, LAST, blocks_of
+from rig.tracewriter import BLOCK, EVENTS, HEADER, LIVE
+
+KINDS = (0, 1)  # enum ct_muted_kind: functions, sites
+
+
+@dataclass
+class Budgeted:
+    """What came of a trace: the blocks of its file in order, and how many calls were muted, by kind and id."""
+
+    blocks: list[bytes] = field(default_factory=list)
+    muted: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+def with_budget(
+    trace: TraceFile,
+    calls: int,
+    together: int = 64,
+    look: Callable[[int, Budgeted], None] | None = None,
+) -> Budgeted:
+    """Of each function and call site, `calls` by thread are written.
+
+    `together`: blocks in slots at a time; `look` is told after each such time how many blocks have come, and
+    what its user would see.
+    """
+    library, status, place = reader_library(), c_uint32(), c_uint64()
+    blocks = in_order(trace)
+    graph, budget = library.ct_graph_open(), library.ct_budget_open(calls)
+    through, bits = bits_of(edges.sites_of_traced_imports(trace))
+    assert library.ct_graph_set_reader(graph, trace.reader, ctypes.addressof(through), bits)
+    library.ct_graph_set_budget(graph, budget)
+    made = Budgeted()
+
+    def write(everything: bool) -> None:
+        while block := library.ct_budget_block(budget, everything, ctypes.byref(place)):
+            if not place.value:
+                made.blocks.append(b"")
+                place.value = len(made.blocks)
+            made.blocks[place.value - 1] = ctypes.string_at(block, BLOCK)
+            library.ct_budget_written(budget, block, place.value)
+
+    for first in range(0, len(blocks), together):
+        slots = [(c_char * BLOCK).from_buffer_copy(block) for block in blocks[first : first + together]]
+        array = (c_void_p * len(slots))(*map(ctypes.addressof, slots))
+        what = LAST if look is None else FULL
+        for slot in slots:
+            slot[4] = 3  # CT_EVENTS_LIVE | CT_EVENTS_FULL
+        done = 0
+        while done < len(slots):
+            taken = library.ct_graph_take(graph, array, len(slots), what, ctypes.byref(status))
+            assert taken and not status.value
+            done += taken
+            write(False)
+        if look:
+            assert library.ct_budget_settle(budget, False)
+            write(True)
+            look(first + len(slots), made)
+    assert library.ct_budget_settle(budget, True)
+    write(True)
+    for kind in KINDS:
+        count = c_uint32()
+        address = library.ct_budget_muted(budget, kind, ctypes.byref(count))
+        numbers = (c_uint64 * count.value).from_address(address) if address else ()
+        made.muted.update({(kind, at): number for at, number in enumerate(numbers) if number})
+    library.ct_graph_close(graph)
+    library.ct_budget_close(budget)
+    return made
+
+
+def in_order(trace: TraceFile) -> list[bytes]:
+    """The blocks of events of a trace, in an order in which they may have come."""
+    return sorted(blocks_of(trace.path.read_bytes()), key=lambda block: struct.unpack_from("<Q", block, 40))
+
+
+def file_of(trace: TraceFile, blocks: Sequence[bytes], path: Path) -> Path:
+    """A trace like that, but with these blocks of events only; its path."""
+    file = trace.path.read_bytes()
+    kept, at = [], BLOCK
+    while at < len(file):
+        kind, _, length = struct.unpack_from("<IIQ", file, at)
+        if kind not in (EVENTS, LIVE):
+            kept.append(file[at : at + length])
+        at += length or BLOCK
+    body = b"".join([*kept, *blocks])
+    fields = list(HEADER.unpack_from(file))
+    fields[13] = BLOCK + len(body)  # append_end
+    path.write_bytes(HEADER.pack(*fields).ljust(BLOCK, b"\0") + body)
+    return path
