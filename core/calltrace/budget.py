@@ -26,9 +26,9 @@ class Budget:
             raise EngineError("no memory to count calls in")
 
     def settle(self, last: bool) -> None:
-        """Let what is open, and what was muted so far, be among what is written; `last`: nothing comes any more.
+        """Let what is open, and what was muted so far, be among what is written; EngineError without memory.
 
-        EngineError if memory runs out.
+        `last`: nothing comes any more.
         """
         if not self._library.ct_budget_settle(self.handle, last):
             raise EngineError("no memory to write down what was recorded")

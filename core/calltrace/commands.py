@@ -212,7 +212,7 @@ byte_size.__name__ = "size"
 
 
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("output", "mode", "budget", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
+    names = "output mode budget events clock include exclude modules policy max_size".split()
     told = {name: value for name, value in vars(options).items() if name in names}
     if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
         raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
@@ -616,6 +616,12 @@ def _tell_mode(trace: TraceFile, console: Console) -> None:
         console.progress(f"recorded with --mode {trace.mode}: {report.MODE_TEXTS[trace.mode]}")
 
 
+def _tell_muted(trace: TraceFile, console: Console) -> None:
+    """Say which calls events do not tell of."""
+    if trace.budget:
+        console.progress(report.muted_text(trace))
+
+
 def _thread(request: Request, console: Console) -> int | None:
     """The thread that was named: an index or a system id."""
     named: int | str | None = request.options.thread
@@ -724,6 +730,7 @@ def _tree(request: Request, console: Console) -> int:
             limit=options.limit,
         )
         _tell_mode(trace, console)
+        _tell_muted(trace, console)
         if options.json:
             write_tree_json(trace, calltree.Tree(trace, chosen), console.out)
         elif write_tree(trace, chosen, console.out, _names(request, console)):
@@ -866,6 +873,7 @@ def _export(request: Request, console: Console) -> int:
         form, path = FORMATS[options.format], options.output
         if not form.of_counts:
             trace.need_events()
+            _tell_muted(trace, console)
         if path is None and (
             form.to is not To.TEXT or not console.shell
         ):  # no user can read it on the screen
@@ -888,6 +896,8 @@ def _query(request: Request, console: Console) -> int:
         else:
             paths = query.traces_in(options.file)
             traces = [opened.enter_context(_checked(TraceFile(path), console)) for path in paths]
+        for trace in traces:
+            _tell_muted(trace, console)
 
         def show(result: query.Result) -> None:
             if options.json:

@@ -1,4 +1,4 @@
-"""Counting what a target records, while it does: recordings without events (--mode graph), or with few (--budget).
+"""Counting what a target records, while it does: without events (--mode graph), or with few (--budget).
 
 The target's threads fill blocks of the trace file, which both have mapped. A thread here counts what is in
 them and gives them back, so the file does not grow. What it has counted goes into the file when somebody

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export.status import Recording, Status
-from calltrace.model import PAUSED, RESUMED, Policy, State
+from calltrace.model import PAUSED, RESUMED, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -209,7 +209,7 @@ class LiveSession:
     def mark(self, name: str, tell: Progress) -> None:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
-            if self._counts():
+            if self._counts_only():
                 raise UsageError("with --mode graph no order is recorded in which a mark could stand")
             self._mark(name)
 
@@ -296,6 +296,7 @@ class LiveSession:
                 process_id=self._port.process_id,
                 paused=self.paused,
                 mode=trace.mode,
+                budget=trace.budget,
                 since=trace.header.created_ns / 1e9,
                 size=trace.index.file_size,
                 units=trace.index.units,
@@ -365,14 +366,15 @@ class LiveSession:
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
 
-    def _counts(self) -> bool:
-        assert self._file is not None
-        return bool(self._file.header.policy == Policy.COUNT)
+    def _counts_only(self) -> bool:
+        return self._tracing is not None and self._tracing.counts_only
 
     def _mark(self, name: str) -> None:
         assert self._file is not None
-        if self._counts():
+        assert self._tracing is not None
+        if self._counts_only():
             return
+        self._tracing.write_counts()
         with tracefile.TraceFile(self._file.path) as trace:
             positions = trace.positions()
         self._file.mark(name, positions)

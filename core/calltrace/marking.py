@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calltrace import recorder, tracefile
 from calltrace.errors import UsageError
-from calltrace.model import State
+from calltrace.model import Policy, State
 
 
 def mark(path: Path, name: str) -> None:
@@ -18,6 +18,8 @@ def mark(path: Path, name: str) -> None:
     with tracefile.TraceFile(path) as trace:
         if trace.state is not State.RECORDING:
             raise UsageError(f"{path} is finished: a mark is for a trace that is being recorded")
+        if trace.policy is Policy.COUNT:
+            raise UsageError(f"{path} is recorded with --mode graph or --budget: it takes no marks from here")
         positions = trace.positions()
     with closing(recorder.TraceFile.join(path)) as recording:
         recording.mark(name, positions)

@@ -323,7 +323,7 @@ class GraphRow(NamedTuple):
     stack_total: int
 
 
-_Counted = "tuple[GraphThread, list[GraphRow]]"
+_Counted = tuple[GraphThread, list[GraphRow]]
 
 
 def _in_order(counted: Sequence[_Counted], indexes: Sequence[int]) -> list[_Counted]:

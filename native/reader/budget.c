@@ -47,19 +47,24 @@ struct made { /* a block on its way into the file */
     struct ct_events head; /* units follow, CT_BLOCK bytes in all */
 };
 
+/* What most units have to do with; mute() has it in registers. */
+struct held {
+    struct called *of[2]; /* by id: functions, and call sites */
+    uint32_t *touched;    /* of which some were muted since it was told: id << 1 | 1 of a site */
+    uint32_t touched_count;
+    struct open *open; /* frames that are followed: first those written, then those held back */
+    uint32_t depth, written;
+};
+
 struct thread {
+    struct held held;
     uint32_t index, id;
     uint64_t position;     /* of the next unit that is written */
     uint64_t time;         /* of the last unit that came, as the machine has it */
     uint64_t written_time; /* of the last one written */
-    struct called *of[2];  /* by id: functions, and call sites */
-    uint32_t *touched;     /* of which some were muted since it was told: id << 1 | 1 of a site */
-    uint32_t ids;          /* room in them */
-    uint32_t touched_count;
-    uint32_t unspoken; /* units muted since it was told */
-    struct open *open; /* frames that are followed: first those written, then those held back */
+    uint32_t ids;          /* there is room for in `held.of` */
+    uint32_t unspoken;     /* units muted since it was told */
     uint64_t open_room;
-    uint32_t depth, written;
     uint32_t quiet; /* where no frame is followed: calls in this function close no frame; CT_NONE: that is not known */
     bool forced;    /* what is entered or called next is written */
     bool switching; /* it may be on another stack */
@@ -158,9 +163,9 @@ static bool tell_muted(struct ct_budget *budget, struct thread *thread, uint32_t
 /* Says what was muted since that was said last. False: no memory. */
 static bool tell(struct ct_budget *budget, struct thread *thread, uint64_t time)
 {
-    for (uint32_t at = 0; at < thread->touched_count; at++) {
-        uint32_t kind = thread->touched[at] & 1, id = thread->touched[at] >> 1;
-        struct called *called = &thread->of[kind][id];
+    for (uint32_t at = 0; at < thread->held.touched_count; at++) {
+        uint32_t kind = thread->held.touched[at] & 1, id = thread->held.touched[at] >> 1;
+        struct called *called = &thread->held.of[kind][id];
         if (!ct_reserve_items((void **)&budget->muted[kind], &budget->muted_room[kind], id + 1u,
                               sizeof *budget->muted[kind]) ||
             !tell_muted(budget, thread, kind, id, called->muted, time))
@@ -168,39 +173,55 @@ static bool tell(struct ct_budget *budget, struct thread *thread, uint64_t time)
         budget->muted[kind][id] += called->muted;
         called->muted = 0;
     }
-    thread->touched_count = thread->unspoken = 0;
+    thread->held.touched_count = thread->unspoken = 0;
     return true;
 }
 
-static inline void count_muted(struct thread *thread, uint32_t kind, uint32_t id)
+static inline void count_muted(struct held *held, uint32_t kind, uint32_t id)
 {
-    if (!thread->of[kind][id].muted++)
-        thread->touched[thread->touched_count++] = id << 1 | kind;
+    if (!held->of[kind][id].muted++)
+        held->touched[held->touched_count++] = id << 1 | kind;
 }
 
-static inline uint32_t kind_of(const struct open *open)
+static inline void mute_top(struct held *held)
 {
-    return open->event == CT_CALL;
-}
-
-static inline void mute_top(struct thread *thread)
-{
-    const struct open *open = &thread->open[--thread->depth];
-    count_muted(thread, kind_of(open), open->id);
+    const struct open *open = &held->open[--held->depth];
+    count_muted(held, open->event == CT_CALL, open->id);
 }
 
 /* What left by a jump, and led to nothing that is still open. */
-static inline void mute_left(struct thread *thread)
+static inline void mute_left(struct held *held)
 {
-    while (thread->depth > thread->written && thread->open[thread->depth - 1].left)
-        mute_top(thread);
+    while (held->depth > held->written && held->open[held->depth - 1].left)
+        mute_top(held);
+}
+
+/* Is the frame on top held back, and does this event open such ones? */
+static inline bool is_held(const struct held *held, uint32_t event, uint32_t id)
+{
+    if (held->depth == held->written)
+        return false;
+    const struct open *top = &held->open[held->depth - 1];
+    return top->id == id && top->event == event;
+}
+
+/* The frame on top, which is held back, ends. */
+static inline void end_held(struct held *held, bool left, uint64_t time)
+{
+    if (left) {
+        held->open[held->depth - 1].left = true;
+        held->open[held->depth - 1].left_time = time;
+    } else {
+        mute_top(held);
+        mute_left(held);
+    }
 }
 
 /* ---- frames ---- */
 
 static void forget_open(struct thread *thread)
 {
-    thread->depth = thread->written = 0;
+    thread->held.depth = thread->held.written = 0;
     thread->quiet = CT_NONE;
 }
 
@@ -209,14 +230,14 @@ static void forget_open(struct thread *thread)
 static void drop_left(const struct ct_budget *budget, struct thread *thread, uint32_t end, uint32_t event, uint32_t id)
 {
     bool leads_on = event != 0;
-    for (uint32_t at = end; at-- > thread->written;) {
-        struct open *open = &thread->open[at];
+    for (uint32_t at = end; at-- > thread->held.written;) {
+        struct open *open = &thread->held.open[at];
         uint32_t own = open->event;
         if (!open->left) {
             leads_on = true;
         } else if (!leads_on || (event == CT_ENTER && !ct_may_tail(budget->reader, open->id, id))) {
             leads_on = false;
-            count_muted(thread, kind_of(open), open->id);
+            count_muted(&thread->held, 0, open->id); /* no call leaves by a jump */
             open->event = 0;
         }
         event = own;
@@ -235,39 +256,39 @@ static bool write_held(struct ct_budget *budget, struct thread *thread, const st
 static bool write_up_to(struct ct_budget *budget, struct thread *thread, uint32_t end)
 {
     uint64_t time = thread->time;
-    for (uint32_t at = thread->depth; at-- > thread->written;)
-        if (thread->open[at].event)
-            time = thread->open[at].time;
+    for (uint32_t at = thread->held.depth; at-- > thread->held.written;)
+        if (thread->held.open[at].event)
+            time = thread->held.open[at].time;
     if (!tell(budget, thread, time))
         return false;
-    uint32_t kept = thread->written;
-    for (uint32_t at = thread->written; at < end; at++) {
-        if (thread->open[at].event && !write_held(budget, thread, &thread->open[at]))
+    uint32_t kept = thread->held.written;
+    for (uint32_t at = thread->held.written; at < end; at++) {
+        if (thread->held.open[at].event && !write_held(budget, thread, &thread->held.open[at]))
             return false;
-        if (!thread->open[at].left)
-            thread->open[kept++] = thread->open[at];
+        if (!thread->held.open[at].left)
+            thread->held.open[kept++] = thread->held.open[at];
     }
-    thread->written = kept;
-    for (uint32_t at = end; at < thread->depth; at++)
-        thread->open[kept++] = thread->open[at];
-    thread->depth = kept;
+    thread->held.written = kept;
+    for (uint32_t at = end; at < thread->held.depth; at++)
+        thread->held.open[kept++] = thread->held.open[at];
+    thread->held.depth = kept;
     return true;
 }
 
 /* Before an event is written: an ENTER, a CALL, a CT_EXT that opens a frame, or 0 for any other. */
 static bool write_before(struct ct_budget *budget, struct thread *thread, uint32_t event, uint32_t id)
 {
-    drop_left(budget, thread, thread->depth, event, id);
-    return write_up_to(budget, thread, thread->depth);
+    drop_left(budget, thread, thread->held.depth, event, id);
+    return write_up_to(budget, thread, thread->held.depth);
 }
 
 /* What is open is in the file, and how long it has been. */
 static bool settle(struct ct_budget *budget, struct thread *thread)
 {
-    uint32_t end = thread->depth;
-    while (end > thread->written && thread->open[end - 1].left)
+    uint32_t end = thread->held.depth;
+    while (end > thread->held.written && thread->held.open[end - 1].left)
         end--; /* where these led may come yet */
-    bool later = end < thread->depth;
+    bool later = end < thread->held.depth;
     drop_left(budget, thread, end, 0, 0);
     return write_up_to(budget, thread, end) &&
            (later || budget->unit_size == 4 || thread->written_time == thread->time || !thread->position ||
@@ -292,15 +313,14 @@ static uint32_t holder_of(const struct ct_reader *reader, uint32_t site)
 }
 
 /* Does a call from this site close no frame (machine.c)? */
-static inline bool is_quiet(const struct ct_reader *reader, const struct open *open, uint32_t depth, uint32_t quiet,
-                            uint32_t site)
+static inline bool is_quiet(const struct ct_reader *reader, const struct held *held, uint32_t quiet, uint32_t site)
 {
-    uint32_t holder = holder_of(reader, site);
-    while (depth && open[depth - 1].left)
+    uint32_t holder = holder_of(reader, site), depth = held->depth;
+    while (depth > held->written && held->open[depth - 1].left)
         depth--;
     if (holder == CT_NONE)
         return true;
-    return depth ? open[depth - 1].event == CT_ENTER && open[depth - 1].id == holder : quiet == holder;
+    return depth ? held->open[depth - 1].event == CT_ENTER && held->open[depth - 1].id == holder : quiet == holder;
 }
 
 /* ---- units ---- */
@@ -317,9 +337,13 @@ static inline __attribute__((always_inline)) const uint8_t *mute(const struct ct
                                                                  const uint8_t *at, const uint8_t *end,
                                                                  const uint32_t unit_size)
 {
-    const uint32_t calls = budget->calls;
-    const struct ct_reader *reader = budget->reader;
+    const uint32_t calls = budget->calls, ids = thread->ids, quiet = thread->quiet;
+    const uint64_t room = thread->open_room;
+    const struct ct_reader *const reader = budget->reader;
+    const uint32_t *const parents = reader->parents;
     const uint8_t *const begin = at;
+    struct held held = thread->held;
+    uint64_t time = thread->time;
     while (at < end) {
         const uint8_t *here = at;
         uint64_t unit = load_unit(here, unit_size), sp = 0;
@@ -333,56 +357,45 @@ static inline __attribute__((always_inline)) const uint8_t *mute(const struct ct
         }
         uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3;
         bool whole = unit_size == 4 && unit >> 24;
-        if (id >= thread->ids || (whole && (event != CT_ENTER || unit >> 24 != CT_WHOLE >> 24 || has_sp)))
+        if (id >= ids || ((has_sp || whole) && event != CT_ENTER))
             break;
-        uint64_t now = unit_size == 8 ? ct_ticked(thread->time, unit) : 0;
+        uint64_t now = unit_size == 8 ? ct_ticked(time, unit) : 0;
         if (event == CT_ENTER) {
-            struct called *called = &thread->of[0][id];
-            if (called->calls < calls || (has_sp && reader->parents[id] != CT_NONE))
+            if (held.of[0][id].calls < calls || (has_sp && (whole || parents[id] != CT_NONE)) ||
+                (whole && unit >> 24 != CT_WHOLE >> 24))
                 break;
             uint64_t last = here + unit_size < end ? load_unit(here + unit_size, unit_size) : 0;
-            if (whole || ((last & 0xFFFFFF) == (id << 3 | CT_LEAVE) && (unit_size == 8 || last < 1u << 24))) {
-                count_muted(thread, 0, id);
-                mute_left(thread);
+            if (whole || (unit_size == 4 ? last : last & 0xFFFFFF) == (id << 3 | CT_LEAVE)) {
+                count_muted(&held, 0, id);
+                mute_left(&held);
                 if (!whole) {
                     here += unit_size;
                     now = unit_size == 8 ? ct_ticked(now, last) : 0;
                 }
-            } else {
-                if (thread->depth == thread->open_room)
-                    break;
-                thread->open[thread->depth++] =
+            } else if (held.depth < room) {
+                held.open[held.depth++] =
                     (struct open){.time = now, .sp = sp, .id = id, .event = CT_ENTER, .has_sp = has_sp};
+            } else {
+                break;
             }
-        } else if (has_sp) {
-            break;
-        } else if (event == CT_LEAVE || event == CT_RETURN) {
-            mute_left(thread);
-            const struct open *top = &thread->open[thread->depth - 1u];
-            if (thread->depth == thread->written || top->id != id ||
-                top->event != (event == CT_LEAVE ? CT_ENTER : CT_CALL))
+        } else if (event == CT_LEAVE || event == CT_TAIL || event == CT_RETURN) {
+            mute_left(&held);
+            if (!is_held(&held, event == CT_RETURN ? CT_CALL : CT_ENTER, id))
                 break;
-            mute_top(thread);
-            mute_left(thread);
-        } else if (event == CT_TAIL) {
-            mute_left(thread);
-            struct open *top = &thread->open[thread->depth - 1u];
-            if (thread->depth == thread->written || top->id != id || top->event != CT_ENTER)
-                break;
-            top->left = true;
-            top->left_time = now;
+            end_held(&held, event == CT_TAIL, now);
         } else if (event == CT_CALL) {
-            if (thread->of[1][id].calls < calls || thread->depth == thread->open_room ||
-                !is_quiet(reader, thread->open, thread->depth, thread->quiet, id))
+            if (held.of[1][id].calls < calls || held.depth >= room || !is_quiet(reader, &held, quiet, id))
                 break;
-            thread->open[thread->depth++] = (struct open){.time = now, .id = id, .event = CT_CALL};
+            held.open[held.depth++] = (struct open){.time = now, .id = id, .event = CT_CALL};
         } else {
             break;
         }
-        if (unit_size == 8)
-            thread->time = now;
+        time = now;
         at = here + unit_size;
     }
+    thread->held = held;
+    if (unit_size == 8)
+        thread->time = time;
     thread->unspoken += (uint32_t)(at - begin) / unit_size;
     return at;
 }
@@ -392,7 +405,7 @@ static bool is_within(const struct ct_budget *budget, struct thread *thread, uin
 {
     if (id >= thread->ids)
         return true;
-    struct called *called = &thread->of[kind][id];
+    struct called *called = &thread->held.of[kind][id];
     bool within = called->calls < budget->calls;
     called->calls += within;
     return within;
@@ -400,18 +413,19 @@ static bool is_within(const struct ct_budget *budget, struct thread *thread, uin
 
 static bool push(struct thread *thread, uint32_t event, uint32_t id, bool written)
 {
-    if (thread->depth == OPEN_LIMIT) /* then all of them are written */
+    if (thread->held.depth == OPEN_LIMIT) /* then all of them are written */
         forget_open(thread);
-    if (!ct_reserve_items((void **)&thread->open, &thread->open_room, thread->depth + 1u, sizeof *thread->open))
+    if (!ct_reserve_items((void **)&thread->held.open, &thread->open_room, thread->held.depth + 1u,
+                          sizeof *thread->held.open))
         return false;
-    thread->open[thread->depth++] = (struct open){
+    thread->held.open[thread->held.depth++] = (struct open){
         .time = thread->time,
         .sp = thread->sp,
         .id = id,
         .event = (uint8_t)event,
         .has_sp = thread->has_sp,
     };
-    thread->written += written;
+    thread->held.written += written;
     return true;
 }
 
@@ -421,12 +435,12 @@ static bool enter(struct ct_budget *budget, struct thread *thread, uint32_t unit
     uint32_t id = (unit & 0xFFFFFF) >> 3;
     bool whole = budget->unit_size == 4 && unit & CT_WHOLE;
     bool funclet = thread->has_sp && id < budget->reader->id_count && budget->reader->parents[id] != CT_NONE;
-    bool held = !is_within(budget, thread, 0, id) && !funclet && !thread->forced && thread->depth < OPEN_LIMIT;
+    bool held = !is_within(budget, thread, 0, id) && !funclet && !thread->forced && thread->held.depth < OPEN_LIMIT;
     if (held && !whole)
         return push(thread, CT_ENTER, id, false);
     if (held) {
-        count_muted(thread, 0, id);
-        mute_left(thread);
+        count_muted(&thread->held, 0, id);
+        mute_left(&thread->held);
         return true;
     }
     if (!write_before(budget, thread, CT_ENTER, id) ||
@@ -440,9 +454,9 @@ static bool enter(struct ct_budget *budget, struct thread *thread, uint32_t unit
 /* A call; with a stack pointer the thread may go on with another stack. False: no memory. */
 static bool call(struct ct_budget *budget, struct thread *thread, uint32_t site)
 {
-    bool quiet = is_quiet(budget->reader, thread->open, thread->depth, thread->quiet, site);
+    bool quiet = is_quiet(budget->reader, &thread->held, thread->quiet, site);
     bool held = !is_within(budget, thread, 1, site) && quiet && !thread->forced && !thread->has_sp &&
-                thread->depth < OPEN_LIMIT;
+                thread->held.depth < OPEN_LIMIT;
     if (held)
         return push(thread, CT_CALL, site, false);
     if (!write_before(budget, thread, CT_CALL, site) ||
@@ -460,25 +474,20 @@ static bool call(struct ct_budget *budget, struct thread *thread, uint32_t site)
 /* The end of a frame. False: no memory. */
 static bool end(struct ct_budget *budget, struct thread *thread, uint32_t event, uint32_t id)
 {
+    struct held *held = &thread->held;
     uint32_t opened = event == CT_RETURN ? CT_CALL : CT_ENTER;
-    mute_left(thread);
-    bool on_top = thread->depth && !thread->has_sp && thread->open[thread->depth - 1].id == id &&
-                  thread->open[thread->depth - 1].event == opened;
-    if (on_top && thread->depth > thread->written) {
-        if (event == CT_TAIL) {
-            thread->open[thread->depth - 1].left = true;
-            thread->open[thread->depth - 1].left_time = thread->time;
-        } else {
-            mute_top(thread);
-            mute_left(thread);
-        }
+    mute_left(held);
+    if (!thread->has_sp && is_held(held, opened, id)) {
+        end_held(held, event == CT_TAIL, thread->time);
         return true;
     }
+    bool on_top = held->depth && held->depth == held->written && !thread->has_sp &&
+                  held->open[held->depth - 1].id == id && held->open[held->depth - 1].event == opened;
     if (!write_before(budget, thread, 0, 0) ||
         !put(budget, thread, thread->has_sp ? &thread->sp : NULL, id << 3 | event, thread->time, NULL, 0))
         return false;
     if (on_top) {
-        thread->written = --thread->depth;
+        held->written = --held->depth;
     } else {
         forget_open(thread);
         if (event == CT_RETURN) /* the function that made the call is on top now, or not open at all */
@@ -555,7 +564,7 @@ static bool take_unit(struct ct_budget *budget, struct thread *thread, const uin
     else
         memory = end(budget, thread, event, id);
     /* Behind a jump that was written, or on another stack. */
-    bool left = event == CT_TAIL && thread->depth == thread->written;
+    bool left = event == CT_TAIL && thread->held.depth == thread->held.written;
     thread->forced = thread->switching || left;
     thread->has_sp = false;
     return memory;
@@ -578,14 +587,14 @@ static bool know_ids(struct thread *thread, uint32_t ids)
     }
     for (int kind = 0; kind < 2; kind++) {
         if (thread->ids)
-            memcpy(of[kind], thread->of[kind], thread->ids * sizeof *of[kind]);
-        free(thread->of[kind]);
-        thread->of[kind] = of[kind];
+            memcpy(of[kind], thread->held.of[kind], thread->ids * sizeof *of[kind]);
+        free(thread->held.of[kind]);
+        thread->held.of[kind] = of[kind];
     }
-    if (thread->touched_count)
-        memcpy(touched, thread->touched, thread->touched_count * sizeof *touched);
-    free(thread->touched);
-    thread->touched = touched;
+    if (thread->held.touched_count)
+        memcpy(touched, thread->held.touched, thread->held.touched_count * sizeof *touched);
+    free(thread->held.touched);
+    thread->held.touched = touched;
     thread->ids = ids;
     return true;
 }
@@ -601,7 +610,7 @@ static struct thread *thread_of(struct ct_budget *budget, const struct ct_piece 
         if (!thread)
             return NULL;
         *thread = (struct thread){.index = index, .id = piece->thread_id, .quiet = CT_NONE};
-        if (!ct_reserve_items((void **)&thread->open, &thread->open_room, 1, sizeof *thread->open))
+        if (!ct_reserve_items((void **)&thread->held.open, &thread->open_room, 1, sizeof *thread->held.open))
             return NULL;
     }
     return know_ids(budget->threads[index], budget->reader->id_count) ? budget->threads[index] : NULL;
@@ -698,10 +707,10 @@ void ct_budget_close(struct ct_budget *budget)
         struct thread *thread = budget->threads[index];
         if (!thread)
             continue;
-        free(thread->of[0]);
-        free(thread->of[1]);
-        free(thread->touched);
-        free(thread->open);
+        free(thread->held.of[0]);
+        free(thread->held.of[1]);
+        free(thread->held.touched);
+        free(thread->held.open);
         free(thread->block);
         free(thread);
     }

@@ -19,7 +19,7 @@ KINDS = (0, 1)  # enum ct_muted_kind: functions, sites
 
 @dataclass
 class Budgeted:
-    """What came of a trace: the blocks of its file in order, and how many calls were muted, by kind and id."""
+    """What came of a trace: its blocks in order; by kind and id, how many calls were muted."""
 
     blocks: list[bytes] = field(default_factory=list)
     muted: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -61,7 +61,8 @@ def with_budget(
         done = 0
         while done < len(slots):
             taken = library.ct_graph_take(graph, array, len(slots), what, ctypes.byref(status))
-            assert taken and not status.value
+            assert taken
+            assert not status.value
             done += taken
             write(False)
         if look:

@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calltrace.calltree import steps
-from calltrace.model import STEP_OTHERS, STEP_RESUMED, STEP_TAIL_CALLEE, Cause, NodeKind, StepType
-from calltrace.stacks import stacks
+from calltrace.model import STEP_OTHERS, STEP_RESUMED, STEP_TAIL_CALLEE, NodeKind, StepType
 from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
-from rig.budgeted import file_of, in_order, with_budget
+from rig.budgeted import file_of, with_budget
 from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 from unit.test_fibers import Fibers, open_trace

@@ -180,6 +180,13 @@ class _Page:
             notes.append(
                 "Recorded by --mode graph: counts and times only. There are no stacks and no time line."
             )
+        if trace.budget:
+            muted = sum(calls for _, calls in report.muted_calls(trace))
+            notes.append(
+                f"Recorded by --budget {trace.budget:,}: {units.count(muted, 'call')} were muted. Functions, "
+                "callers and callees have all calls; time line and stacks only the others, with the time of "
+                "the muted ones in their callers."
+            )
         return notes
 
     def _summary(self, summary: Summary) -> list[tuple[str, str]]:

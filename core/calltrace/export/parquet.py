@@ -10,7 +10,8 @@ one. Times are ticks of the clock, in a trace without a clock events. Null: ther
 - ``event``: ``enter``, ``leave``, ``call``, ``return``, ``tail``, ``unwind`` and so on, as in CSV
 - ``depth``: frames open below; ``function``: number in ``functions``
 - ``cause``: how a frame was closed, ``duration`` from its begin, ``self`` of it in none of its callees
-- ``value``: of a mark that the program made; units lost in a gap; call-site VA of a frame of the C API
+- ``value``: of a mark that the program made; units lost in a gap; call-site VA of a frame of the C API; calls
+  that a budget left out (``muted``)
 
 ``functions.parquet``, a row for everything that events name, and each function found:
 
@@ -57,7 +58,7 @@ TABLES = ("events", "functions", "edges", "threads")
 _VERSION = 1  # of what is written
 _SOURCE = "_source.json"  # what the tables were made of: engines leave out names that begin like this
 _ROWS = 1 << 20  # of events in memory at a time, which become one row group
-_ROW_NAMES = 28  # CT_ROWS
+_ROW_NAMES = 29  # CT_ROWS
 _LARGEST = (1 << 63) - 1
 _DELTAS = ("position", "time", "depth", "function", "value", "duration", "self")
 _SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limits each row group tells
