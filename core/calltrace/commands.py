@@ -214,12 +214,7 @@ byte_size.__name__ = "size"
 def _trace_options(options: argparse.Namespace) -> dict[str, Any]:
     names = "output mode budget events clock include exclude modules policy max_size".split()
     told = {name: value for name, value in vars(options).items() if name in names}
-    if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
-        raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
-    if told.get("budget") and told["mode"] != "trace":
-        raise UsageError(f"--budget is for recordings of every call: leave out --mode {told['mode']}")
-    if told.get("budget") and told["policy"] != "block":
-        raise UsageError("--budget keeps the first calls: leave out --policy drop-oldest")
+    _check_mode(options)
     told["include"] = _patterns(options.include)
     told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
@@ -235,8 +230,19 @@ def _patterns(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _check_patterns(options: argparse.Namespace) -> None:
+def _check_mode(options: argparse.Namespace) -> None:
+    told = vars(options)
+    if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
+        raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
+    if told.get("budget") and told["mode"] != "trace":
+        raise UsageError(f"--budget is for recordings of every call: leave out --mode {told['mode']}")
+    if told.get("budget") and told["policy"] != "block":
+        raise UsageError("--budget keeps the first calls: leave out --policy drop-oldest")
+
+
+def _check_options(options: argparse.Namespace) -> None:
     # Before a process is started or touched.
+    _check_mode(options)
     for text in (*_patterns(options.include), *_patterns(options.exclude)):
         Pattern.parse(text)
 
@@ -248,7 +254,7 @@ def _check_program(request: Request) -> None:
         raise UsageError(
             f"{verb}: name a program after --, as in `calltrace {verb} -- program.exe arguments`"
         )
-    _check_patterns(request.options)
+    _check_options(request.options)
 
 
 def _run_options(request: Request) -> session.RunOptions:
@@ -301,7 +307,7 @@ def _diff_reference(request: Request, console: Console) -> int:
 
 def _attach(request: Request, console: Console) -> int:
     options = request.options
-    _check_patterns(options)
+    _check_options(options)
     if os.name != "nt":
         return wine.relay(request.words, options.prefix)
     from calltrace import session
@@ -663,7 +669,7 @@ def _quoted(word: str) -> str:
 
 def _plan(request: Request, console: Console) -> int:
     options = request.options
-    _check_patterns(options)
+    _check_options(options)
     if options.symbols and not console.shell:
         raise UsageError("plan: --symbols is for a shell: here the debugger has the symbols")
     process_id = None if options.target is None else _process_id(options.target)

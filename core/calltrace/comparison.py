@@ -64,7 +64,7 @@ def count(parts: Sequence[Part], traces: Sequence[TraceFile], *, callers: bool) 
     trace does not have, or of a trace that has only counts, EngineError if memory runs out.
     """
     for part, trace in zip(parts, traces):
-        if part.marks is not None and trace.graph:
+        if part.marks is not None and (trace.budget or trace.mode == "graph"):
             option = "--budget" if trace.budget else "--mode graph"
             raise UsageError(f"{part.text}: recorded with {option}, which counts without regard to marks")
     stretches = [part.stretches(trace) for part, trace in zip(parts, traces)]

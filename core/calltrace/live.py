@@ -89,6 +89,7 @@ class LiveSession:
         self._tracing: Tracing | None = None  # of the same
         self._vtables: dict[int, Vtables] = {}  # by process id
         self._file: TraceFile | None = None  # of the recording under way
+        self._counts_only = False  # it has no events
         self._trace: Path | None = None  # of that, or of the last one
 
     @property
@@ -209,7 +210,7 @@ class LiveSession:
     def mark(self, name: str, tell: Progress) -> None:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
-            if self._counts_only():
+            if self._counts_only:
                 raise UsageError("with --mode graph no order is recorded in which a mark could stand")
             self._mark(name)
 
@@ -352,6 +353,7 @@ class LiveSession:
             tracing.discard()
             raise
         self._file, self._trace, self.paused = file, options.output, False
+        self._counts_only = options.mode == "graph"
         self._tell_copies(tracing)
 
     def _tell_copies(self, tracing: Tracing) -> None:
@@ -366,13 +368,10 @@ class LiveSession:
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
 
-    def _counts_only(self) -> bool:
-        return self._tracing is not None and self._tracing.counts_only
-
     def _mark(self, name: str) -> None:
         assert self._file is not None
         assert self._tracing is not None
-        if self._counts_only():
+        if self._counts_only:
             return
         self._tracing.write_counts()
         with tracefile.TraceFile(self._file.path) as trace:

@@ -288,11 +288,6 @@ class Tracing:
         """
         return tuple(self._copied)
 
-    @property
-    def counts_only(self) -> bool:
-        """Whether the recording under way has no events."""
-        return self._options.mode == "graph"
-
     def start(self, options: TraceOptions, file: TraceFile) -> None:
         """Record into `file` what is loaded in the stopped target of the modules asked for.
 

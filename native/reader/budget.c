@@ -24,6 +24,7 @@
 
 #define OPEN_LIMIT (1u << 16)   /* frames that are followed, the last ones opened */
 #define THREAD_LIMIT (1u << 20) /* no writer has more */
+#define TOLD 4u                 /* of what was muted at a place, one by one or together */
 #define MANY_UNITS (1u << 30)
 
 struct called {
@@ -153,6 +154,11 @@ static bool put(struct ct_budget *budget, struct thread *thread, const uint64_t 
 
 /* ---- what was muted ---- */
 
+static struct called *touched_at(const struct held *held, uint32_t at)
+{
+    return &held->of[held->touched[at] & 1][held->touched[at] >> 1];
+}
+
 static bool tell_muted(struct ct_budget *budget, struct thread *thread, uint32_t kind, uint32_t id, uint64_t calls,
                        uint64_t time)
 {
@@ -160,21 +166,41 @@ static bool tell_muted(struct ct_budget *budget, struct thread *thread, uint32_t
     return put(budget, thread, NULL, CT_EXT_MUTED << 3 | CT_EXT, time, &value, 8 / budget->unit_size);
 }
 
+/* Brings those that were muted most often to the front. */
+static void find_most(struct held *held, uint32_t count)
+{
+    for (uint32_t to = 0; to < count; to++) {
+        uint32_t most = to;
+        for (uint32_t at = to + 1; at < held->touched_count; at++)
+            if (touched_at(held, at)->muted > touched_at(held, most)->muted)
+                most = at;
+        uint32_t found = held->touched[most];
+        held->touched[most] = held->touched[to];
+        held->touched[to] = found;
+    }
+}
+
 /* Says what was muted since that was said last. False: no memory. */
 static bool tell(struct ct_budget *budget, struct thread *thread, uint64_t time)
 {
-    for (uint32_t at = 0; at < thread->held.touched_count; at++) {
-        uint32_t kind = thread->held.touched[at] & 1, id = thread->held.touched[at] >> 1;
-        struct called *called = &thread->held.of[kind][id];
+    struct held *held = &thread->held;
+    uint32_t told = held->touched_count <= TOLD ? held->touched_count : TOLD - 1;
+    uint64_t others = 0;
+    find_most(held, told);
+    for (uint32_t at = 0; at < held->touched_count; at++) {
+        uint32_t kind = held->touched[at] & 1, id = held->touched[at] >> 1;
+        struct called *called = touched_at(held, at);
         if (!ct_reserve_items((void **)&budget->muted[kind], &budget->muted_room[kind], id + 1u,
                               sizeof *budget->muted[kind]) ||
-            !tell_muted(budget, thread, kind, id, called->muted, time))
+            (at < told && !tell_muted(budget, thread, kind, id, called->muted, time)))
             return false;
         budget->muted[kind][id] += called->muted;
+        others += at < told ? 0 : called->muted;
         called->muted = 0;
     }
-    thread->held.touched_count = thread->unspoken = 0;
-    return true;
+    bool memory = !others || tell_muted(budget, thread, CT_MUTED_OTHERS, held->touched_count - told, others, time);
+    held->touched_count = thread->unspoken = 0;
+    return memory;
 }
 
 static inline void count_muted(struct held *held, uint32_t kind, uint32_t id)

@@ -93,11 +93,14 @@ static char *put_frame(const struct ct_export *made, char *at, const struct ct_l
 static char *put_muted(char *at, const struct ct_line *line, const struct texts *texts)
 {
     at = CT_PUT(at, "-- muted here or deeper: ");
-    if (texts->name)
-        at = put_text(at, texts->name);
-    else
-        at = CT_PUT(ct_put_count(at, line->id), " others");
-    return CT_PUT(ct_put_count(CT_PUT(at, " " TIMES), line->count), " --");
+    if (!texts->name) {
+        at = CT_PUT(ct_put_count(at, line->count), " calls of ");
+        return CT_PUT(ct_put_count(at, line->id), " others --");
+    }
+    at = put_text(at, texts->name);
+    if (line->count > 1)
+        at = ct_put_count(CT_PUT(at, " " TIMES), line->count);
+    return CT_PUT(at, " --");
 }
 
 static enum ct_taken put_line(struct ct_export *made, const struct ct_line *line)

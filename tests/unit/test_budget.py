@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calltrace.calltree import steps
-from calltrace.model import STEP_OTHERS, STEP_RESUMED, STEP_TAIL_CALLEE, NodeKind, StepType
+from calltrace.model import STEP_OTHERS, STEP_RESUMED, STEP_TAIL_CALLEE, Cause, NodeKind, StepType
 from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
-from rig.budgeted import file_of, with_budget
+from rig.budgeted import Budgeted, file_of, in_order, with_budget
 from rig.simulated import SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 from unit.test_fibers import Fibers, open_trace
@@ -61,8 +61,9 @@ class Told:
     """What a reader tells of one thread."""
 
     frames: list[Frame] = field(default_factory=list)
-    others: list[tuple[int, ...]] = field(default_factory=list)
+    between: list[tuple[int, ...]] = field(default_factory=list)  # what is told of no frame
     muted: Counter[tuple[int, int]] = field(default_factory=Counter)
+    others: int = 0  # muted, without saying what
 
 
 def read(trace: TraceFile, timed: bool) -> dict[int, Told]:
@@ -84,10 +85,13 @@ def read(trace: TraceFile, timed: bool) -> dict[int, Told]:
             frame = stack.pop()
             frame.end, frame.cause = time, step.cause
         elif step.type == StepType.MUTED:
-            assert not step.flags & STEP_OTHERS
-            told.muted[step.kind, step.id] += step.value
+            if step.flags & STEP_OTHERS:
+                assert step.id > 1
+                told.others += step.value
+            else:
+                told.muted[step.kind, step.id] += step.value
         elif step.type != StepType.THREAD:
-            told.others.append((step.type, time, step.id, step.kind, step.value, step.depth))
+            told.between.append((step.type, time, step.id, step.kind, step.value, step.depth))
     return found
 
 
@@ -112,13 +116,15 @@ def assert_budgeted(trace: TraceFile, budget: int, path: Path, together: int = 6
     muted = Counter[tuple[int, int]]()
     for index, told in whole.items():
         left = found.get(index, Told())
-        assert left.others == told.others
+        assert left.between == told.between
         assert is_part([frame.path() for frame in left.frames], [frame.path() for frame in told.frames])
-        assert calls(left) + left.muted == calls(told)
-        firsts = calls(left)
-        for node, number in calls(told).items():
+        firsts, every = calls(left), calls(told)
+        for node, number in every.items():
             assert firsts[node] >= (min(number, budget) if node[0] <= NodeKind.CALL else number)
-        muted += left.muted
+        less = every - firsts
+        assert left.muted <= less
+        assert sum(left.muted.values()) + left.others == sum(less.values())
+        muted += less
     assert made.muted == dict(muted)
     return found
 
@@ -210,3 +216,160 @@ def test_events_in_no_order(tmp_path: Path, unit_size: int) -> None:
         scribble(units, seed)
         with open_trace(units, tmp_path / "t.calltrace") as trace:
             assert_budgeted(trace, BUDGETS[seed % len(BUDGETS)], tmp_path / "short.calltrace")
+
+
+# ---- exactly which calls are written ----
+
+
+@dataclass
+class Call:
+    """A call that was made in order, to nothing but a return or a jump."""
+
+    kind: int
+    id: int
+    depth: int
+    begin: int
+    within: bool  # its budget
+    children: list[Call] = field(default_factory=list)
+    behind: Call | None = None  # what left by a jump right before
+    left: bool = False
+    open: bool = True
+    written: bool = False
+
+
+JUMPS = {0: [1], 2: [3, 4]}  # where functions can jump to; others may jump to any
+
+
+def find_written(siblings: list[Call]) -> None:
+    """By what calltrace promises: see native/reader/budget.c."""
+    for each in siblings:
+        find_written(each.children)
+        each.written = each.within or each.open or any(child.written for child in each.children)
+        each.written |= each.behind is not None and each.behind.written
+    for each in reversed(siblings):
+        jumped = each.behind
+        if jumped and each.written:
+            led = each.kind == NodeKind.CALL or each.id in JUMPS.get(jumped.id, range(8))
+            jumped.written |= led
+
+
+class OrderedThread:
+    """Calls functions 0 to 7, which hold call sites of the same number, and returns in order."""
+
+    def __init__(self, unit_size: int, budget: int) -> None:
+        self.units = Ticking(unit_size)
+        self.roots: list[Call] = []
+        self.stack: list[Call] = []
+        self._budget = budget
+        self._seen = Counter[tuple[int, int]]()
+        self._jumped: Call | None = None  # by the unit before
+
+    def act(self, what: int, which: int) -> None:
+        top = self.stack[-1] if self.stack else None
+        if what < 4:
+            self._open(NodeKind.FUNCTION, which, tracewriter.ENTER)
+        elif what == 4 and top and top.kind == NodeKind.FUNCTION:
+            self._open(NodeKind.CALL, top.id, tracewriter.CALL)
+        elif what == 5 and top and top.kind == NodeKind.FUNCTION:
+            self._close(tracewriter.TAIL)
+            self._jumped, top.left = top, True
+        elif top:
+            self._close(tracewriter.LEAVE if top.kind == NodeKind.FUNCTION else tracewriter.RETURN)
+
+    def calls(self, among: list[Call]) -> Iterator[Call]:
+        for each in among:
+            yield each
+            yield from self.calls(each.children)
+
+    def _open(self, kind: int, number: int, event: int) -> None:
+        self.units.event(event, number)
+        self._seen[kind, number] += 1
+        within = self._seen[kind, number] <= self._budget
+        call = Call(kind, number, len(self.stack), self.units.now, within, behind=self._jumped)
+        (self.stack[-1].children if self.stack else self.roots).append(call)
+        self.stack.append(call)
+        self._jumped = None
+
+    def _close(self, event: int) -> None:
+        self._jumped = None
+        self.units.event(event, self.stack[-1].id)
+        self.stack.pop().open = False
+
+
+def ordered_trace(units: Units, path: Path, block_units: int) -> TraceFile:
+    writer = TraceWriter(units.unit_size)
+    functions = [(0x1000 * (at + 1), 16, 1, 0, 0, tracewriter.NONE) for at in range(8)]
+    sites = [(0x1001 + 0x1000 * at, at, 0, tracewriter.NONE) for at in range(8)]
+    jumps = [(source, to) for source, targets in JUMPS.items() for to in targets]
+    sites += [
+        (0x1008 + 0x1000 * source + at, source | 1 << 31, 0x1000 * (to + 1), tracewriter.NONE)
+        for at, (source, to) in enumerate(jumps)
+    ]
+    writer.module({"name": "m.exe"}, functions, sites)
+    writer.thread(units, 0, block_units)
+    return TraceFile(writer.write(path))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@given(
+    program=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 7)), max_size=250),
+    budget=st.sampled_from(BUDGETS),
+    block_units=st.integers(8, 60),
+)
+def test_nothing_else_is_written(
+    tmp_path: Path, program: list[tuple[int, int]], budget: int, block_units: int
+) -> None:
+    thread = OrderedThread(8, budget)
+    for what, which in program:
+        thread.act(what, which)
+    find_written(thread.roots)
+    wanted = [(call.kind, call.id, call.begin) for call in thread.calls(thread.roots) if call.written]
+    with ordered_trace(thread.units, tmp_path / "t.calltrace", block_units) as trace:
+        found = assert_budgeted(trace, budget, tmp_path / "short.calltrace").get(0, Told())
+    assert [(frame.kind, frame.id, frame.begin) for frame in found.frames] == wanted
+
+
+# ---- while it is recorded ----
+
+
+def open_frames(trace: TraceFile) -> dict[int, list[tuple[int, int, int]]]:
+    """What is open at the end, by thread index: the innermost last."""
+    timed = trace.header.unit_size == 8
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for step in steps(trace):
+        stack = found.setdefault(trace.threads[step.thread].index, [])
+        if step.type == StepType.OPEN:
+            stack.append((step.kind, step.id, step.time if timed else 0))
+        elif step.type == StepType.CLOSE and step.cause != Cause.PROCESS_END:
+            stack.pop()
+    return {index: stack for index, stack in found.items() if stack}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
+@given(
+    programs=PROGRAMS,
+    unit_size=st.sampled_from([4, 8]),
+    budget=st.sampled_from(BUDGETS),
+    together=st.integers(1, 3),
+)
+def test_what_is_open_is_seen_at_any_time(
+    tmp_path: Path, programs: list[bytes], unit_size: int, budget: int, together: int
+) -> None:
+    with simulate(programs, unit_size, 20, tmp_path / "t.calltrace") as trace:
+        blocks = in_order(trace)
+
+        def look(count: int, made: Budgeted) -> None:
+            whole = file_of(trace, blocks[:count], tmp_path / "whole.calltrace")
+            short = file_of(trace, made.blocks, tmp_path / "short.calltrace")
+            with TraceFile(whole) as one, TraceFile(short) as other:
+                assert open_frames(other) == open_frames(one)
+
+        looked = with_budget(trace, budget, together, look)
+        with TraceFile(file_of(trace, looked.blocks, tmp_path / "short.calltrace")) as short:
+            found, whole = read(short, unit_size == 8), read(trace, unit_size == 8)
+        for index, told in whole.items():
+            left = found.get(index, Told())
+            assert left.between == told.between
+            assert is_part([frame.path() for frame in left.frames], [frame.path() for frame in told.frames])
+            less = calls(told) - calls(left)
+            assert sum(left.muted.values()) + left.others == sum(less.values())

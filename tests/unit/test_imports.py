@@ -41,6 +41,7 @@ LAYERS = (
         "places",
         "recorder",
         "counting",
+        "budget",
         "graph",
         "flow",
         "install",
