@@ -5,16 +5,11 @@
 #include <string.h>
 
 #include "machine.h"
+#include "nodes.h"
 
 #define STEPS_PER_RUN (1u << 22)
 #define LEVEL_LIMIT 64u
 #define CELL_LIMIT (1u << 26) /* no more memory than a picture may take, whatever the options say */
-
-/* A function or call, by a number of its own. */
-struct node {
-    uint32_t id;
-    uint8_t kind;
-};
 
 /* One level of the thread that is read: what filled the column so far. */
 struct level {
@@ -43,11 +38,7 @@ struct ct_profile {
     uint32_t thread, depth;
     uint32_t root; /* the thread's own stack, in which no frame is open */
 
-    uint32_t *numbers[CT_NODE_KINDS]; /* by id: the node's number + 1 */
-    uint64_t number_room[CT_NODE_KINDS];
-    struct node *nodes;
-    uint64_t node_room;
-    uint32_t node_count;
+    struct ct_nodes nodes;
     struct level levels[LEVEL_LIMIT];
     struct ct_profile_cell *cells;
     uint64_t cell_room;
@@ -84,9 +75,7 @@ void ct_reader_profile_close(struct ct_profile *profile)
     free(profile->stacks);
     free(profile->slots);
     free(profile->path);
-    for (int kind = 0; kind < CT_NODE_KINDS; kind++)
-        free(profile->numbers[kind]);
-    free(profile->nodes);
+    ct_nodes_free(&profile->nodes);
     for (uint32_t at = 0; at < LEVEL_LIMIT; at++) {
         free(profile->levels[at].spent);
         free(profile->levels[at].met);
@@ -242,23 +231,6 @@ static uint32_t column_of(const struct ct_profile *profile, uint64_t time)
     return column < profile->options.column_count ? (uint32_t)column : profile->options.column_count - 1;
 }
 
-/* The node's number; CT_NONE: no memory. */
-static uint32_t number_of(struct ct_profile *profile, const struct ct_step *step)
-{
-    uint32_t **numbers = &profile->numbers[step->kind];
-    if (!ct_reserve_items((void **)numbers, &profile->number_room[step->kind], step->id + 1ull, sizeof **numbers))
-        return CT_NONE;
-    uint32_t *number = &(*numbers)[step->id];
-    if (!*number) {
-        if (!ct_reserve_items((void **)&profile->nodes, &profile->node_room, profile->node_count + 1ull,
-                              sizeof *profile->nodes))
-            return CT_NONE;
-        profile->nodes[profile->node_count] = (struct node){step->id, step->kind};
-        *number = ++profile->node_count;
-    }
-    return *number - 1;
-}
-
 /* False: no memory. */
 static bool give_cell(struct ct_profile *profile, uint32_t at, uint32_t column, uint32_t node, uint64_t time)
 {
@@ -269,9 +241,9 @@ static bool give_cell(struct ct_profile *profile, uint32_t at, uint32_t column, 
         .time = time,
         .thread = profile->thread,
         .column = column,
-        .id = profile->nodes[node].id,
+        .id = profile->nodes.of[node].id,
         .level = (uint8_t)at,
-        .kind = profile->nodes[node].kind,
+        .kind = profile->nodes.of[node].kind,
     };
     return true;
 }
@@ -316,7 +288,8 @@ static bool fill_columns(struct ct_profile *profile, const struct ct_step *step)
         begin = profile->options.first_time;
     if (begin >= step->time)
         return true;
-    uint32_t node = number_of(profile, step), last = profile->options.column_count - 1;
+    uint32_t node = ct_node_number(&profile->nodes, (struct ct_node){step->id, step->kind});
+    uint32_t last = profile->options.column_count - 1;
     if (node == CT_NONE)
         return false;
     level->until = step->time;

@@ -28,7 +28,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 8u
+#define CT_READER_ABI 9u
 
 enum ct_reader_status {
     CT_READER_OK = 0,

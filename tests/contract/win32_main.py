@@ -12,9 +12,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from calltrace.win32 import api, launch
-from calltrace.win32.exports import export_address
-from contract.suite import CHECKS, Subject
+from calltrace.win32 import launch
+from contract.process import subject
+from contract.suite import CHECKS
 
 
 def main() -> None:
@@ -32,15 +32,8 @@ def main() -> None:
             port = launch.attach(child.pid)
         else:
             port = launch.create(launch.find_program(program), "program")
-        subject = Subject(
-            port,
-            export_address(port, "kernel32.dll", "GetCurrentProcessId"),
-            export_address(port, "kernel32.dll", "GetCurrentThreadId"),
-            export_address(port, "kernel32.dll", "MulDiv"),
-            lambda port=port: end_behind_its_back(port.process_id),
-        )
         try:
-            check(subject)
+            check(subject(port))
             results[name] = None
         except BaseException:
             results[name] = traceback.format_exc()
@@ -50,13 +43,6 @@ def main() -> None:
             if child:
                 child.communicate()
     Path(output).write_text(json.dumps(results))
-
-
-def end_behind_its_back(process_id: int) -> None:
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
-    assert handle
-    api.kernel32().TerminateProcess(handle, 3)
-    api.kernel32().CloseHandle(handle)
 
 
 main()

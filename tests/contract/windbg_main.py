@@ -12,10 +12,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from calltrace.win32 import api
-from calltrace.win32.exports import export_address
-from calltrace_windbg.target import WindbgPort
-from contract.suite import CHECKS, Check, Subject
+from contract.process import subject
+from contract.suite import CHECKS
 from rig.dbgeng import open_session
 
 
@@ -28,30 +26,11 @@ def main() -> None:
     for name, check in CHECKS.items():
         try:
             with open_session(Path(folder), kind, program, mode) as session:
-                session.command(lambda port, check=check: put_through(check, port))
+                session.command(lambda port, check=check: check(subject(port)))
             results[name] = None
         except BaseException:
             results[name] = traceback.format_exc()
     Path(output).write_text(json.dumps(results))
-
-
-def put_through(check: Check, port: WindbgPort) -> None:
-    check(
-        Subject(
-            port,
-            export_address(port, "kernel32.dll", "GetCurrentProcessId"),
-            export_address(port, "kernel32.dll", "GetCurrentThreadId"),
-            export_address(port, "kernel32.dll", "MulDiv"),
-            lambda: end_behind_its_back(port.process_id),
-        )
-    )
-
-
-def end_behind_its_back(process_id: int) -> None:
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
-    assert handle
-    api.kernel32().TerminateProcess(handle, 3)
-    api.kernel32().CloseHandle(handle)
 
 
 main()

@@ -16,11 +16,10 @@ import traceback
 
 from calltrace_x64dbg.genuine import X64dbg
 
-from calltrace.win32 import api
-from calltrace.win32.exports import export_address
 from calltrace_x64dbg.engine import X64dbgEngine
 from calltrace_x64dbg.live import X64dbgHost
-from contract.suite import CHECKS, Subject
+from contract.process import subject
+from contract.suite import CHECKS
 
 children: list[subprocess.Popen[bytes]] = []  # they end with their input
 
@@ -59,22 +58,8 @@ def put_through(check: str, library: int) -> str:
     host = X64dbgHost(ctypes.CDLL("calltrace.dp64", handle=library))
     try:
         with host.port(None) as port:
-            subject = Subject(
-                port,
-                export_address(port, "kernel32.dll", "GetCurrentProcessId"),
-                export_address(port, "kernel32.dll", "GetCurrentThreadId"),
-                export_address(port, "kernel32.dll", "MulDiv"),
-                lambda: end_behind_its_back(port.process_id),
-            )
-            CHECKS[check](subject)
+            CHECKS[check](subject(port))
         port.close()
     except BaseException:
         return traceback.format_exc()
     return "holds\n"
-
-
-def end_behind_its_back(process_id: int) -> None:
-    handle = api.kernel32().OpenProcess(api.PROCESS_RIGHTS, 0, process_id)
-    assert handle
-    api.kernel32().TerminateProcess(handle, 3)
-    api.kernel32().CloseHandle(handle)

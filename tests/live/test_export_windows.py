@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 from calltrace.export import FORMATS
-from rig import simulated, windows
+from rig import windows
 from rig.commands import run
-from rig.simulated import SimulatedThread
-from rig.tracewriter import TraceWriter
+from rig.simulated import golden_trace
 
 SQL = (
     "SELECT name, count(*), sum(duration)::BIGINT FROM events JOIN functions USING (trace, function) "
@@ -27,20 +25,8 @@ Path(sys.argv[2], "answer").write_bytes(answer.encode())
 """
 
 
-def golden_trace(path: Path) -> Path:
-    """Two threads to which everything happens, as random numbers that never change have it."""
-    writer = TraceWriter(8, tsc_start=1000, tsc_hz=3_141_592_653)
-    simulated.describe(writer)
-    writer.info({"command_line": '"C:\\wörk\\simulated.exe" 1+2'})
-    for number in range(2):
-        thread = SimulatedThread(8, now=1000)
-        thread.run(random.Random(number).randbytes(2000))
-        writer.thread(thread.units, number)
-    return writer.write(path)
-
-
 def test_every_format_and_answer_is_the_same_on_windows(tmp_path: Path) -> None:
-    trace = golden_trace(tmp_path / "träce.calltrace")
+    trace = golden_trace(tmp_path / "träce.calltrace", 2)
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()

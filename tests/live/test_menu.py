@@ -70,11 +70,7 @@ def recording(trace: Path, program: Path) -> Iterator[Recording]:
 
 def functions(action: str) -> set[str]:
     """All functions of an action alone, as the compiler's symbols name them, and its imports."""
-    told = subprocess.run(
-        ["x86_64-w64-mingw32-nm", targets.build("menu")], capture_output=True, text=True, check=True
-    )
-    symbols = [line.split() for line in told.stdout.splitlines()]
-    found = {f"menu!{name}" for *_, kind, name in symbols if kind in "tT" and name.startswith(f"{action}_")}
+    found = {f"menu!{name}" for name in targets.symbols("menu") if name.startswith(f"{action}_")}
     assert len(found) == 3
     return found | IMPORTS[action]
 

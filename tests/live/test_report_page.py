@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rig import simulated, targets, tracewriter, tracing, windows
+from rig import targets, tracewriter, tracing, windows
 from rig.browser import Page, chromium
 from rig.commands import run
-from rig.simulated import SimulatedThread
+from rig.simulated import golden_trace
 from rig.tracewriter import TraceWriter, Units
 
 FRAMES = "#flame g.frame"
@@ -369,14 +368,7 @@ def _bright(colour: str) -> float:
 def test_the_page_is_the_same_on_windows(tmp_path: Path) -> None:
     traces = []
     for name, count, unit_size in (("träce", 2, 8), ("other", 3, 4)):
-        writer = TraceWriter(unit_size, tsc_start=1000, tsc_hz=3_141_592_653)
-        simulated.describe(writer)
-        writer.info({"command_line": '"C:\\wörk\\simulated.exe" 1+2'})
-        for number in range(count):
-            thread = SimulatedThread(unit_size, now=1000)
-            thread.run(random.Random(number).randbytes(2000))
-            writer.thread(thread.units, number)
-        traces.append(writer.write(tmp_path / f"{name}.calltrace"))
+        traces.append(golden_trace(tmp_path / f"{name}.calltrace", count, unit_size))
     done = windows.python("-c", REPORT, *traces, tmp_path / "there.html")
     assert done.returncode == 0, done.stderr.decode()
     run(f'report "{traces[0]}" "{traces[1]}" -o "{tmp_path / "here.html"}"')

@@ -19,10 +19,10 @@ DEMANGLERS = {"virtuals": "llvm-undname-14", "virtuals_gcc": "c++filt"}
 
 def expected(program: str) -> dict[str, str]:
     """By RVA: what each virtual function is to be called, by the compiler's symbols and its own name."""
-    nm = ["x86_64-w64-mingw32-nm", targets.build(program)]
-    told = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
     found = {}
-    for address, symbol in re.findall(r"^(\w+) [tT] ([?_].*(?:slot|other)\d.*)", told, re.MULTILINE):
+    for symbol, address in targets.symbols(program).items():
+        if not re.match(r"[?_].*(?:slot|other)\d", symbol):
+            continue
         plain = subprocess.run([DEMANGLERS[program], symbol], capture_output=True, text=True, check=True)
         method = _METHOD.match(plain.stdout.strip().splitlines()[-1])
         assert method
@@ -31,7 +31,7 @@ def expected(program: str) -> dict[str, str]:
             name = "Both{for Other}"
         elif name == "Both" and program == "virtuals_gcc":
             slot = _SLOTS_OF_BOTH.get((base, slot), slot)
-        found[f"{int(address, 16) - 0x140000000:#x}"] = f"{program}!{name}::vfunc[{slot}]"
+        found[f"{address - 0x140000000:#x}"] = f"{program}!{name}::vfunc[{slot}]"
     assert len(found) == 14 + (program == "virtuals_gcc")  # the thunk
     return found
 

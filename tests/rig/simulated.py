@@ -6,6 +6,7 @@ they truly were.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,15 +225,36 @@ def describe(writer: tracewriter.TraceWriter) -> None:
     writer.module({"name": "simulated.exe", "names": names}, functions, sites)
 
 
-def simulated_trace(path: Path, *programs: bytes, unit_size: int = 8) -> tuple[Path, list[SimulatedThread]]:
-    """A trace with a thread for each program, and the threads; the process ends in the midst of all."""
-    writer = tracewriter.TraceWriter(unit_size)
+def simulated_trace(
+    path: Path,
+    *programs: bytes,
+    unit_size: int = 8,
+    start: int = 0,
+    hz: int = 10**9,
+    command_line: str = "",
+) -> tuple[Path, list[SimulatedThread]]:
+    """A trace with a thread for each program, and the threads; the process ends in the midst of all.
+
+    With units of 8 bytes it has a clock, which is at `start` when the threads begin.
+    """
+    clock = {"tsc_start": start, "tsc_hz": hz} if unit_size == 8 else {}
+    writer = tracewriter.TraceWriter(unit_size, **clock)
     describe(writer)
+    if command_line:
+        writer.info({"command_line": command_line})
     threads = []
     for number, program in enumerate(programs):
-        thread = SimulatedThread(unit_size)
+        thread = SimulatedThread(unit_size, now=start)
         thread.run(program)
         thread.finish(PROCESS_END)
         writer.thread(thread.units, number)
         threads.append(thread)
     return writer.write(path), threads
+
+
+def golden_trace(path: Path, threads: int, unit_size: int = 8) -> Path:
+    """A trace of threads to which everything happens, as random numbers that never change have it."""
+    programs = [random.Random(number).randbytes(2000) for number in range(threads)]
+    command_line = '"C:\\wörk\\simulated.exe" 1+2'
+    clock = {"start": 1000, "hz": 3_141_592_653}
+    return simulated_trace(path, *programs, unit_size=unit_size, **clock, command_line=command_line)[0]

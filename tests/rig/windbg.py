@@ -28,8 +28,8 @@ _LAST = re.compile(r"\n(no target|end of script)\n\Z")
 class Transcript:
     """What a debugger's window would have shown, and what the target wrote."""
 
-    banner: str  # before the first prompt
-    commands: list[tuple[str, str]]  # each with all that was printed until the next prompt
+    banner: str  # before the first command
+    commands: list[tuple[str, str]]  # each with all that was printed until the next
     has_target: bool  # at the end
     stdout: bytes  # the target's
     stderr: bytes

@@ -14,14 +14,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from calltrace import wine
 from rig import targets, windows
-from rig.windbg import compile_program
+from rig.windbg import Transcript, compile_program
 
 PLUGIN = targets.TREE / "core" / "calltrace" / "_native" / "calltrace.dp64"
 REAL, STAND_IN = "x64dbg", "stand-in"
@@ -33,22 +32,6 @@ _COMMAND = re.compile(r"^> (.*)\n", re.MULTILINE)
 _EXPORT = re.compile(r"^EXPORT .*?(\w+)\(", re.MULTILINE)
 _LAST = re.compile(r"\n(no target|end of script)\n\Z")
 _SETTINGS = "[Events]\nSystemBreakpoint=1\nEntryBreakpoint=0\nTlsCallbacks=0\nTlsCallbacksSystem=0\n"
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What the debugger's log would have shown, and what the target wrote."""
-
-    banner: str  # before the first command
-    commands: list[tuple[str, str]]  # each with all that was logged until the next
-    has_target: bool  # at the end
-    stdout: bytes  # the target's
-    stderr: bytes
-
-    def said(self, command: str) -> str:
-        """What was logged after a command that was given once."""
-        [output] = [output for given, output in self.commands if given == command]
-        return output
 
 
 def real_engine() -> Path | None:

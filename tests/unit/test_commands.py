@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from calltrace import commands, dispatch, wine
+from calltrace import dispatch, wine
 from calltrace.commands import COMMANDS, Command, Console
+from calltrace.commands.command import make_parser
+from calltrace.commands.options import byte_size
 from calltrace.errors import CalltraceError, EngineError, UsageError
 from calltrace.live import LiveSession
 from rig import tracewriter
@@ -87,7 +89,7 @@ def test_every_command_has_help_and_an_example_that_parses(command: Command) -> 
     assert (program, words[0]) == ("calltrace", command.verb)
     ours = words[1 : words.index("--")] if "--" in words else words[1:]
     assert ("--" in words) == command.takes_program
-    commands.make_parser(command).parse_args(ours)
+    make_parser(command).parse_args(ours)
 
 
 def test_help_lists_every_command_once() -> None:
@@ -150,13 +152,13 @@ def test_mistakes_are_one_line_and_never_end_the_process(line: str) -> None:
 def parsed(line: str) -> argparse.Namespace:
     verb, *words = dispatch.split(line)
     command = next(command for command in COMMANDS if command.verb == verb)
-    return commands.make_parser(command).parse_args(words)
+    return make_parser(command).parse_args(words)
 
 
 def test_options_of_run_and_their_defaults() -> None:
     assert vars(parsed("run")) == {
-        "output": None,
         "budget": 0,
+        "output": None,
         "mode": "trace",
         "events": "outward",
         "clock": "none",
@@ -198,7 +200,7 @@ def test_lists_of_one_command_do_not_leak_into_the_next() -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("64K", 65536), ("3m", 3 << 20), ("1G", 1 << 30)])
 def test_sizes(text: str, size: int) -> None:
-    assert commands.byte_size(text) == size
+    assert byte_size(text) == size
 
 
 def test_attach_takes_decimal_and_hexadecimal_process_ids() -> None:

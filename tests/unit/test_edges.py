@@ -18,7 +18,7 @@ from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
 from rig.callers import Key, Truth, name
 from rig.commands import run
-from rig.simulated import SimulatedThread
+from rig.simulated import simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -80,15 +80,10 @@ def found(roots: list[Context], above: tuple[tuple[str, bool], ...] = ()) -> Cou
 def test_every_call_counts_for_its_caller(
     tmp_path: Path, program: bytes, chosen: set[int], depth: int, callees: bool
 ) -> None:
-    thread = SimulatedThread(unit_size=8)
-    thread.run(program)
-    thread.finish(6)
+    path, (thread,) = simulated_trace(tmp_path / "t.calltrace", program)
     truth = Truth(thread)
-    writer = TraceWriter(8)
-    simulated.describe(writer)
-    writer.thread(thread.units)
     patterns = [Pattern.parse(f"simulated!f{number}") for number in chosen]
-    with TraceFile(writer.write(tmp_path / "t.calltrace")) as trace:
+    with TraceFile(path) as trace:
         roots = contexts(trace, patterns, callees=callees, depth=depth)
         assert found(roots) == expected(truth, chosen, depth, callees)
         if not callees:
@@ -300,12 +295,9 @@ def test_an_order_by_time_needs_a_clock(tmp_path: Path) -> None:
 def test_callers_of_everything_are_those_of_each(tmp_path: Path, program: bytes) -> None:
     # Without the C API, whose functions can have the names of recorded ones.
     pairs = [pair for pair in zip(program[::2], program[1::2]) if pair[0] % 16 not in (13, 15)]
-    thread = SimulatedThread()
-    thread.run(bytes(byte for pair in pairs for byte in pair))
-    writer = TraceWriter()
-    simulated.describe(writer)
-    writer.thread(thread.units)
-    with TraceFile(writer.write(tmp_path / "t.calltrace")) as trace:
+    program = bytes(byte for pair in pairs for byte in pair)
+    path, _ = simulated_trace(tmp_path / "t.calltrace", program, unit_size=4)
+    with TraceFile(path) as trace:
         whole = callers(trace)
         each = contexts(trace, [Pattern.parse("*")], callees=False)
     for called in whole.values():

@@ -16,7 +16,7 @@ from calltrace.calltree import summarize
 from calltrace.export import FORMATS, report
 from calltrace.tracefile import TraceFile
 from rig import readers, simulated, tracewriter
-from rig.simulated import SimulatedThread
+from rig.simulated import SimulatedThread, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -30,16 +30,8 @@ def exported(path: Path, form: str) -> str:
 
 
 def random_trace(path: Path, unit_size: int) -> tuple[Path, list[SimulatedThread]]:
-    writer = TraceWriter(unit_size, tsc_start=1000, tsc_hz=2 * 10**6 if unit_size == 8 else 0)
-    simulated.describe(writer)
-    threads = []
-    for number in range(3):
-        rng = random.Random(number)
-        thread = SimulatedThread(unit_size, now=1000)
-        thread.run(rng.randbytes(4000))
-        writer.thread(thread.units, number)
-        threads.append(thread)
-    return writer.write(path), threads
+    programs = [random.Random(number).randbytes(4000) for number in range(3)]
+    return simulated_trace(path, *programs, unit_size=unit_size, start=1000, hz=2 * 10**6)
 
 
 @pytest.mark.parametrize("unit_size", [4, 8])
@@ -67,17 +59,9 @@ def test_chrome_events_nest_and_keep_their_times(tmp_path: Path, unit_size: int)
 
 @pytest.mark.parametrize("unit_size", [4, 8])
 def test_slices_in_devtools_are_the_frames(tmp_path: Path, unit_size: int) -> None:
-    writer = TraceWriter(unit_size, tsc_start=1000, tsc_hz=2 * 10**6 if unit_size == 8 else 0)
-    simulated.describe(writer)
-    threads = []
-    for number in range(3):
-        thread = SimulatedThread(unit_size, now=1000)
-        thread.run(random.Random(number).randbytes(4000))
-        thread.finish(cause=6)
-        writer.thread(thread.units, number)
-        threads.append(thread)
+    path, threads = random_trace(tmp_path / "t", unit_size)
     out = tmp_path / "t.json"
-    out.write_text(exported(writer.write(tmp_path / "t"), "chrome"), encoding="utf-8")
+    out.write_text(exported(path, "chrome"), encoding="utf-8")
     seen = readers.chrome_threads(out)
     assert [thread[:3] for thread in seen] == [(4711, 1000 + 4 * at, f"thread {at}") for at in range(3)]
     for (*_, slices), thread in zip(seen, threads):

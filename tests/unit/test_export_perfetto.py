@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from calltrace.export import perfetto
 from calltrace.tracefile import TraceFile
 from rig import readers, simulated, tracewriter
-from rig.simulated import SimulatedThread
+from rig.simulated import SimulatedThread, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
-PROCESS_END = 6
 HZ = 2 * 10**9
 START = 1000
 PROGRAMS = st.binary(max_size=1000)
@@ -95,34 +94,21 @@ class Timeline:
             self.instants.append((track, event.name, time))
 
 
-def simulated_trace(
-    path: Path, programs: list[bytes], unit_size: int
-) -> tuple[Path, list[tuple[str, SimulatedThread]]]:
-    fields = {"tsc_start": START, "tsc_hz": HZ} if unit_size == 8 else {}
-    writer = TraceWriter(unit_size, **fields)
-    simulated.describe(writer)
-    threads = []
-    for number, program in enumerate(programs):
-        thread = SimulatedThread(unit_size, now=START)
-        thread.run(program)
-        thread.finish(PROCESS_END)
-        writer.thread(thread.units, number)
-        if thread.units:
-            threads.append((f"thread {number} {1000 + 4 * number}", thread))
-    return writer.write(path), threads
+def track(number: int) -> str:
+    return f"thread {number} {1000 + 4 * number}"
 
 
 def nanoseconds(ticks: int) -> int:
     return (ticks - START) * 10**9 // HZ
 
 
-def true_slices(threads: list[tuple[str, SimulatedThread]], unit_size: int) -> Counter[Slice]:
+def true_slices(threads: list[SimulatedThread], unit_size: int) -> Counter[Slice]:
     slices: Counter[Slice] = Counter()
-    for track, thread in threads:
+    for number, thread in enumerate(threads):
         for frame in thread.frames():
             times = (frame.begin, frame.end) if unit_size == 8 else (frame.opened, frame.closed)
             begin, end = map(nanoseconds, times) if unit_size == 8 else times
-            slices[Slice(track, simulated.name(frame), frame.depth, begin, end)] += 1
+            slices[Slice(track(number), simulated.name(frame), frame.depth, begin, end)] += 1
     return slices
 
 
@@ -130,7 +116,7 @@ def true_slices(threads: list[tuple[str, SimulatedThread]], unit_size: int) -> C
 @checked
 @given(program=PROGRAMS, other=PROGRAMS)
 def test_slices_are_the_frames(tmp_path: Path, unit_size: int, program: bytes, other: bytes) -> None:
-    path, threads = simulated_trace(tmp_path / "t", [program, other], unit_size)
+    path, threads = simulated_trace(tmp_path / "t", program, other, unit_size=unit_size, start=START, hz=HZ)
     with TraceFile(path) as trace:
         (written,) = perfetto.write(trace, tmp_path / "t.pftrace")
     timeline = Timeline(written)
@@ -141,10 +127,10 @@ def test_slices_are_the_frames(tmp_path: Path, unit_size: int, program: bytes, o
         true = true_slices(threads, unit_size)
         assert begun == Counter(each._replace(end=None) for each in true.elements())
     assert timeline.processes == [(4711, "simulated.exe")]
-    marks = [(track, f"mark {mark}") for track, thread in threads for mark in thread.marks]
-    assert [(track, text) for track, text, _ in timeline.instants] == marks
-    causes = Counter(frame.cause for _, thread in threads for frame in thread.frames())
-    assert timeline.annotations["open at process end"] == causes[PROCESS_END]
+    marks = [(track(at), f"mark {mark}") for at, thread in enumerate(threads) for mark in thread.marks]
+    assert [(where, text) for where, text, _ in timeline.instants] == marks
+    causes = Counter(frame.cause for thread in threads for frame in thread.frames())
+    assert timeline.annotations["open at process end"] == causes[simulated.PROCESS_END]
     assert sum(timeline.annotations.values()) == sum(causes.values()) - causes[simulated.RETURN]
 
 
@@ -153,7 +139,7 @@ def test_slices_are_the_frames(tmp_path: Path, unit_size: int, program: bytes, o
 def test_each_file_of_a_split_trace_stands_by_itself(
     tmp_path: Path, program: bytes, other: bytes, file_size: int
 ) -> None:
-    path, threads = simulated_trace(tmp_path / "t", [program, other], 8)
+    path, threads = simulated_trace(tmp_path / "t", program, other, start=START, hz=HZ)
     with TraceFile(path) as trace:
         written = perfetto.write(trace, tmp_path / "t.pftrace", file_size)
     assert written[:2] == [tmp_path / "t.pftrace", tmp_path / "t-2.pftrace"][: len(written)]

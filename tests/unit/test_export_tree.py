@@ -14,9 +14,9 @@ from calltrace.calltree import Tree, TreeFilter
 from calltrace.export.tree import write_tree_json
 from calltrace.model import Cause
 from calltrace.tracefile import TraceFile
-from rig import simulated, tracewriter
+from rig import tracewriter
 from rig.commands import run
-from rig.simulated import SimulatedThread
+from rig.simulated import simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -42,15 +42,8 @@ def told(trace: TraceFile, window: int = 1 << 16) -> Any:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(programs=st.lists(st.binary(max_size=300), min_size=1, max_size=3))
 def test_every_frame_of_every_thread_is_in_it(tmp_path: Path, programs: list[bytes]) -> None:
-    writer, threads = TraceWriter(4), []
-    simulated.describe(writer)
-    for number, program in enumerate(programs):
-        thread = SimulatedThread(4)
-        thread.run(program)
-        thread.finish(Cause.PROCESS_END)
-        writer.thread(thread.units, number)
-        threads.append(thread)
-    with TraceFile(writer.write(tmp_path / "t.calltrace")) as trace:
+    path, threads = simulated_trace(tmp_path / "t.calltrace", *programs, unit_size=4)
+    with TraceFile(path) as trace:
         found = told(trace)["threads"]
     assert [thread["index"] for thread in found] == [
         number for number, thread in enumerate(threads) if thread.units.data

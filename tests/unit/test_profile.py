@@ -14,7 +14,7 @@ from calltrace.model import NOBODY
 from calltrace.profile import Limits, Profile, profile
 from calltrace.tracefile import TraceFile
 from rig import simulated, tracewriter
-from rig.simulated import Frame, SimulatedThread
+from rig.simulated import Frame, SimulatedThread, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 PROCESS_END = 6
@@ -35,20 +35,6 @@ def read(
         summary = summarize(trace)
         span = (summary.first_time, summary.last_time)
         return profile(trace, shown, span, by_calls, limits), span
-
-
-def trace_of(path: Path, programs: list[bytes], unit_size: int = 8) -> list[SimulatedThread]:
-    writer = TraceWriter(unit_size)
-    simulated.describe(writer)
-    threads = []
-    for number, program in enumerate(programs):
-        thread = SimulatedThread(unit_size, now=1000)
-        thread.run(program)
-        thread.finish(PROCESS_END)
-        writer.thread(thread.units, number)
-        threads.append(thread)
-    writer.write(path)
-    return threads
 
 
 def stacks_of(told: Profile) -> dict[Place, list[int]]:
@@ -93,7 +79,7 @@ def whole(sums: dict[Place, list[int]], path: Place) -> int:
 @checked
 @given(st.lists(PROGRAMS, min_size=1, max_size=2), st.booleans())
 def test_stacks_weigh_what_was_spent_in_them(tmp_path: Path, programs: list[bytes], by_calls: bool) -> None:
-    threads = trace_of(tmp_path / "t", programs)
+    _, threads = simulated_trace(tmp_path / "t", *programs, start=1000)
     told, _ = read(tmp_path / "t", Limits(), by_calls=by_calls)
     found = {path: sums for path, sums in stacks_of(told).items() if len(path) > 1}
     assert all(hidden == 0 for _, hidden, _ in found.values())
@@ -117,7 +103,7 @@ def test_stacks_weigh_what_was_spent_in_them(tmp_path: Path, programs: list[byte
 def test_what_is_not_told_apart_counts_for_the_caller(
     tmp_path: Path, program: bytes, most: int, depth: int
 ) -> None:
-    [thread] = trace_of(tmp_path / "t", [program])
+    _, [thread] = simulated_trace(tmp_path / "t", program, start=1000)
     exact, _ = read(tmp_path / "t", Limits())
     told, _ = read(tmp_path / "t", Limits(stacks=most, depth=depth))
     found, true = stacks_of(told), stacks_of(exact)
@@ -173,7 +159,7 @@ def true_columns(
 def test_columns_belong_to_what_filled_most_of_them(
     tmp_path: Path, program: bytes, columns: int, levels: int
 ) -> None:
-    [thread] = trace_of(tmp_path / "t", [program])
+    _, [thread] = simulated_trace(tmp_path / "t", program, start=1000)
     limits = Limits(columns=columns, levels=levels)
     told, span = read(tmp_path / "t", limits)
     assert told.column_ticks * columns > span[1] - span[0]
@@ -190,7 +176,8 @@ def test_columns_belong_to_what_filled_most_of_them(
 
 
 def test_columns_are_of_the_threads_asked_for(tmp_path: Path) -> None:
-    trace_of(tmp_path / "t", [random.Random(1).randbytes(400), random.Random(2).randbytes(400)])
+    programs = [random.Random(number).randbytes(400) for number in (1, 2)]
+    simulated_trace(tmp_path / "t", *programs, start=1000)
     both, _ = read(tmp_path / "t", Limits())
     second, _ = read(tmp_path / "t", Limits(), shown=(1,))
     assert {cell.thread for cell in both.cells} == {column.thread for column in both.columns} == {0, 1}
@@ -200,7 +187,8 @@ def test_columns_are_of_the_threads_asked_for(tmp_path: Path) -> None:
 
 
 def test_without_a_clock_each_thread_has_its_own_time(tmp_path: Path) -> None:
-    [thread] = trace_of(tmp_path / "t", [random.Random(3).randbytes(600)], unit_size=4)
+    program = random.Random(3).randbytes(600)
+    _, [thread] = simulated_trace(tmp_path / "t", program, unit_size=4)
     told, _ = read(tmp_path / "t", Limits(columns=5), by_calls=True)
     assert sum(stack.self_weight for stack in told.stacks) == len(thread.frames())
     assert sum(column.calls for column in told.columns) == len(thread.frames())

@@ -20,10 +20,10 @@ from calltrace.errors import BadTrace, CalltraceError, UsageError
 from calltrace.export import html
 from calltrace.profile import Limits
 from calltrace.tracefile import TraceFile
-from rig import reports, simulated, tracewriter
+from rig import reports, tracewriter
 from rig.commands import run
 from rig.reports import Report
-from rig.simulated import SimulatedThread
+from rig.simulated import simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 WEB = Path(html.__file__).parent / "web"
@@ -40,15 +40,10 @@ HOSTILE = (
 )
 
 
-def simulated_trace(path: Path, threads: int = 2, unit_size: int = 8, **fields: int) -> Path:
-    writer = TraceWriter(unit_size, **fields)
-    simulated.describe(writer)
-    writer.info({"command_line": '"C:\\work\\simulated.exe" <b> &amp;'})
-    for number in range(threads):
-        thread = SimulatedThread(unit_size, now=1000)
-        thread.run(random.Random(number).randbytes(3000))
-        writer.thread(thread.units, number)
-    return writer.write(path)
+def random_trace(path: Path, threads: int = 2, unit_size: int = 8) -> Path:
+    programs = [random.Random(number).randbytes(3000) for number in range(threads)]
+    command_line = '"C:\\work\\simulated.exe" <b> &amp;'
+    return simulated_trace(path, *programs, unit_size=unit_size, start=1000, command_line=command_line)[0]
 
 
 def said(line: str) -> tuple[str, list[str]]:
@@ -72,7 +67,7 @@ def as_json(line: str) -> Any:
 
 @pytest.mark.parametrize("unit_size", [4, 8])
 def test_functions_are_those_of_top(tmp_path: Path, unit_size: int) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace", unit_size=unit_size)
+    trace = random_trace(tmp_path / "t.calltrace", unit_size=unit_size)
     expected = [
         (one["name"], one["calls"], one["self"] or 0, one["total"] or 0)
         for one in as_json(f'top "{trace}" --limit 0 --json')["functions"]
@@ -82,7 +77,7 @@ def test_functions_are_those_of_top(tmp_path: Path, unit_size: int) -> None:
 
 @pytest.mark.parametrize("unit_size", [4, 8])
 def test_callers_and_callees_are_those_of_the_commands(tmp_path: Path, unit_size: int) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace", unit_size=unit_size)
+    trace = random_trace(tmp_path / "t.calltrace", unit_size=unit_size)
     found = report_of(trace)
     assert found.trace["nobody"] == "code not traced"
     edges = found.edges()
@@ -107,7 +102,7 @@ def test_callers_and_callees_are_those_of_the_commands(tmp_path: Path, unit_size
 
 
 def test_stacks_are_those_of_folded(tmp_path: Path) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace")
+    trace = random_trace(tmp_path / "t.calltrace")
     out = tmp_path / "folded"
     run(f'export folded "{trace}" -o "{out}"')
     expected = {}
@@ -121,7 +116,7 @@ def test_stacks_are_those_of_folded(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_told_and_no_time_is_lost(tmp_path: Path) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace", threads=5)
+    trace = random_trace(tmp_path / "t.calltrace", threads=5)
     bounds = html.Bounds(stacks=40, functions=10, edges=12, threads=2)
     limits = Limits(stacks=300, depth=3, columns=20, levels=2)
     page = tmp_path / "page.html"
@@ -146,7 +141,7 @@ def test_what_is_left_out_is_told_and_no_time_is_lost(tmp_path: Path) -> None:
 
 
 def test_only_our_scripts_may_run_and_nothing_is_asked_for(tmp_path: Path) -> None:
-    found = report_of(simulated_trace(tmp_path / "t.calltrace"))
+    found = report_of(random_trace(tmp_path / "t.calltrace"))
     assert [len(script) > 1000 for script in found.scripts] == [True] * 3
     policy = dict(part.strip().split(" ", 1) for part in found.policy.split(";"))
     assert policy["default-src"] == "'none'"
@@ -185,7 +180,7 @@ def test_names_of_any_kind_stay_names(tmp_path: Path) -> None:
 
 
 def test_the_page_does_not_depend_on_where_the_trace_lies(tmp_path: Path) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace")
+    trace = random_trace(tmp_path / "t.calltrace")
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(trace, tmp_path / "elsewhere")
     pages = [report_of(folder / "t.calltrace").text for folder in (tmp_path, tmp_path / "elsewhere")]
@@ -207,8 +202,8 @@ def test_the_libraries_are_those_of_their_packages() -> None:
 
 
 def test_two_traces_differ_as_diff_says(tmp_path: Path) -> None:
-    first = simulated_trace(tmp_path / "a.calltrace", threads=1)
-    second = simulated_trace(tmp_path / "b.calltrace", threads=3)
+    first = random_trace(tmp_path / "a.calltrace", threads=1)
+    second = random_trace(tmp_path / "b.calltrace", threads=3)
     found = report_of(first, second)
     assert [trace["file"] for trace in found.data["traces"]] == ["a.calltrace", "b.calltrace"]
     expected = {(one["name"], *one["calls"]) for one in as_json(f'diff "{first}" "{second}" --json')["found"]}
@@ -237,7 +232,7 @@ def test_first_entries_are_said_to_be_no_more(tmp_path: Path) -> None:
 
 
 def test_a_trace_that_is_cut_off_answers_for_what_is_there(tmp_path: Path) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace")
+    trace = random_trace(tmp_path / "t.calltrace")
     cut = tmp_path / "cut.calltrace"
     cut.write_bytes(trace.read_bytes()[: -tracewriter.BLOCK // 2])
     found = report_of(cut)
@@ -251,7 +246,7 @@ def test_a_trace_that_is_cut_off_answers_for_what_is_there(tmp_path: Path) -> No
 def test_what_is_no_trace_is_one_line_and_no_page(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "t.calltrace"
     file.write_bytes(content)
-    good = simulated_trace(tmp_path / "good.calltrace")
+    good = random_trace(tmp_path / "good.calltrace")
     for line in (f'report "{file}"', f'report "{good}" "{file}"'):
         with pytest.raises(BadTrace) as caught:
             run(line)
@@ -260,7 +255,7 @@ def test_what_is_no_trace_is_one_line_and_no_page(tmp_path: Path, content: bytes
 
 
 def test_damaged_traces_give_a_page_or_one_line(tmp_path: Path) -> None:
-    whole = simulated_trace(tmp_path / "whole.calltrace").read_bytes()
+    whole = random_trace(tmp_path / "whole.calltrace").read_bytes()
     rng = random.Random(5)
     file = tmp_path / "t.calltrace"
     told: list[str] = []
@@ -279,7 +274,7 @@ def test_damaged_traces_give_a_page_or_one_line(tmp_path: Path) -> None:
 
 
 def test_where_the_page_goes_and_what_is_said(tmp_path: Path) -> None:
-    trace = simulated_trace(tmp_path / "t.calltrace")
+    trace = random_trace(tmp_path / "t.calltrace")
     for option, page in (("", "t.html"), (f' -o "{tmp_path / "other.htm"}"', "other.htm")):
         out, beside = said(f'report "{trace}"{option}')
         assert out == ""

@@ -9,7 +9,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,55 +16,17 @@ import pytest
 from calltrace.calltree import summarize
 from calltrace.model import State
 from calltrace.tracefile import TraceFile
-from rig import corpus, targets, tracing, windbg, windows
+from rig import targets, tracing, windbg, windows
 from rig.running import Running
+from rig.sessions import API_OF_END, CASES, RECORDED, WRITES, Case, called, place, tree
 
 FRAME = re.compile(r"^[0-9a-f]{8}`[0-9a-f]{8} [0-9a-f]{8}`[0-9a-f]{8} (\S+)$", re.MULTILINE)  # of `k`
-RECORDED = re.compile(r"^  \d+  (.+?)(?:  .*)?$", re.MULTILINE)  # a frame of `!calltrace stacks`
-OPEN = re.compile(r"  (still running when stopped|open at process end)$", re.MULTILINE)
-WRITES = "foreach(i RANGE 2)\n  file(WRITE written${i}.txt ${i})\nendforeach()\n"
-END, API_OF_END = "kernel32!ExitProcess", "KERNEL32.dll!ExitProcess"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A program, and a place in the middle of its work where a breakpoint stops it."""
-
-    program: str
-    arguments: tuple[str, ...]
-    breakpoint: str
-    api: str  # the same as calltrace calls it
-    threads: int
-
-
-CASES = (
-    Case("session_calls", ("30",), "msvcrt!fflush", "msvcrt.dll!fflush", 1),
-    Case("demo", ("2 * (3 + 4)", "7 / 2"), "kernel32!CreateThread", "KERNEL32.dll!CreateThread", 2),
-    Case("reference_threads", (), "kernel32!SetEvent", "KERNEL32.dll!SetEvent", 5),
-    Case("cmake", ("-P", "writes.cmake"), "kernel32!WriteFile", "KERNEL32.dll!WriteFile", 1),
-)
-
-
-def program(case: Case) -> Path:
-    return corpus.program("cmake") if case.program == "cmake" else targets.build(case.program)
+END = place(API_OF_END, "!")
 
 
 def frames(output: str) -> list[str]:
     """What `k` calls the frames; in copies it writes `module!+0x13ae` if there is no symbol at all."""
     return [name.replace("!+", "+") for name in FRAME.findall(output)]
-
-
-def tree(trace: Path) -> Counter[tuple[str, ...]]:
-    """Each thread's call tree up to END; how open frames end depends on who ended the recording."""
-    done = tracing.calltrace("tree", "--limit", "0", trace)
-    assert done.returncode == 0, done.stderr.decode()
-    _, *threads = re.split(r"^thread \d+.*\n", OPEN.sub("", done.stdout.decode()), flags=re.MULTILINE)
-    return Counter(tuple(up_to_end(thread.splitlines())) for thread in threads)
-
-
-def up_to_end(lines: list[str]) -> list[str]:
-    ends = [number for number, line in enumerate(lines) if line.strip() == API_OF_END]
-    return lines[: ends[0] + 1] if ends else lines
 
 
 def own(names: Sequence[str], case: Case) -> list[str]:
@@ -75,13 +36,13 @@ def own(names: Sequence[str], case: Case) -> list[str]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
 def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: Path) -> None:
     (tmp_path / "writes.cmake").write_text(WRITES)
-    target = [program(case), *case.arguments]
-    untraced_script = [f"bp {case.breakpoint}", "g", "k 60", "bc *", "g"]
+    target, stop = [case.path(), *case.arguments], place(case.api, "!")
+    untraced_script = [f"bp {stop}", "g", "k 60", "bc *", "g"]
     untraced = windbg.run([windbg.LOAD, *untraced_script], target, cwd=tmp_path)
     script = [
         windbg.LOAD,
         "!calltrace start -o beside.calltrace",
-        f"bp {case.breakpoint}",
+        f"bp {stop}",
         "g",
         "k 60",
         "!calltrace stacks",
@@ -186,9 +147,3 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     exported = (tmp_path / "beside.json").read_bytes()
     assert exported.count(b"port_threads!fibonacci") > 1000
     assert exported.rstrip().endswith(b"]}")
-
-
-def called(trace: Path) -> set[str]:
-    with TraceFile(trace) as opened:
-        assert opened.state == State.STOPPED
-        return {stat.name for stat in summarize(opened).stats if stat.calls}

@@ -10,7 +10,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,14 @@ import pytest
 from calltrace.calltree import summarize
 from calltrace.model import State
 from calltrace.tracefile import TraceFile
-from rig import corpus, targets, tracing, windows, x64dbg
+from rig import targets, tracing, windows, x64dbg
 from rig.running import Running
+from rig.sessions import API_OF_END, CASES, RECORDED, WRITES, Case, called, place, tree
 
 pytestmark = x64dbg.only_real
 
-RECORDED = re.compile(r"^  \d+  (.+?)(?:  .*)?$", re.MULTILINE)  # a frame of `calltrace stacks`
 ADDRESS = re.compile(r"(?<=\S) [0-9A-F]{16}\b")  # behind a name
-OPEN = re.compile(r"  (still running when stopped|open at process end)$", re.MULTILINE)
-WRITES = "foreach(i RANGE 2)\n  file(WRITE written${i}.txt ${i})\nendforeach()\n"
-END, API_OF_END = "kernel32:ExitProcess", "KERNEL32.dll!ExitProcess"
+END = place(API_OF_END, ":")
 # What cmake asks of the console that x64dbg gives it, and a shell's pipes are none.
 OF_A_CONSOLE = {
     "KERNEL32.dll!InitializeCriticalSection",
@@ -38,55 +35,19 @@ OF_A_CONSOLE = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """A program, and a place in the middle of its work where a breakpoint stops it."""
-
-    program: str
-    arguments: tuple[str, ...]
-    breakpoint: str
-    api: str  # the same as calltrace calls it
-    threads: int
-
-
-CASES = (
-    Case("session_calls", ("30",), "msvcrt:fflush", "msvcrt.dll!fflush", 1),
-    Case("demo", ("2*(3+4)", "7/2"), "kernel32:CreateThread", "KERNEL32.dll!CreateThread", 2),
-    Case("reference_threads", (), "kernel32:SetEvent", "KERNEL32.dll!SetEvent", 5),
-    Case("cmake", ("-P", "writes.cmake"), "kernel32:WriteFile", "KERNEL32.dll!WriteFile", 1),
-)
-
-
-def program(case: Case) -> Path:
-    return corpus.program("cmake") if case.program == "cmake" else targets.build(case.program)
-
-
 def own(stack: str, case: Case) -> list[str]:
     """The program's frames in the call stack's view, each with how many there are of it in a row."""
     return [line for line in stack.splitlines() if line.startswith(f"{case.program}.")]
-
-
-def tree(trace: Path) -> Counter[tuple[str, ...]]:
-    """Each thread's call tree up to END; how open frames end depends on who ended the recording."""
-    done = tracing.calltrace("tree", "--limit", "0", trace)
-    assert done.returncode == 0, done.stderr.decode()
-    _, *threads = re.split(r"^thread \d+.*\n", OPEN.sub("", done.stdout.decode()), flags=re.MULTILINE)
-    return Counter(tuple(up_to_end(thread.splitlines())) for thread in threads)
-
-
-def up_to_end(lines: list[str]) -> list[str]:
-    ends = [number for number, line in enumerate(lines) if line.strip() == API_OF_END]
-    return lines[: ends[0] + 1] if ends else lines
 
 
 def added(longer: Counter[tuple[str, ...]], shorter: Counter[tuple[str, ...]]) -> set[str]:
     """The APIs that trees have called beyond what is in others, which they contain line by line."""
     left = longer - shorter
     lines: list[str] = []
-    for tree in shorter - longer:
+    for each in shorter - longer:
         of = max(left, key=len)
         del left[of]
-        wanted = iter((*tree, None))
+        wanted = iter((*each, None))
         line = next(wanted)
         for other in of:
             if other == line:
@@ -94,14 +55,14 @@ def added(longer: Counter[tuple[str, ...]], shorter: Counter[tuple[str, ...]]) -
             else:
                 lines.append(other)
         assert line is None
-    for tree in left:
-        lines += tree
+    for each in left:
+        lines += each
     assert len(lines) < 20
     return {name.strip() for name in lines if "!" in name}
 
 
 def debugged(script: Sequence[str], case: Case, folder: Path) -> x64dbg.Transcript:
-    begin = x64dbg.init(program(case), " ".join(case.arguments), folder)
+    begin = x64dbg.init(case.path(), " ".join(case.arguments), folder)
     return x64dbg.run([begin, *script], x64dbg.REAL, installed=folder / "x64dbg")
 
 
@@ -111,15 +72,16 @@ def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: 
     with x64dbg.installation(x64dbg.REAL) as fresh:
         shutil.copytree(fresh.parent, tmp_path / "x64dbg", symlinks=True)
     beside, spans_file = tmp_path / "beside.calltrace", tmp_path / "beside.json"
-    stop_at = [f"bp {case.breakpoint}", "run", "!callstack"]
-    untraced = debugged([*stop_at, f"bc {case.breakpoint}", "erun"], case, tmp_path)
+    stop = place(case.api, ":")
+    stop_at = [f"bp {stop}", "run", "!callstack"]
+    untraced = debugged([*stop_at, f"bc {stop}", "erun"], case, tmp_path)
     begin = f"calltrace start -o {windows.path(beside)}"
     script = [
         begin,
         *stop_at,
         "calltrace stacks",
         "calltrace tree --limit 0",
-        f"bc {case.breakpoint}",
+        f"bc {stop}",
         f"bp {END}",
         "erun",
         "calltrace stop",
@@ -156,7 +118,7 @@ def test_a_session_from_the_first_instruction_to_the_last(case: Case, tmp_path: 
     assert ends[0] == ends[1] != []
     assert f"calltrace: recorded {windows.path(beside)}" in shown.said("calltrace stop")
     alone = tmp_path / "alone.calltrace"
-    words = ["run", "--quiet", "-o", alone, "--", program(case), *case.arguments]
+    words = ["run", "--quiet", "-o", alone, "--", case.path(), *case.arguments]
     # What cmake does depends on its environment.
     done = tracing.calltrace(*words, cwd=tmp_path, env=x64dbg.environment(tmp_path / "x64dbg"))
     assert f"0x{done.returncode:X} (" in ends[0][0]
@@ -214,9 +176,3 @@ def test_a_session_with_a_busy_program_that_was_attached_to(tmp_path: Path) -> N
     assert {f"port_threads!{name}" for name in ("fibonacci", "inner", "outer")} <= called(beside)
     assert called(beside) <= called(alone)
     assert (tmp_path / "beside.json").read_bytes().count(b"port_threads!fibonacci") > 1000
-
-
-def called(trace: Path) -> set[str]:
-    with TraceFile(trace) as opened:
-        assert opened.state == State.STOPPED
-        return {stat.name for stat in summarize(opened).stats if stat.calls}
