@@ -178,6 +178,7 @@ def test_options_of_run_and_their_defaults() -> None:
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
+        "budget": 0,
         "mode": "hits",
         "events": "all",
         "clock": "tsc",
