@@ -25,6 +25,8 @@
 #define OPEN_LIMIT (1u << 16)   /* frames that are followed, the last ones opened */
 #define THREAD_LIMIT (1u << 20) /* no writer has more */
 #define TOLD 4u                 /* of what was muted at a place, one by one or together */
+#define SHORT_TIME (UINT64_C(1) << 39)
+#define FAR_TIME (UINT64_C(1) << 47)
 #define MANY_UNITS (1u << 30)
 
 struct called {
@@ -69,7 +71,9 @@ struct thread {
     uint32_t quiet; /* where no frame is followed: calls in this function close no frame; CT_NONE: that is not known */
     bool forced;    /* what is entered or called next is written */
     bool switching; /* it may be on another stack */
-    bool has_sp;    /* a CT_FRAME came and waits for what it belongs to */
+    bool behind_tail; /* the last unit written is a CT_TAIL */
+    bool behind_gap;  /* ... says that units are missing */
+    bool has_sp;      /* a CT_FRAME came and waits for what it belongs to */
     uint64_t sp;
     struct made *block; /* being filled */
 };
@@ -110,9 +114,7 @@ static void end_block(struct ct_budget *budget, struct thread *thread)
 /* Where units that belong together go; NULL: no memory. */
 static uint8_t *room_for(struct ct_budget *budget, struct thread *thread, uint32_t units, uint64_t time)
 {
-    /* By its 40 bits it may be taken for earlier. */
-    bool late = budget->unit_size == 8 && ct_ticked(thread->written_time, time << 24) != time;
-    if (thread->block && (late || thread->block->units + units > block_units(budget)))
+    if (thread->block && thread->block->units + units > block_units(budget))
         end_block(budget, thread);
     struct made *made = thread->block;
     if (!made) {
@@ -133,12 +135,18 @@ static uint8_t *room_for(struct ct_budget *budget, struct thread *thread, uint32
     return at;
 }
 
+static bool tell_time(struct ct_budget *budget, struct thread *thread, uint64_t time);
+static bool catch_up(struct ct_budget *budget, struct thread *thread, uint64_t time);
+
 /* An event, with the stack pointer that belongs to it and the values that follow it. False: no memory. */
 static bool put(struct ct_budget *budget, struct thread *thread, const uint64_t *sp, uint32_t code, uint64_t time,
                 const void *values, uint32_t value_units)
 {
+    if (thread->behind_gap && sp && !(uint32_t)*sp && !tell_time(budget, thread, time))
+        return false; /* it would be taken for a part of the gap */
     uint32_t size = budget->unit_size;
-    uint8_t *at = room_for(budget, thread, (sp != NULL) + 1 + value_units, time);
+    uint8_t *at =
+        catch_up(budget, thread, time) ? room_for(budget, thread, (sp != NULL) + 1 + value_units, time) : NULL;
     if (!at)
         return false;
     if (sp) {
@@ -149,6 +157,34 @@ static bool put(struct ct_budget *budget, struct thread *thread, const uint64_t 
     memcpy(at, &unit, size);
     if (value_units)
         memcpy(at + size, values, (size_t)value_units * size);
+    thread->behind_tail = (code & 7) == CT_TAIL;
+    thread->behind_gap = false;
+    return true;
+}
+
+static bool tell_muted(struct ct_budget *budget, struct thread *thread, uint32_t kind, uint32_t id, uint64_t calls,
+                       uint64_t time)
+{
+    uint64_t value = ct_muted(kind, id, calls);
+    return put(budget, thread, NULL, CT_EXT_MUTED << 3 | CT_EXT, time, &value, 8 / budget->unit_size);
+}
+
+static bool tell_time(struct ct_budget *budget, struct thread *thread, uint64_t time)
+{
+    return tell_muted(budget, thread, CT_MUTED_OTHERS, 0, 0, time);
+}
+
+/* By the 40 bits of a unit a time may be taken for an earlier one, if nothing tells of what lies between. False: no
+ * memory. */
+static bool catch_up(struct ct_budget *budget, struct thread *thread, uint64_t time)
+{
+    if (budget->unit_size == 4)
+        return true;
+    while (thread->block && ct_ticked(thread->written_time, time << 24) != time)
+        if (thread->behind_tail || time - thread->written_time > FAR_TIME)
+            end_block(budget, thread); /* each has a time of its own */
+        else if (!tell_time(budget, thread, thread->written_time + SHORT_TIME))
+            return false;
     return true;
 }
 
@@ -157,13 +193,6 @@ static bool put(struct ct_budget *budget, struct thread *thread, const uint64_t 
 static struct called *touched_at(const struct held *held, uint32_t at)
 {
     return &held->of[held->touched[at] & 1][held->touched[at] >> 1];
-}
-
-static bool tell_muted(struct ct_budget *budget, struct thread *thread, uint32_t kind, uint32_t id, uint64_t calls,
-                       uint64_t time)
-{
-    uint64_t value = ct_muted(kind, id, calls);
-    return put(budget, thread, NULL, CT_EXT_MUTED << 3 | CT_EXT, time, &value, 8 / budget->unit_size);
 }
 
 /* Brings those that were muted most often to the front. */
@@ -318,7 +347,7 @@ static bool settle(struct ct_budget *budget, struct thread *thread)
     drop_left(budget, thread, end, 0, 0);
     return write_up_to(budget, thread, end) &&
            (later || budget->unit_size == 4 || thread->written_time == thread->time || !thread->position ||
-            tell_muted(budget, thread, CT_MUTED_OTHERS, 0, 0, thread->time));
+            tell_time(budget, thread, thread->time));
 }
 
 /* Units are missing. False: no memory. */
@@ -326,11 +355,20 @@ static bool lose(struct ct_budget *budget, struct thread *thread, uint64_t units
 {
     if (!write_before(budget, thread, 0, 0) || !settle(budget, thread))
         return false;
-    end_block(budget, thread);
-    thread->position += units;
     forget_open(thread);
     thread->forced = thread->switching = thread->has_sp = false;
-    return room_for(budget, thread, 0, thread->time); /* by which a reader sees what is missing */
+    if (units > block_units(budget)) {
+        end_block(budget, thread);
+        thread->position += units;
+        return room_for(budget, thread, 0, thread->time); /* by which a reader sees what is missing */
+    }
+    if (thread->behind_gap && !tell_time(budget, thread, thread->time))
+        return false; /* two gaps stay two */
+    thread->behind_gap = true;
+    uint8_t *at = room_for(budget, thread, (uint32_t)units, thread->time);
+    if (at)
+        memset(at, budget->unit_size == 4 ? 0xFF : 0, units * budget->unit_size); /* senseless units */
+    return at;
 }
 
 static uint32_t holder_of(const struct ct_reader *reader, uint32_t site)
