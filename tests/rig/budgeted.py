@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calltrace import edges
+from calltrace.model import Cause, Policy
 from calltrace.tracefile import TraceFile, bits_of, reader_library
-from rig.counted import FULL, LAST, blocks_of
-from rig.tracewriter import BLOCK, EVENTS, HEADER, LIVE
+from rig.counted import END_CAUSES, FULL, LAST, blocks_of
+from rig.tracewriter import BLOCK, EVENTS, HEADER, LIVE, TraceWriter
 
+GRAPH = 5  # CT_CHUNK_GRAPH
 KINDS = (0, 1)  # enum ct_muted_kind: functions, sites
 
 
@@ -23,6 +25,7 @@ class Budgeted:
 
     blocks: list[bytes] = field(default_factory=list)
     muted: dict[tuple[int, int], int] = field(default_factory=dict)
+    counts: bytes = b""  # the payload of its GRAPH chunk
 
 
 def with_budget(
@@ -76,6 +79,10 @@ def with_budget(
         address = library.ct_budget_muted(budget, kind, ctypes.byref(count))
         numbers = (c_uint64 * count.value).from_address(address) if address else ()
         made.muted.update({(kind, at): number for at, number in enumerate(numbers) if number})
+    size = c_uint64()
+    data = library.ct_graph_write(graph, END_CAUSES.get(trace.state, Cause.CUT), ctypes.byref(size))
+    made.counts = ctypes.string_at(data, size.value)
+    library.ct_graph_free(data)
     library.ct_graph_close(graph)
     library.ct_budget_close(budget)
     return made
@@ -86,17 +93,37 @@ def in_order(trace: TraceFile) -> list[bytes]:
     return sorted(blocks_of(trace.path.read_bytes()), key=lambda block: struct.unpack_from("<Q", block, 40))
 
 
-def file_of(trace: TraceFile, blocks: Sequence[bytes], path: Path) -> Path:
-    """A trace like that, but with these blocks of events only; its path."""
+def recorded(trace: TraceFile, calls: int, path: Path, *, counted: bool = True) -> Path:
+    """The file that a recording with this budget leaves; without `counted` that of one that was cut off."""
+    made, rest = with_budget(trace, calls), TraceWriter()
+    muted: dict[str, list[list[int]]] = {"functions": [], "sites": []}
+    for (kind, number), count in made.muted.items():
+        muted[["functions", "sites"][kind]].append([number, count])
+    rest.info({"options": {"mode": "trace", "budget": calls}})
+    if counted:
+        rest.info({"muted": muted})
+        rest.chunk(GRAPH, made.counts)
+    return file_of(trace, [*made.blocks, *rest.chunks], path, Policy.COUNT)
+
+
+def file_of(
+    trace: TraceFile, blocks: Sequence[bytes], path: Path, policy: Policy = Policy.BLOCK
+) -> Path:
+    """A trace like that, but with these blocks of events, or other chunks, instead; its path."""
     file = trace.path.read_bytes()
-    kept, at = [], BLOCK
+    body = b"".join([*chunks_of(trace.path), *blocks])
+    fields = list(HEADER.unpack_from(file))
+    fields[6], fields[13] = policy, BLOCK + len(body)  # policy, append_end
+    path.write_bytes(HEADER.pack(*fields).ljust(BLOCK, b"\0") + body)
+    return path
+
+
+def chunks_of(path: Path) -> list[bytes]:
+    """The chunks of a file, but for those of events."""
+    file, found, at = path.read_bytes(), [], BLOCK
     while at < len(file):
         kind, _, length = struct.unpack_from("<IIQ", file, at)
         if kind not in (EVENTS, LIVE):
-            kept.append(file[at : at + length])
+            found.append(file[at : at + length])
         at += length or BLOCK
-    body = b"".join([*kept, *blocks])
-    fields = list(HEADER.unpack_from(file))
-    fields[13] = BLOCK + len(body)  # append_end
-    path.write_bytes(HEADER.pack(*fields).ljust(BLOCK, b"\0") + body)
-    return path
+    return found
