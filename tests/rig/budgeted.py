@@ -106,9 +106,7 @@ def recorded(trace: TraceFile, calls: int, path: Path, *, counted: bool = True) 
     return file_of(trace, [*made.blocks, *rest.chunks], path, Policy.COUNT)
 
 
-def file_of(
-    trace: TraceFile, blocks: Sequence[bytes], path: Path, policy: Policy = Policy.BLOCK
-) -> Path:
+def file_of(trace: TraceFile, blocks: Sequence[bytes], path: Path, policy: Policy = Policy.BLOCK) -> Path:
     """A trace like that, but with these blocks of events, or other chunks, instead; its path."""
     file = trace.path.read_bytes()
     body = b"".join([*chunks_of(trace.path), *blocks])

@@ -73,7 +73,9 @@ def said(line: str) -> tuple[str, list[str]]:
     return out.getvalue(), beside
 
 
-MUTED = "recorded with --budget 1: 2,417 calls of 7 functions muted, which `top`, `callers` and `callees` count"
+MUTED = (
+    "recorded with --budget 1: 2,417 calls of 7 functions muted, which `top`, `callers` and `callees` count"
+)
 
 
 def test_the_tree_says_where_calls_are_missing(trace: Path) -> None:
@@ -151,9 +153,9 @@ def test_csv_and_columns_have_rows_for_what_was_muted(trace: Path, tmp_path: Pat
         ("m!b", "1202", "1"),
     ]
     assert (muted[-1]["name"], muted[-1]["value"]) == ("", "2")
-    asked = run(f'query {trace} "SELECT sum(value) FROM events WHERE event = \'muted\'" --json')
+    asked = run(f"query {trace} \"SELECT sum(value) FROM events WHERE event = 'muted'\" --json")
     assert list(json.loads(asked).values()) == [2417]
-    counted = run(f'query {trace} "SELECT calls FROM functions WHERE name = \'m!c\'" --json')
+    counted = run(f"query {trace} \"SELECT calls FROM functions WHERE name = 'm!c'\" --json")
     assert json.loads(counted) == {"calls": 1205}
 
 
@@ -169,7 +171,9 @@ def test_what_is_counted_is_all(tmp_path: Path) -> None:
     for name in ("callgrind", "dot", "offsets"):
         for file in (path, some):
             run(f"export {name} {file} -o {file}.{name}")
-        lines = [Path(f"{file}.{name}").read_text().replace(file.name, "").splitlines() for file in (path, some)]
+        lines = [
+            Path(f"{file}.{name}").read_text().replace(file.name, "").splitlines() for file in (path, some)
+        ]
         assert sorted(lines[0]) == sorted(lines[1])
 
 

@@ -177,7 +177,8 @@ def muted_text(trace: TraceFile) -> str:
     if trace.graph is None:
         return text + "further calls of a function in a thread are muted; how many is not known"
     calls = units.count(sum(calls for _, calls in muted), "call")
-    return text + f"{calls} of {len(muted):,} functions muted, which `top`, `callers` and `callees` count"
+    functions = units.count(len(muted), "function")
+    return text + f"{calls} of {functions} muted, which `top`, `callers` and `callees` count"
 
 
 def _created(nanoseconds: int) -> str | None:
@@ -317,6 +318,11 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
     yield "unclosed frames", ", ".join(unclosed) or "none"
     if summary.orphans:
         yield "orphans", f"{units.count(summary.orphans, 'end')} without a beginning"
+    if told["budget"] and told["gaps"]["recorder_units_lost"]:
+        yield (
+            "lost",
+            f"{units.count(told['gaps']['recorder_units_lost'], 'event')} for which there was no room",
+        )
     yield "gaps", f"{summary.gaps:,}, {units.count(summary.lost, 'event')} lost" if summary.gaps else "none"
     yield from _health_rows(told["health"])
 
@@ -394,8 +400,9 @@ def missing(trace: TraceFile) -> Iterator[str]:
         yield f"{trace.path} is cut off: what comes later is missing"
     if trace.index.damaged_chunks:
         yield f"{trace.path} is damaged: {units.count(trace.index.damaged_chunks, 'block')} of it left out"
-    if trace.index.lost:
-        yield f"{trace.path}: {units.count(trace.index.lost, 'event')} lost where there was no room"
+    lost = max(trace.index.lost, trace.header.units_lost if trace.budget else 0)
+    if lost:
+        yield f"{trace.path}: {units.count(lost, 'event')} lost where there was no room"
     for problem in trace.problems:
         yield f"{trace.path}: {problem}"
 
