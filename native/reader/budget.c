@@ -541,7 +541,7 @@ static bool end(struct ct_budget *budget, struct thread *thread, uint32_t event,
     struct held *held = &thread->held;
     uint32_t opened = event == CT_RETURN ? CT_CALL : CT_ENTER;
     mute_left(held);
-    if (!thread->has_sp && is_held(held, opened, id)) {
+    if (is_held(held, opened, id)) {
         end_held(held, event == CT_TAIL, thread->time);
         return true;
     }

@@ -49,7 +49,7 @@ class Frame:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return (self.kind, self.id, self.begin, self.end, self.cause, self.resumed)
+        return (self.kind, self.id, self.begin, self.end, self.cause, self.resumed, self.callee)
 
     def path(self) -> tuple[object, ...]:
         """All that is to be the same in both traces."""
@@ -218,6 +218,38 @@ def test_events_in_no_order(tmp_path: Path, unit_size: int) -> None:
             assert_budgeted(trace, BUDGETS[seed % len(BUDGETS)], tmp_path / "short.calltrace")
 
 
+def test_what_the_c_api_closes_is_not_open(tmp_path: Path) -> None:
+    f, g, units = 0, 1, Ticking(8)
+    units.event(tracewriter.ENTER, f)
+    for _ in range(2):
+        units.event(tracewriter.CALL, f)
+        units.event(tracewriter.RETURN, f)
+    units.event(tracewriter.ENTER, g)
+    units.ext(tracewriter.API_ENTER, 0x1234, 0)
+    units.event(tracewriter.ENTER, f)
+    units.ext(tracewriter.API_EXIT, 0x1234, 0)
+    units.event(tracewriter.CALL, f)  # by the first f: so g has ended unseen
+    units.event(tracewriter.RETURN, f)
+    units.event(tracewriter.LEAVE, g)
+    with open_trace(units, tmp_path / "t.calltrace") as trace:
+        [told] = assert_budgeted(trace, 2, tmp_path / "short.calltrace").values()
+    assert told.between[-1][0] == StepType.ORPHAN
+
+
+def test_where_a_jump_leads_is_written(tmp_path: Path) -> None:
+    units = Ticking(8)
+    for _ in range(3):
+        units.event(tracewriter.ENTER, 0)
+        units.event(tracewriter.LEAVE, 0)
+    units.ext(tracewriter.API_ENTER, 0x1234, 0)
+    units.ext(tracewriter.API_GOTO, 0x5678, 0)
+    units.event(tracewriter.ENTER, 0)
+    units.event(tracewriter.LEAVE, 0)
+    with open_trace(units, tmp_path / "t.calltrace") as trace:
+        [told] = assert_budgeted(trace, 1, tmp_path / "short.calltrace").values()
+    assert [(frame.kind, frame.callee) for frame in told.frames] == [(0, False), (2, False), (0, True)]
+
+
 # ---- exactly which calls are written ----
 
 
@@ -249,12 +281,12 @@ def find_written(siblings: list[Call]) -> None:
     for each in reversed(siblings):
         jumped = each.behind
         if jumped and each.written:
-            led = each.kind == NodeKind.CALL or each.id in JUMPS.get(jumped.id, range(8))
+            led = each.kind == NodeKind.CALL or each.id in JUMPS.get(jumped.id, [each.id])
             jumped.written |= led
 
 
 class OrderedThread:
-    """Calls functions 0 to 7, which hold call sites of the same number, and returns in order."""
+    """Calls functions 0 to 15, which hold call sites of the same number, and returns in order."""
 
     def __init__(self, unit_size: int, budget: int) -> None:
         self.units = Ticking(unit_size)
@@ -298,8 +330,8 @@ class OrderedThread:
 
 def ordered_trace(units: Units, path: Path, block_units: int) -> TraceFile:
     writer = TraceWriter(units.unit_size)
-    functions = [(0x1000 * (at + 1), 16, 1, 0, 0, tracewriter.NONE) for at in range(8)]
-    sites = [(0x1001 + 0x1000 * at, at, 0, tracewriter.NONE) for at in range(8)]
+    functions = [(0x1000 * (at + 1), 16, 1, 0, 0, tracewriter.NONE) for at in range(16)]
+    sites = [(0x1001 + 0x1000 * at, at, 0, tracewriter.NONE) for at in range(16)]
     jumps = [(source, to) for source, targets in JUMPS.items() for to in targets]
     sites += [
         (0x1008 + 0x1000 * source + at, source | 1 << 31, 0x1000 * (to + 1), tracewriter.NONE)
@@ -312,7 +344,7 @@ def ordered_trace(units: Units, path: Path, block_units: int) -> TraceFile:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
 @given(
-    program=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 7)), max_size=250),
+    program=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3) | st.integers(0, 15)), max_size=250),
     budget=st.sampled_from(BUDGETS),
     block_units=st.integers(8, 60),
 )

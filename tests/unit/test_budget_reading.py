@@ -84,30 +84,30 @@ def test_the_tree_says_where_calls_are_missing(trace: Path) -> None:
         "  m!a",
         "    m!b",
         "      m!c",
-        "    -- muted here or deeper: m!c ×1,203 --",
-        "    -- muted here or deeper: m!b ×1,202 --",
+        "    -- muted here or deeper: m!c \N{MULTIPLICATION SIGN}1,203 --",
+        "    -- muted here or deeper: m!b \N{MULTIPLICATION SIGN}1,202 --",
         "    m!b",
         "      m!d",
         "    -- muted here or deeper: m!b --",
         "    K.dll!Sleep",
-        "    -- muted here or deeper: K.dll!Sleep ×3 --",
+        "    -- muted here or deeper: K.dll!Sleep \N{MULTIPLICATION SIGN}3 --",
         "    m!e",
         "    m!f",
         "    m!g",
         "    m!h",
-        "    -- muted here or deeper: m!e ×2 --",
-        "    -- muted here or deeper: m!f ×2 --",
-        "    -- muted here or deeper: m!h ×2 --",
+        "    -- muted here or deeper: m!e \N{MULTIPLICATION SIGN}2 --",
+        "    -- muted here or deeper: m!f \N{MULTIPLICATION SIGN}2 --",
+        "    -- muted here or deeper: m!h \N{MULTIPLICATION SIGN}2 --",
         "    -- muted here or deeper: 2 calls of 2 others --",
     ]
     assert beside == [MUTED]
     one_level, _ = said(f"tree {trace} --depth 2")
     assert "m!d" not in one_level
-    assert "m!b ×1,202 --" in one_level
+    assert "m!b \N{MULTIPLICATION SIGN}1,202 --" in one_level
     assert said(f"tree {trace} --function m!b")[0].splitlines()[1:] == [
         "  m!b",
         "    m!c",
-        "  -- muted here or deeper: m!b ×1,202 --",
+        "  -- muted here or deeper: m!b \N{MULTIPLICATION SIGN}1,202 --",
         "  m!b",
         "    m!d",
         "  -- muted here or deeper: m!b --",
@@ -207,7 +207,7 @@ def test_without_counts_there_are_events_still(tmp_path: Path) -> None:
     with TraceFile(write_calls(tmp_path / "every.calltrace")) as every:
         cut = recorded(every, 1, tmp_path / "cut.calltrace", counted=False)
     shown, beside = said(f"tree {cut}")
-    assert "    -- muted here or deeper: m!b ×1,202 --" in shown.splitlines()
+    assert "    -- muted here or deeper: m!b \N{MULTIPLICATION SIGN}1,202 --" in shown.splitlines()
     assert beside[-1].endswith("further calls of a function in a thread are muted; how many is not known")
     for verb in ("top", "info", "callers", "diff"):
         words = {"callers": f"{cut} m!c", "diff": f"{cut} {cut}"}.get(verb, str(cut))

@@ -43,8 +43,8 @@ def test_a_budget_is_looked_at_marked_paused_and_stopped(tmp_path: Path) -> None
     assert tree[0].startswith("calltrace: recorded with --budget 3: 12 calls of 1 function muted")
     assert tree[2:] == [
         "  session_calls!work  still running",
-        "    session_calls!leaf ×3",
-        "    -- muted here or deeper: session_calls!leaf ×12 --",
+        "    session_calls!leaf \N{MULTIPLICATION SIGN}3",
+        "    -- muted here or deeper: session_calls!leaf \N{MULTIPLICATION SIGN}12 --",
     ]
     assert "session_calls!work" in shown.said("!calltrace stacks")
     assert "budget           3 calls of each function or import, in each thread" in shown.said(
