@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from calltrace import wine
+from calltrace import recorder, wine
 from calltrace.errors import FileMissing
+from calltrace.tracefile import TraceFile
 
 pytest.register_assert_rewrite("rig")  # before it is imported
 
@@ -25,12 +27,16 @@ def pytest_sessionstart() -> None:
 
 @pytest.fixture(scope="session")
 def demo_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recorded run of the demo, whose text has characters of several alphabets."""
+    """A recorded run of the demo, whose text has characters of several alphabets; marked in the middle."""
     trace = tmp_path_factory.mktemp("demo") / "demo.calltrace"
     done = tracing.calltrace(
         "run", "--quiet", "-o", trace, "--clock", "tsc", "--", targets.build("demo"), "2 * (3 + 4)"
     )
     assert done.returncode == 0, done.stderr
+    with TraceFile(trace) as recorded:
+        halves = {thread.index: thread.units // 2 for thread in recorded.threads}
+    with closing(recorder.TraceFile.join(trace)) as joined:
+        joined.mark("half", halves)
     return trace
 
 

@@ -6,7 +6,7 @@ All of it is pulled from the native reader in batches, so memory stays small and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_char, c_uint32
 from dataclasses import dataclass
@@ -121,34 +121,6 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
 # By id, of one kind of frame; as long as what gave it is open.
 _Counted = Callable[[NodeKind], Iterable[tuple[int, Stat]]]
 
-Stats = dict[tuple[int, int], tuple[int, int, int]]  # by kind and id: calls, self and total time
-
-
-def stats_in_slices(trace: TraceFile) -> Generator[None, None, Stats]:
-    """Calls and times (as in FunctionStat) of all that was called, in the end; pauses like edges_in_slices.
-
-    Raises EngineError if memory runs out.
-    """
-    trace.need_counts()
-    if trace.graph:
-        _, counted = graph.summary(trace.graph, *thread_range(trace, None))
-        return _called(counted)
-    summary = _open_whole(trace, None)
-    try:
-        yield from _read_on(trace, summary)
-        return _called(partial(_counted, summary))
-    finally:
-        reader_library().ct_reader_summary_close(summary)
-
-
-def _called(counted: _Counted) -> Stats:
-    return {
-        (kind, number): (stat.calls, stat.self, stat.total)
-        for kind in NodeKind
-        for number, stat in counted(kind)
-        if stat.calls
-    }
-
 
 @contextmanager
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, _Counted]]:
@@ -157,42 +129,30 @@ def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, 
     if trace.graph:
         yield graph.summary(trace.graph, *thread_range(trace, thread))
         return
-    summary = _open_whole(trace, thread)
+    library = reader_library()
+    first, count = thread_range(trace, thread)
+    summary: int | None = library.ct_reader_summary_open(trace.reader, first, count)
+    if not summary:
+        raise no_memory(trace)
     try:
-        for _ in _read_on(trace, summary, thread):
-            pass
+        with trace.reading(units_of(trace, first, count)) as tell:
+            pull = MORE
+            while pull == MORE:
+                pull = library.ct_reader_summary_run(summary)
+                tell()
+        if pull == NO_MEMORY:
+            raise no_memory(trace)
         totals = Totals()
-        reader_library().ct_reader_summary_totals(summary, ctypes.byref(totals))
+        library.ct_reader_summary_totals(summary, ctypes.byref(totals))
         yield totals, partial(_counted, summary)
     finally:
-        reader_library().ct_reader_summary_close(summary)
+        library.ct_reader_summary_close(summary)
 
 
 def _counted(summary: int, kind: NodeKind) -> Iterable[tuple[int, Stat]]:
     count = c_uint32()
     address = reader_library().ct_reader_summary_stats(summary, kind, ctypes.byref(count))
     return enumerate((Stat * count.value).from_address(address) if address else ())
-
-
-def _open_whole(trace: TraceFile, thread: int | None) -> int:
-    summary: int | None = reader_library().ct_reader_summary_open(trace.reader, *thread_range(trace, thread))
-    if not summary:
-        raise no_memory(trace)
-    return summary
-
-
-def _read_on(trace: TraceFile, summary: int, thread: int | None = None) -> Iterator[None]:
-    """Reads the whole trace, or one thread, a slice of some milliseconds at a time."""
-    library = reader_library()
-    pull, totals, whole = MORE, Totals(), units_of(trace, *thread_range(trace, thread))
-    while pull == MORE:
-        pull = library.ct_reader_summary_run(summary)
-        trace.release_pages()
-        library.ct_reader_summary_totals(summary, ctypes.byref(totals))
-        trace.on_read(totals.units if pull == MORE else whole, whole)
-        yield
-    if pull == NO_MEMORY:
-        raise no_memory(trace)
 
 
 def _stats(trace: TraceFile, counted: Iterable[tuple[int, Stat]], kind: NodeKind) -> Iterator[CallStat]:
@@ -224,9 +184,11 @@ def steps(trace: TraceFile, thread: int | None = None) -> Iterator[Step]:
     batch = (c_char * (_BATCH * STEP.size))()
     pull = c_uint32()
     try:
-        while pull.value == MORE:
-            got = library.ct_reader_steps_next(handle, batch, _BATCH, ctypes.byref(pull))
-            yield from map(Step._make, STEP.iter_unpack(memoryview(batch).cast("B")[: got * STEP.size]))
+        with trace.reading(units_of(trace, first, count)) as tell:
+            while pull.value == MORE:
+                got = library.ct_reader_steps_next(handle, batch, _BATCH, ctypes.byref(pull))
+                tell()
+                yield from map(Step._make, STEP.iter_unpack(memoryview(batch).cast("B")[: got * STEP.size]))
     finally:
         library.ct_reader_steps_close(handle)
     if pull.value == NO_MEMORY:
@@ -262,6 +224,11 @@ class Tree:
 
     def __iter__(self) -> Iterator[Line]:
         """Raises EngineError if memory runs out."""
+        units = units_of(self._trace, self.options.first_thread, self.options.thread_count)
+        with self._trace.reading(units) as tell:
+            yield from self._lines(tell)
+
+    def _lines(self, tell: Callable[[], None]) -> Iterator[Line]:
         library = reader_library()
         handle = library.ct_reader_tree_open(self._trace.reader, ctypes.byref(self.options))
         if not handle:
@@ -271,6 +238,7 @@ class Tree:
         try:
             while pull.value == MORE:
                 got = library.ct_reader_tree_next(handle, batch, _BATCH, ctypes.byref(pull))
+                tell()
                 yield from map(Line._make, LINE.iter_unpack(memoryview(batch).cast("B")[: got * LINE.size]))
         finally:
             library.ct_reader_tree_close(handle)

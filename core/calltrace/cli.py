@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TextIO, cast
 
 from calltrace import dispatch, terminal
 from calltrace.commands import Console
@@ -22,16 +23,24 @@ def main(words: Sequence[str] | None = None) -> int:
     line = None
     if words is None:
         words, line = sys.argv[1:], _program_line()
-    # Names may hold characters that the console's code page lacks.
+    if sys.stdout is None:  # closed from the start
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure:
-            reconfigure(errors="replace")
+        _take_all_characters(stream)
     meter = terminal.Meter(sys.stderr) if terminal.takes_codes(sys.stderr) else None
-    coloured = terminal.wants_colour(os.environ) and terminal.takes_codes(sys.stdout)
+    on_terminal = terminal.takes_codes(sys.stdout)
+    coloured = terminal.wants_colour(os.environ) and on_terminal
+
+    def progress(line: str) -> None:
+        if meter:
+            meter.hide()
+        _tell(line)
+
     console = Console(
-        sys.stdout,
-        _tell,
+        cast("TextIO", terminal.Output(sys.stdout, meter)) if meter and on_terminal else sys.stdout,
+        progress,
         names=terminal.paint if coloured else plain,
         meter=meter.tell if meter else lambda what, done, whole: None,
     )
@@ -52,6 +61,16 @@ def main(words: Sequence[str] | None = None) -> int:
         _tell(f"cannot write: {error.strerror or error}")
         return 74
     return code
+
+
+def _take_all_characters(stream: TextIO) -> None:
+    """Names may hold characters that the console's code page lacks; a file or a pipe need not lose them."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is None:
+        return
+    if os.name == "nt" and not stream.isatty() and "PYTHONIOENCODING" not in os.environ:
+        reconfigure(encoding="utf-8")
+    reconfigure(errors="replace")
 
 
 def _tell(line: str) -> None:

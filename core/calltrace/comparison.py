@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from calltrace import program_marks
 from calltrace.edges import NOBODY_NAME, Calls, calls_by_part
 from calltrace.errors import UsageError
 from calltrace.model import NOBODY, NONE_ID, Module, NodeKind
@@ -67,9 +68,18 @@ def count(parts: Sequence[Part], traces: Sequence[TraceFile], *, callers: bool) 
         if part.marks is not None and (trace.budget or trace.mode == "graph"):
             option = "--budget" if trace.budget else "--mode graph"
             raise UsageError(f"{part.text}: recorded with {option}, which counts without regard to marks")
-    stretches = [part.stretches(trace) for part, trace in zip(parts, traces)]
     sides = {id(trace): _Side(trace) for trace in traces}
     notes = list(_tell_builds(list(sides.values())))
+    for side in sides.values():
+        notes += program_marks.add(
+            [part for part, trace in zip(parts, traces) if trace is side.trace], side.trace
+        )
+    notes += dict.fromkeys(
+        f"{trace.path} has the first entry of each function alone: a part of it shows what began in that part"
+        for part, trace in zip(parts, traces)
+        if part.marks is not None and trace.mode == "hits"
+    )
+    stretches = [part.stretches(trace) for part, trace in zip(parts, traces)]
     items: dict[Key, Item] = {}
     calls: list[dict[Key, int]] = [{} for _ in parts]
     for side in sides.values():
@@ -165,7 +175,7 @@ class _Side:
         for module in self.trace.modules:
             records = (each for each in self.trace.functions(module) if not each.status and not each.filtered)
             found |= {self._place(module, each.rva) for each in records}
-            if module.events != "functions":
+            if module.events != "functions" and self.trace.mode != "hits":
                 found |= {_import(name) for name in module.imports}
         return found
 

@@ -63,6 +63,7 @@ class Counting:
                 self._graph, known.reader, ctypes.addressof(through), size
             ):
                 known.close()
+                self._fail()
                 raise EngineError("no memory to count the calls of another module in")
             if self._known:
                 self._known.close()
@@ -71,31 +72,38 @@ class Counting:
             self._thread = threading.Thread(target=self._count, name="calltrace counting", daemon=True)
             self._thread.start()
 
-    def write(self, cause: Cause = Cause.CUT, last: bool = False) -> None:
-        """Add to the file what has been counted so far, open frames as if closed for `cause`.
+    def counted(self, cause: Cause = Cause.CUT) -> bytes:
+        """What has been counted so far, as a GRAPH chunk has it, open frames as if closed for `cause`.
 
-        `last`: nothing comes any more. EngineError if memory runs out, OutOfSpace if the disk is full.
+        EngineError if memory runs out.
         """
-        size, told = c_uint64(), None
+        size = c_uint64()
         with self._lock:
             if self._known:
                 while self._take(_FULL) or self._take(_LOOK):
                     pass
-            if self._budget:
-                self._budget.settle(last)
-                self._budget.write(everything=True)
-                told = self._budget.muted()
             data = self._library.ct_graph_write(self._graph, cause, ctypes.byref(size))
         if not data:
             raise EngineError("no memory to write down what was counted")
         try:
-            payload = ctypes.string_at(data, size.value)
+            return ctypes.string_at(data, size.value)
         finally:
             self._library.ct_graph_free(data)
+
+    def write(self, cause: Cause = Cause.CUT, last: bool = False) -> None:
+        """Add to the file what `counted` gives, and with a budget all events that it has so far.
+
+        `last`: nothing comes any more. Errors as of `counted`, OutOfSpace if the disk is full.
+        """
+        payload = self.counted(cause)
         header = Chunk.before(ChunkKind.GRAPH, len(payload))
+        if self._budget:
+            with self._lock:
+                self._budget.settle(last)
+                self._budget.write(everything=True)
+                muted = self._budget.muted()
+            self._file.append_info(muted)
         self._file.append(bytes(header) + payload, header.length)
-        if told:
-            self._file.append_info(told)
 
     def finish(self, state: State) -> None:
         """Count the rest, and write it all down; nobody records any more. Errors as of `write`."""
@@ -161,9 +169,12 @@ class Counting:
         if self._budget:
             self._budget.write()
         if status.value:
-            self._failed = True
-            self._file.header.stop = 1  # rather than keep its threads waiting
+            self._fail()
         return int(taken)
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._file.header.stop = 1  # rather than keep the target's threads waiting
 
     def _map_slots(self) -> None:
         """Map what slots the target has added: each is a LIVE chunk, which was a hole first."""

@@ -164,7 +164,7 @@ def largest_calls(trace: TraceFile, limit: int) -> tuple[list[Caller], int]:
 def edges_in_slices(trace: TraceFile) -> Generator[None, None, Sequence[Edge]]:
     """Who called what, by id, in the end; pauses after each slice of some milliseconds.
 
-    Raises EngineError if memory runs out.
+    How far it is, is for the caller to tell. Raises EngineError if memory runs out.
     """
     return (yield from _in_slices(trace, _all_edges(trace, callees=True, depth=1)))
 
@@ -200,13 +200,15 @@ def _all_edges(trace: TraceFile, *, callees: bool, depth: int, flags: int = 0) -
 def _counted(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
 ) -> Sequence[Edge]:
-    reading = _in_slices(trace, options, functions, sites)
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            found: Sequence[Edge] = end.value
-            return found
+    slices = _in_slices(trace, options, functions, sites)
+    with trace.reading(units_of(trace, options.first_thread, options.thread_count)) as tell:
+        while True:
+            try:
+                next(slices)
+                tell()
+            except StopIteration as end:
+                found: Sequence[Edge] = end.value
+                return found
 
 
 def _in_slices(
@@ -225,11 +227,9 @@ def _in_slices(
     if not handle:
         raise no_memory(trace)
     try:
-        pull, whole = MORE, units_of(trace, options.first_thread, options.thread_count)
+        pull = MORE
         while pull == MORE:
             pull = library.ct_reader_edges_run(handle)
-            trace.release_pages()
-            trace.on_read(library.ct_reader_edges_units(handle) if pull == MORE else whole, whole)
             yield
         if pull == NO_MEMORY:
             raise no_memory(trace)

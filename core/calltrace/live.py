@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export.status import Recording, Status
+from calltrace.marking import NO_ORDER
 from calltrace.model import PAUSED, RESUMED, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
@@ -211,7 +212,7 @@ class LiveSession:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
             if self._counts_only:
-                raise UsageError("with --mode graph no order is recorded in which a mark could stand")
+                raise UsageError(NO_ORDER)
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:
@@ -286,6 +287,16 @@ class LiveSession:
                 "nothing has been recorded in this session: start a recording, or name a trace file"
             )
         return self._trace
+
+    def open(self) -> tracefile.TraceFile | None:
+        """The trace that is there now, or None, for a glance that writes nothing. Errors as of TraceFile."""
+        if self._trace is None:
+            return None
+        counts = self._tracing.counts() if self._tracing and self.recording else None
+        trace = tracefile.TraceFile(self._trace, under_way=self.recording, counted=counts is None)
+        if counts is not None:
+            trace.count_as(tracefile.Graph(counts))
+        return trace
 
     def status(self, tell: Progress) -> Status:
         """What there is to say about the recordings of this session."""

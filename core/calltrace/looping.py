@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calltrace.errors import CalltraceError, TargetLost
+from calltrace.errors import CalltraceError
 from calltrace.loop.tracing import Climb, LoopOptions, LoopTracing
 from calltrace.model import State
 from calltrace.session import (
@@ -18,6 +18,7 @@ from calltrace.session import (
     TraceOptions,
     Tracing,
     interrupts_held,
+    leave,
     recording,
     tell_recorded,
 )
@@ -89,7 +90,7 @@ def attach(process_id: int, options: LoopOptions, recorded: Recording, show: Sho
                 climb = LoopTracing(port, options, tracing.copied if tracing else ()).run(interrupts)
                 port.detach()
             if tracing:
-                _stop(port, tracing, progress)
+                leave(port, tracing, progress)
         finally:
             port.close()
         show(climb)
@@ -127,16 +128,3 @@ def _recorded(
     # An int3 of ours at a function's start would stop the program each time, while it is debugged.
     with recording(tracing, TraceOptions(record, breakpoints=False), record, about, progress, end):
         yield tracing
-
-
-def _stop(port: DebuggingPort, tracing: Tracing, progress: Progress) -> None:
-    state, exit_code = State.STOPPED, 0
-    try:
-        port.stop()
-        tracing.stop()
-        port.detach()
-        tracing.wait_for_release()
-    except TargetLost:
-        state, exit_code = State.KILLED, port.exit_code()
-    finally:
-        tell_recorded(tracing.finish(state, exit_code), progress)

@@ -287,11 +287,12 @@ class Thread:
 
 @dataclass(frozen=True)
 class Mark:
-    """A name for the moment at which its program stood still, in every thread."""
+    """A name for a moment of a recording, in every thread."""
 
     name: str
     tsc: int  # ticks
     positions: dict[int, int]  # by thread index: units it had recorded
+    by_program: bool = False  # the number that the program gave to the C API's mark(), else by a user
 
 
 @dataclass(frozen=True)

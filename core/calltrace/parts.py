@@ -3,11 +3,13 @@
 A part is ``FILE``: all of a trace; ``FILE@MARK``: from a mark to the next; ``FILE@MARK..MARK``,
 ``FILE@MARK..`` or ``FILE@..MARK``: between marks, to the end, or from the beginning. Without a file, or with
 ``.`` for it, it is one of the live session's trace. Of several marks of one name the first is meant;
-``MARK#2`` is the second.
+``MARK#2`` is the second. A number that is no such name is a mark that the program has set itself (see
+program_marks): from that to the next of either kind.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +19,14 @@ from calltrace.errors import UsageError
 from calltrace.model import PAUSED, RESUMED
 from calltrace.tracefile import TraceFile
 
-_TOKEN = re.compile(r'[()]|(?:"[^"]*"|[^\s()"])+')
-_SEVERAL = re.compile(r"\s[&|-]\s|[()]")  # in a word: it is more than one part
+_TOKEN = re.compile(r'[()]|(?<=\))[&|-]|(?:"[^"]*"|[^\s()"])+')
+_SEVERAL = re.compile(r"(?:\A|\s)[&|-](?:\s|\Z)|[()]")  # in a word: it is more than one part
+_MARKS = re.compile(r'@(?:"[^"]*"|[^\s()"])*')  # behind a file's name
+_BEHIND_FILE = re.compile(r"[@\s()]|\Z")
 _NUMBERED = re.compile(r"(.+)#([1-9]\d*)\Z", re.DOTALL)
 _LIVE = ("", ".")
+_LONGEST_FILE = 4096  # characters of a path
+_MOST = 26  # parts, which are told apart by a letter each
 
 _Set = set[Hashable]
 _Result = Callable[[Sequence[_Set]], _Set]
@@ -42,11 +48,16 @@ class Part:
     @classmethod
     def parse(cls, text: str) -> Part:
         """The part written so. A file of that name comes first."""
-        if "@" not in text or Path(text).is_file():
+        if "@" not in text or os.path.isfile(text):
             return cls(text, None if text in _LIVE else Path(text), None)
         splits = [(text[:at], text[at + 1 :]) for at, each in enumerate(text) if each == "@"]
         file, marks = next((split for split in splits if _exists(split[0])), splits[0])
         return cls(text, None if file in _LIVE else Path(file), marks.strip())
+
+    def bounds(self, trace: TraceFile) -> list[str]:
+        """The names of the marks behind the @."""
+        first, _, last = _split(trace, self.marks or "")
+        return [name for name in (first.strip(), last.strip()) if name]
 
     def stretches(self, trace: TraceFile) -> range:
         """Which stretches of its trace it is: 0 before the first mark, 1 behind that, and so on.
@@ -56,12 +67,17 @@ class Part:
         count = len(trace.marks) + 1
         if self.marks is None:
             return range(count)
-        first, dots, last = (word.strip() for word in self.marks.partition(".."))
+        first, dots, last = (word.strip() for word in _split(trace, self.marks))
         begin = _number(trace, first) if first else 0
         if dots:
             end = _number(trace, last) if last else count
         else:
-            later = (at for at, mark in enumerate(trace.marks, 1) if mark.name not in (PAUSED, RESUMED))
+            also_program = begin and trace.marks[begin - 1].by_program
+            later = (
+                at
+                for at, mark in enumerate(trace.marks, 1)
+                if mark.name not in (PAUSED, RESUMED) and (also_program or not mark.by_program)
+            )
             end = next((at for at in later if at > begin), count)
         if not first and not dots:
             raise UsageError(f"{self.text}: name a mark behind @")
@@ -71,16 +87,38 @@ class Part:
 
 
 def _exists(file: str) -> bool:
-    return file in _LIVE or Path(file).is_file()
+    return file in _LIVE or os.path.isfile(file)
 
 
-def _number(trace: TraceFile, name: str) -> int:
-    """The number of the mark that is meant, from 1 on."""
+def _split(trace: TraceFile, marks: str) -> tuple[str, str, str]:
+    """The first mark, dots, and the last; dots within the name of a mark that there is separate nothing."""
+    splits = [(marks, "", "")]
+    splits += [
+        (marks[: dots.start()], "..", marks[dots.end() + 2 :]) for dots in re.finditer(r"(?=\.\.)", marks)
+    ]
+
+    def is_known(name: str) -> bool:
+        return not name.strip() or number_of(trace, name.strip()) is not None
+
+    known = (split for split in splits if marks and is_known(split[0]) and is_known(split[2]))
+    return next(known, splits[1] if len(splits) > 1 else splits[0])
+
+
+def number_of(trace: TraceFile, name: str) -> int | None:
+    """The number of the mark that is meant, from 1 on; None if there is no such mark."""
     numbered = _NUMBERED.match(name)
     for wanted, which in ((name, 1), (numbered[1], int(numbered[2])) if numbered else (name, 1)):
         found = [number for number, mark in enumerate(trace.marks, 1) if mark.name == wanted]
         if len(found) >= which:
             return found[which - 1]
+    return None
+
+
+def _number(trace: TraceFile, name: str) -> int:
+    """The number of the mark that is meant, from 1 on."""
+    number = number_of(trace, name)
+    if number is not None:
+        return number
     names = list(dict.fromkeys(mark.name for mark in trace.marks))
     told = f"its marks are {', '.join(names)}" if names else "it has none"
     raise UsageError(f"{trace.path} has no mark {name}: {told}")
@@ -102,6 +140,8 @@ def parse(words: Sequence[str]) -> tuple[Part, Part] | Expression:
     """
     tokens = [token for word in words for token in _tokens(word)]
     parts = [token for token in tokens if isinstance(token, Part)]
+    if len(parts) > _MOST or tokens.count("(") > _MOST:
+        raise UsageError(f"name {_MOST} parts at most, and as many parentheses")
     if len(tokens) == len(parts) == 2:
         return parts[0], parts[1]
     reader = _Reader(tokens)
@@ -112,10 +152,31 @@ def parse(words: Sequence[str]) -> tuple[Part, Part] | Expression:
 
 
 def _tokens(word: str) -> Iterator[str | Part]:
-    alone = Path(word).is_file() or not _SEVERAL.search(word)
-    for token in [word] if alone else _TOKEN.findall(word):
-        plain = token in _OPERATORS or token in ("(", ")")
-        yield token if plain else Part.parse(token if alone else token.replace('"', ""))
+    if word in _OPERATORS:
+        yield word
+        return
+    if not _SEVERAL.search(word, _file_end(word, 0)):
+        yield Part.parse(word)
+        return
+    at = 0
+    while at < len(word):
+        behind = _file_end(word, at)
+        found = _MARKS.match(word, behind) if behind > at else _TOKEN.match(word, at)
+        end = found.end() if found else max(behind, at + 1)
+        token = word[at:behind] + word[behind:end].replace('"', "")
+        at = end
+        if token in _OPERATORS or token in ("(", ")"):
+            yield token
+        elif not token.isspace():
+            yield Part.parse(token)
+
+
+def _file_end(word: str, at: int) -> int:
+    """Where the longest name of a file ends that begins at `at`, whatever is in it; `at` if none does."""
+    if word[at : at + 1] in ("", "(", ")", " "):
+        return at
+    ends = [found.start() for found in _BEHIND_FILE.finditer(word, at, at + _LONGEST_FILE)]
+    return next((end for end in reversed(ends) if os.path.isfile(word[at:end])), at)
 
 
 def _joined(operator: str, a: _Result, b: _Result) -> _Result:

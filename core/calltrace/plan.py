@@ -19,6 +19,7 @@ from calltrace.errors import EngineError, OutOfSpace
 from calltrace.model import NONE_ID, FunctionFlag, FunctionRecord, Module, SiteRecord, Source
 from calltrace.patterns import Pattern, matches_any, reaches
 from calltrace.pe.debug import pdb_of
+from calltrace.pe.demangle import readable
 from calltrace.pe.image import Image, from_memory
 from calltrace.pe.known import known_functions
 from calltrace.pe.rtti import virtual_functions
@@ -219,7 +220,8 @@ class ModulePlan:
             self._named_by = symbols.source
             image.names.update(names)
         started = time.perf_counter()
-        image.names = {**virtual_functions(image), **image.names}
+        own = {rva: readable(name) for rva, name in image.names.items()}
+        image.names = {**virtual_functions(image), **own}
         self.chosen = self.functions_found  # how many of them the patterns mean
         self._select(include, exclude)
         self._seconds += time.perf_counter() - started
@@ -373,7 +375,7 @@ class ModulePlan:
             timestamp=image.timestamp,
             checksum=image.checksum,
             names=image.names,
-            imports=tuple(image.imports[slot] for slot in self._imports),
+            imports=tuple(self._import_names()),
             statuses={status: status_text(status) for status in {each.status for each in functions} - {0}},
             refusals={function.rva: function.status_at for function in functions if function.status},
             plan=self._figures(),
@@ -388,6 +390,10 @@ class ModulePlan:
             FunctionRecord(each.rva, each.size, each.sources, each.flags, each.status, self._parent(each))
             for each in self.functions
         ]
+
+    def _import_names(self) -> list[str]:
+        names = (self.image.imports[slot].partition("!") for slot in self._imports)
+        return [f"{library}{bang}{readable(name)}" for library, bang, name in names]
 
     def _parent(self, function: Function) -> int:
         parent = function.parent
@@ -464,7 +470,7 @@ class ModulePlan:
             "timestamp": image.timestamp,
             "checksum": image.checksum,
             "names": sorted(image.names.items()),
-            "imports": [image.imports[slot] for slot in self._imports],
+            "imports": self._import_names(),
             "statuses": {str(status): status_text(status) for status in statuses},
             "refusals": [(function.rva, function.status, function.status_at) for function in refused],
             "plan": self._figures(),

@@ -118,11 +118,11 @@ def profile(
     if not handle:
         raise no_memory(trace)
     try:
-        pull, units = MORE, units_of(trace, 0, len(trace.threads))
-        while pull == MORE:
-            pull = library.ct_reader_profile_run(handle)
-            trace.release_pages()
-            trace.on_read(library.ct_reader_profile_units(handle) if pull == MORE else units, units)
+        pull = MORE
+        with trace.reading(units_of(trace, 0, len(trace.threads))) as tell:
+            while pull == MORE:
+                pull = library.ct_reader_profile_run(handle)
+                tell()
         if pull == NO_MEMORY:
             raise no_memory(trace)
         stacks = map(Stack._make, STACK.iter_unpack(_array(handle, "stacks", STACK)))
@@ -150,7 +150,6 @@ def _library() -> ctypes.CDLL:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "open": (c_void_p, [c_void_p, POINTER(ProfileOptions)]),
         "run": (c_uint32, [c_void_p]),
-        "units": (c_uint64, [c_void_p]),
         "stacks": (c_void_p, given),
         "cells": (c_void_p, given),
         "columns": (c_void_p, given),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -129,7 +131,19 @@ def _write_line(texts: Sequence[str], widths: Sequence[int], out: TextIO) -> Non
 
 
 def write_json(result: Result, out: TextIO) -> None:
-    """Write an object for each row, a line each."""
+    """Write an object for each row, a line each. Infinity, and what is not a number, are null."""
     names, rows = result
     for row in rows:
-        out.write(json.dumps(dict(zip(names, row)), ensure_ascii=False, default=str) + "\n")
+        told = {name: _plain(value) for name, value in zip(names, row)}
+        out.write(json.dumps(told, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it, which knows no decimals and no numbers that are none."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Decimal):
+        value = float(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -238,23 +238,28 @@ def attach(options: AttachOptions, progress: Progress) -> int:
             with recording(tracing, options.trace, output, about, progress, tracing.stop):
                 port.detach()
             progress(f"recording {program.name}; Ctrl+C ends the recording, not the program")
-            state, exit_code = State.STOPPED, 0
             try:
-                try:
-                    tracing.wait_for_end(options.seconds, interrupts)
-                finally:
-                    tracing.wind_down()
-                    port.stop()
-                    tracing.stop()
-                    port.detach()
-                tracing.wait_for_release()
-            except TargetLost:
-                state, exit_code = State.KILLED, port.exit_code()
+                tracing.wait_for_end(options.seconds, interrupts)
             finally:
-                tell_recorded(tracing.finish(state, exit_code), progress, options.trace.mode)
+                leave(port, tracing, progress, options.trace.mode)
         finally:
             port.close()
     return 0
+
+
+def leave(port: Win32Port, tracing: Tracing, progress: Progress, mode: str = "trace") -> None:
+    """End the recording of a running target, which goes on as untraced, or has ended; tell of the trace."""
+    state, exit_code = State.STOPPED, 0
+    try:
+        tracing.wind_down()
+        port.stop()
+        tracing.stop()
+        port.detach()
+        tracing.wait_for_release()
+    except TargetLost:
+        state, exit_code = State.KILLED, port.exit_code()
+    finally:
+        tell_recorded(tracing.finish(state, exit_code), progress, mode)
 
 
 class Tracing:
@@ -417,6 +422,10 @@ class Tracing:
         """Write down what is counted as it is now, if it is. EngineError or OutOfSpace if that fails."""
         if self._counting:
             self._counting.write()
+
+    def counts(self) -> bytes | None:
+        """In mode "graph": the counts as they are now, as in the file. EngineError if memory runs out."""
+        return self._counting.counted() if self._counting else None
 
     def finish(self, state: State, exit_code: int = 0) -> Path:
         """Complete the trace file, and tell the user what it lacks; where it is."""

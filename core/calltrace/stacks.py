@@ -12,7 +12,7 @@ from ctypes import c_char, c_uint32
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from calltrace.calltree import MORE, NO_MEMORY, no_memory, thread_range
+from calltrace.calltree import MORE, NO_MEMORY, no_memory, thread_range, units_of
 from calltrace.model import NONE_ID, Cause, Module, NodeKind, SiteRecord, Thread, module_stem
 from calltrace.tracefile import STACK, STACK_FRAME, TraceFile, reader_library
 
@@ -64,8 +64,12 @@ def stacks(trace: TraceFile, thread: int | None = None) -> Generator[Stack, None
     raw = (c_char * STACK.size)()
     pull = c_uint32(MORE)
     try:
-        while pull.value == MORE:
-            if library.ct_reader_stacks_next(handle, raw, ctypes.byref(pull)):
+        with trace.reading(units_of(trace, first, count)) as tell:
+            while pull.value == MORE:
+                found = library.ct_reader_stacks_next(handle, raw, ctypes.byref(pull))
+                tell()
+                if not found:
+                    continue
                 time, position, depth, cause, incomplete = STACK.unpack(raw)
                 frames = (c_char * (depth * STACK_FRAME.size))()
                 library.ct_reader_stacks_frames(handle, raw, frames)

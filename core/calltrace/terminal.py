@@ -5,6 +5,7 @@ Nothing of it comes into a file or a pipe. Colours: ECMA-48; NO_COLOR (no-color.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -53,11 +54,19 @@ class Meter:
         """So much of it is done."""
         now = time.monotonic()
         if done >= whole:
-            self._clear()
+            self.hide()
         elif now >= self._next:
             self._stream.write(f"{_CLEAR}{what}: {100 * done // whole} %")
             self._stream.flush()
             self._next, self._shown = now + _SECONDS, True
+
+    def hide(self) -> None:
+        """Make room for something else on the terminal, and wait for a while again."""
+        self._next = time.monotonic() + _FIRST_SECONDS
+        if self._shown:
+            self._stream.write(_CLEAR)
+            self._stream.flush()
+            self._shown = False
 
     def __enter__(self) -> Meter:
         return self
@@ -65,13 +74,24 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._clear()
+        self.hide()
 
-    def _clear(self) -> None:
-        if self._shown:
-            self._stream.write(_CLEAR)
-            self._stream.flush()
-            self._shown = False
+
+class Output(io.TextIOBase):
+    """What is written to a terminal on which a meter shows, too."""
+
+    def __init__(self, stream: TextIO, meter: Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+
+    def write(self, text: str) -> int:
+        """Write the text where the meter was."""
+        self._meter.hide()
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        """As of any stream."""
+        self._stream.flush()
 
 
 def _console_takes_codes(stream: TextIO) -> bool:

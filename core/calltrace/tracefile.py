@@ -15,8 +15,8 @@ import json
 import mmap
 import os
 import struct
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import POINTER, c_char, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from types import TracebackType
@@ -218,6 +218,7 @@ class ExportOptions(ctypes.LittleEndianStructure):
         ("limit", c_uint64),
         ("timed", c_uint32),
         ("reserved", c_uint32),
+        ("thread_ids", c_void_p),
     )
 
 
@@ -252,6 +253,18 @@ class MarkEntry(ctypes.LittleEndianStructure):
     """struct ct_mark."""
 
     _fields_ = (("position", c_uint64), ("thread", c_uint32), ("number", c_uint32))
+
+
+class ProgramMark(ctypes.LittleEndianStructure):
+    """struct ct_program_mark."""
+
+    _fields_ = (
+        ("number", c_uint64),
+        ("time", c_uint64),
+        ("position", c_uint64),
+        ("thread", c_uint32),
+        ("reserved", c_uint32),
+    )
 
 
 class Totals(ctypes.LittleEndianStructure):
@@ -382,9 +395,9 @@ def reader_library() -> ctypes.CDLL:
     u32, pull = c_uint32, POINTER(c_uint32)
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "abi": (u32, []),
-        "snapshot": (c_void_p, [c_void_p, c_uint64]),
+        "snapshot": (c_void_p, [c_void_p, c_uint64, u32]),
         "snapshot_close": (None, [c_void_p]),
-        "open": (c_void_p, [c_void_p, c_uint64, c_void_p, POINTER(u32)]),
+        "open": (c_void_p, [c_void_p, c_uint64, u32, c_void_p, POINTER(u32)]),
         "close": (None, [c_void_p]),
         "index": (None, [c_void_p, POINTER(Index)]),
         "module": (None, [c_void_p, u32, POINTER(ModuleEntry)]),
@@ -394,6 +407,7 @@ def reader_library() -> ctypes.CDLL:
         "set_marks": (u32, [c_void_p, c_void_p, u32]),
         "set_addresses": (u32, [c_void_p, c_void_p, u32]),
         "address": (c_uint64, [c_void_p, u32]),
+        "units_read": (c_uint64, [c_void_p]),
         "steps_open": (c_void_p, [c_void_p, u32, u32]),
         "steps_next": (u32, [c_void_p, c_void_p, u32, pull]),
         "steps_close": (None, [c_void_p]),
@@ -411,17 +425,21 @@ def reader_library() -> ctypes.CDLL:
         "stacks_close": (None, [c_void_p]),
         "edges_open": (c_void_p, [c_void_p, POINTER(EdgeOptions)]),
         "edges_run": (u32, [c_void_p]),
-        "edges_units": (c_uint64, [c_void_p]),
         "edges_of": (c_void_p, [c_void_p, pull]),
         "edges_close": (None, [c_void_p]),
+        "moments_open": (c_void_p, [c_void_p, c_void_p, u32]),
+        "moments_run": (u32, [c_void_p]),
+        "moments_marks": (c_void_p, [c_void_p, pull]),
+        "moments_positions": (c_void_p, [c_void_p]),
+        "moments_close": (None, [c_void_p]),
         "export_open": (c_void_p, [c_void_p, POINTER(ExportOptions), POINTER(TreeOptions)]),
         "export_run": (u32, [c_void_p, POINTER(c_void_p), POINTER(c_uint64), POINTER(Node)]),
         "export_text": (u32, [c_void_p, POINTER(Node), c_char_p, u32]),
-        "export_nodes": (c_void_p, [c_void_p, pull]),
         "export_close": (None, [c_void_p]),
         "columns_open": (c_void_p, [c_void_p]),
         "columns_next": (u32, [c_void_p, POINTER(Columns), u32, pull]),
         "columns_nodes": (c_void_p, [c_void_p, pull]),
+        "columns_stats": (c_void_p, [c_void_p, pull]),
         "columns_close": (None, [c_void_p]),
         "row_name": (c_char_p, [u32]),
         "duration": (u32, [c_uint64, c_uint64, c_void_p]),
@@ -470,7 +488,7 @@ class TraceFile:
         """
         self.path = Path(path)
         self.under_way = under_way
-        # Told while all of it is read: how many units are done, and of how many.
+        # Told while it is read: how many units are done, and of how many.
         self.on_read: Callable[[int, int], None] = lambda done, whole: None
         self._map = _mapped(self.path)
         self._pin: _Pin | None = None
@@ -484,10 +502,9 @@ class TraceFile:
             self.problems: list[str] = []  # what is damaged, one line each
             self.info = self._read_info()
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
-            # What was counted, if events were not, or not all, kept; else None.
-            self.graph = self._read_graph() if counted else None
-            self.threads = self._read_threads()
-            self.marks = self._read_marks()
+            self.graph: Graph | None = None  # what was counted, if events were not, or not all, kept
+            self.count_as(self._read_graph() if counted else None)
+            self.set_marks(self._read_marks())
         except BaseException:
             self.close()
             raise
@@ -503,7 +520,7 @@ class TraceFile:
         snapshot = None
         if self.state is State.RECORDING:
             with _Pin(self._map) as pin:
-                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map))
+                snapshot = self._library.ct_reader_snapshot(pin.address, len(self._map), True)
             if not snapshot:
                 raise _open_failure(self.path, _NO_MEMORY)
             # What has left the slots since lies behind the end of the first mapping.
@@ -516,12 +533,11 @@ class TraceFile:
         self._pin = _Pin(self._map)
         status = c_uint32()
         address, size = self._pin.address, len(self._map)
-        self._reader = self._library.ct_reader_open(address, size, snapshot, ctypes.byref(status)) or 0
+        self._reader = self._library.ct_reader_open(address, size, True, snapshot, ctypes.byref(status)) or 0
         if not self._reader:
             if snapshot:
                 self._library.ct_reader_snapshot_close(snapshot)
             raise _open_failure(self.path, status.value)
-        self.release_pages()  # of all blocks: each has a header
 
     def __enter__(self) -> TraceFile:
         return self
@@ -541,10 +557,17 @@ class TraceFile:
             self._pin = None
         self._map.close()
 
-    def release_pages(self) -> None:
-        """What has been read need not stay in memory: who reads all of a large file says so now and then."""
-        if sys.platform != "win32":  # which takes such pages back by itself
-            self._map.madvise(mmap.MADV_DONTNEED)
+    @contextmanager
+    def reading(self, units: int) -> Iterator[Callable[[], None]]:
+        """So many units are about to be read: call what it gives now and then, and `on_read` is told."""
+        before = int(self._library.ct_reader_units_read(self._reader))
+        try:
+            yield lambda: self.on_read(
+                self._library.ct_reader_units_read(self._reader) - before,
+                units,
+            )
+        finally:
+            self.on_read(units, units)
 
     @property
     def reader(self) -> int:
@@ -593,7 +616,7 @@ class TraceFile:
         if self.counts_only:
             raise UsageError(
                 f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
-                "and `callees` show what it counted, `export` writes callgrind and dot"
+                "and `callees` show what it counted, `export` writes callgrind, dot, coverage and scripts"
             )
 
     @property
@@ -761,16 +784,21 @@ class TraceFile:
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:
             with memoryview(self._map) as view, view[span.offset : span.offset + span.size] as payload:
-                graph = Graph(payload)
+                return Graph(payload)
         except ValueError:
             raise BadTrace(f"{self.path} is damaged, or another version has written it: its counts") from None
-        array = (c_uint64 * len(graph.addresses))(*graph.addresses)
-        if not self._library.ct_reader_set_addresses(self._reader, array, len(array)):
-            raise _open_failure(self.path, _NO_MEMORY)
-        if not self.budget:
+
+    def count_as(self, graph: Graph | None) -> None:
+        """Let these be the counts of a recording that has not all events."""
+        self.graph = graph
+        if graph:
+            array = (c_uint64 * len(graph.addresses))(*graph.addresses)
+            if not self._library.ct_reader_set_addresses(self._reader, array, len(array)):
+                raise _open_failure(self.path, _NO_MEMORY)
+        if graph and self.counts_only:
             self.index.units = sum(about.units for about, _ in graph.threads)
             self.index.lost = sum(about.lost for about, _ in graph.threads)
-        return graph
+        self.threads = self._read_threads()
 
     def _read_threads(self) -> list[Thread]:
         entries: list[ThreadEntry | GraphThread] = []
@@ -790,6 +818,11 @@ class TraceFile:
         for told in map(_dict, self.info.pop("marks")):
             positions = {_number(row[0]): _number(row[1]) for row in _rows(told.get("positions"), 2)}
             marks.append(Mark(_text(told.get("name")), _number(told.get("tsc")), positions))
+        return marks
+
+    def set_marks(self, marks: Sequence[Mark]) -> None:
+        """Let these, in order of time, be the marks that bound parts. EngineError if memory runs out."""
+        self.marks = marks
         entries = [
             MarkEntry(position, thread, number)
             for number, mark in enumerate(marks, 1)
@@ -798,7 +831,6 @@ class TraceFile:
         array = (MarkEntry * len(entries))(*entries)
         if not self._library.ct_reader_set_marks(self._reader, array, len(entries)):
             raise _open_failure(self.path, _NO_MEMORY)
-        return marks
 
     def _json(self, offset: int, size: int, what: str) -> dict[str, Any]:
         try:

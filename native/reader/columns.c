@@ -9,6 +9,8 @@ struct ct_column_reader {
     struct ct_machine machine;
     struct ct_totals totals;
     struct ct_nodes nodes;
+    struct ct_stat *stats; /* by node */
+    uint64_t stat_room;
 };
 
 struct ct_column_reader *ct_reader_columns_open(struct ct_reader *reader)
@@ -23,12 +25,26 @@ void ct_reader_columns_close(struct ct_column_reader *columns)
 {
     ct_machine_free(&columns->machine);
     ct_nodes_free(&columns->nodes);
+    free(columns->stats);
     free(columns);
 }
 
 static void set_bit(uint8_t *bits, uint32_t at, bool set)
 {
     bits[at / 8] = (uint8_t)((at % 8 ? bits[at / 8] : 0) | set << at % 8);
+}
+
+/* The end of a call. False: no memory. */
+static bool count(struct ct_column_reader *columns, uint32_t node, const struct ct_step *step)
+{
+    if (!ct_reserve_items((void **)&columns->stats, &columns->stat_room, node + 1u, sizeof *columns->stats))
+        return false;
+    struct ct_stat *stat = &columns->stats[node];
+    stat->calls += !(step->flags & CT_STEP_RESUMED);
+    stat->self += step->self;
+    if (step->flags & CT_STEP_OUTERMOST)
+        stat->total += step->time - step->begin;
+    return true;
 }
 
 /* False: no memory. */
@@ -50,7 +66,7 @@ static bool fill(struct ct_column_reader *columns, const struct ct_columns *out,
     set_bit(out->has_node, row, named);
     set_bit(out->has_value, row, has_value);
     set_bit(out->closes, row, closes);
-    return out->node[row] != CT_NONE;
+    return out->node[row] != CT_NONE && (!closes || count(columns, out->node[row], step));
 }
 
 uint32_t ct_reader_columns_next(struct ct_column_reader *columns, const struct ct_columns *out, uint32_t capacity,
@@ -77,4 +93,10 @@ const struct ct_node *ct_reader_columns_nodes(const struct ct_column_reader *col
 {
     *count = columns->nodes.count;
     return columns->nodes.of;
+}
+
+const struct ct_stat *ct_reader_columns_stats(const struct ct_column_reader *columns, uint32_t *count)
+{
+    *count = (uint32_t)(columns->stat_room < columns->nodes.count ? columns->stat_room : columns->nodes.count);
+    return columns->stats;
 }

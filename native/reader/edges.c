@@ -376,11 +376,6 @@ uint32_t ct_reader_edges_run(struct ct_edges *edges)
     return CT_PULL_MORE;
 }
 
-uint64_t ct_reader_edges_units(const struct ct_edges *edges)
-{
-    return edges->totals.units;
-}
-
 const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count)
 {
     *count = edges->edge_count;

@@ -124,7 +124,8 @@ static enum ct_taken take_chrome(struct ct_export *made)
     if (step->type == CT_STEP_THREAD) {
         char *end = CT_PUT(made->thread, "\"pid\":");
         end = CT_PUT(ct_put_number(end, made->options.process_id), ",\"tid\":");
-        keep_thread(made, CT_PUT(ct_put_number(end, thread_of(made)->id), ",\"ts\":"));
+        const uint32_t *ids = made->options.thread_ids;
+        keep_thread(made, CT_PUT(ct_put_number(end, ids ? ids[step->thread] : thread_of(made)->id), ",\"ts\":"));
         return CT_TAKEN;
     }
     enum ct_taken taken = CT_TAKEN;
@@ -190,7 +191,13 @@ static char *put_profile_end(struct ct_export *made, char *at)
 static enum ct_taken take_speedscope(struct ct_export *made)
 {
     const struct ct_step *step = &made->step;
-    char *at = ct_output_room(&made->output, RECORD_ROOM);
+    enum ct_taken taken = CT_TAKEN;
+    const struct ct_text *number = NULL;
+    if (step->type == CT_STEP_OPEN || step->type == CT_STEP_CLOSE)
+        number = ct_text_of(made, step->kind, step->id, &taken);
+    if (taken != CT_TAKEN)
+        return taken;
+    char *at = ct_output_room(&made->output, RECORD_ROOM + (number ? number->size : 0));
     if (!at)
         return CT_TAKES_MEMORY;
     if (!step->type || step->type == CT_STEP_THREAD) {
@@ -207,10 +214,7 @@ static enum ct_taken take_speedscope(struct ct_export *made)
         at = CT_PUT(at, ")\",\"unit\":\"");
         at = made->options.hz ? CT_PUT(at, "nanoseconds") : CT_PUT(at, "none");
         at = CT_PUT(at, "\",\"events\":[");
-    } else if (step->type == CT_STEP_OPEN || step->type == CT_STEP_CLOSE) {
-        uint32_t number = ct_node_number(&made->nodes, (struct ct_node){step->id, step->kind});
-        if (number == CT_NONE)
-            return CT_TAKES_MEMORY;
+    } else if (number) {
         if (made->profile.empty)
             made->profile.first = step->time;
         else
@@ -219,18 +223,12 @@ static enum ct_taken take_speedscope(struct ct_export *made)
         made->profile.last = step->time;
         at = CT_PUT(at, "\n{\"type\":\"");
         *at++ = step->type == CT_STEP_OPEN ? 'O' : 'C';
-        at = ct_put_number(CT_PUT(at, "\",\"frame\":"), number);
+        at = put_text(CT_PUT(at, "\",\"frame\":"), number);
         at = put_nanoseconds(made, CT_PUT(at, ",\"at\":"), step->time);
         *at++ = '}';
     }
     ct_output_end(&made->output, at);
     return CT_TAKEN;
-}
-
-const struct ct_node *ct_reader_export_nodes(const struct ct_export *made, uint32_t *count)
-{
-    *count = made->nodes.count;
-    return made->nodes.of;
 }
 
 /* ---- all formats ---- */

@@ -1,7 +1,13 @@
 /* Recordings without events: what blocks of units say is counted while they come, and they are given back.
  *
  * What counts for what is as in edges.c and summary.c, by the same machine; the numbers are those that they would give
- * for a file with all the units in it. Each thread has one table of nodes:
+ * for a file with all the units in it. This is done in two steps, for each thread:
+ *
+ *   1. how often frames were closed, and how long they were open, by context (contexts.h)
+ *   2. contexts are folded into a table of nodes, when it is written down, or when there are too many of them
+ *
+ * so that next to nothing is to be done for a unit: real programs are in few contexts, again and again. What a frame
+ * counts for can be told of its context alone. A node is
  *
  *   a place             a function, a call or what the C API names: whatever opens frames
  *   an edge             below the place of its caller; nobody's is a place too
@@ -14,6 +20,7 @@
  * machine's steps.
  */
 #include "budget.h"
+#include "contexts.h"
 #include "machine.h"
 #include "sites.h"
 
@@ -21,21 +28,17 @@
 #include <string.h>
 
 #define POOL 256u               /* nodes that are allocated together */
-#define TAIL_CACHE 4096u        /* power of two */
+#define CONTEXTS (1u << 14)     /* before they are folded; more for stacks that alone have as many */
 #define BLOCKS_PER_TAKE 16u     /* before somebody who waits for room is told */
 #define THREAD_LIMIT (1u << 20) /* no writer has more */
 #define JUMPS CT_GRAPH_BY_JUMPS
 #define STACK CT_GRAPH_BY_STACK
 
-/* Of a place: edges below it that were met last, some in both views, some in one of them. */
-enum { LAST_FUNCTIONS = 8, LAST_CALL = LAST_FUNCTIONS, LAST_BY_JUMPS, LAST_BY_STACK, LASTS };
-
 struct node {
     uint32_t key;       /* of kind, id and whether a jump leads to it: a function's is its id */
-    uint32_t active;    /* open frames that count for it in both views; a function's place does not tell */
+    uint32_t active;    /* contexts being folded that count for it, an edge in both views */
     struct node *place; /* an edge's own */
     struct ct_graph_count both;
-    struct node *last[LASTS];
 
     struct node *caller; /* an edge's; NULL: this is a place, or a call site */
     uint64_t hash;
@@ -44,14 +47,12 @@ struct node {
     struct ct_graph_count only[CT_GRAPH_VIEWS];
 };
 
-struct opened { /* beside each frame of the machine */
-    struct node *place, *edge;
-    struct node *stack_edge; /* in the other view; NULL: the same */
-    bool told;               /* place and edges are known, and count it */
-    bool through;            /* a call site, whose callee stands for it */
-    /* Of a call: */
-    struct node *site;
-    struct node *caller, *stack_caller, *jumper; /* for tell() */
+struct folded {                                  /* a context that is being folded, or one below it */
+    struct node *place, *edge;                   /* of a call that something stands for: its caller's */
+    struct node *stack_edge;                     /* in the other view; NULL: the same */
+    struct node *caller, *stack_caller, *jumper; /* under whom it counts; a jumper's edge is one of its own */
+    struct node *site;                           /* a call's */
+    uint64_t inside;                             /* time in the contexts above it */
 };
 
 struct thread {
@@ -59,19 +60,17 @@ struct thread {
     struct ct_totals totals;
     struct ct_graph_thread about;
     bool begun; /* a step was given */
-    bool left;  /* the frame opened last was left by a jump, and is still to be seen in `opened` */
-    struct opened *opened;
-    uint64_t opened_room;
+    struct ct_contexts contexts;
+    struct ct_context *top;  /* that of the open frames */
+    struct ct_context *left; /* what was closed last, if by a jump */
+    uint32_t context_limit;
+    struct folded *folded; /* by depth */
+    uint64_t folded_room;
     struct node **pools;
     uint64_t pool_room;
     struct node **slots; /* hash table */
     uint32_t node_count, slot_count;
     struct node *nobody;
-};
-
-struct tail_known {
-    uint32_t from, to;
-    bool known, may;
 };
 
 struct ct_graph {
@@ -80,12 +79,9 @@ struct ct_graph {
     struct ct_sites sites;
     struct thread **threads; /* by index; NULL: nothing was seen of it */
     uint64_t thread_room;
-    struct tail_known tails[TAIL_CACHE];
 };
 
 /* ---- nodes ---- */
-
-static struct node no_node = {.key = CT_NONE}; /* is never written to */
 
 static uint32_t key_of(uint8_t kind, uint32_t id, bool tail)
 {
@@ -123,12 +119,6 @@ static bool grow_slots(struct thread *thread)
     return true;
 }
 
-static void forget_last(struct node *node)
-{
-    for (int last = 0; last < LASTS; last++)
-        node->last[last] = &no_node;
-}
-
 /* The node of this key; NULL: no memory. */
 static struct node *node_of(struct thread *thread, struct node *caller, uint32_t key)
 {
@@ -146,7 +136,6 @@ static struct node *node_of(struct thread *thread, struct node *caller, uint32_t
         return NULL;
     struct node *node = node_at(thread, at);
     *node = (struct node){.key = key, .caller = caller, .hash = hash, .position = at};
-    forget_last(node);
     thread->node_count++;
     thread->slots[slot] = node;
     if (caller && !(node->place = node_of(thread, NULL, key & ~key_of(0, 0, true))))
@@ -155,187 +144,243 @@ static struct node *node_of(struct thread *thread, struct node *caller, uint32_t
 }
 
 /* An edge below a place, for frames that count in these views. NULL: no memory. */
-static inline struct node *edge_of(struct thread *thread, struct node *caller, uint32_t key, uint32_t last,
-                                   uint32_t views)
+static struct node *edge_of(struct thread *thread, struct node *caller, uint32_t key, uint32_t views)
 {
-    struct node *edge = caller->last[last];
-    if (edge->key == key)
-        return edge;
-    edge = node_of(thread, caller, key);
+    struct node *edge = node_of(thread, caller, key);
     if (!edge)
         return NULL;
     edge->views |= views;
     edge->place->views |= views & 1u << JUMPS;
-    return caller->last[last] = edge;
+    return edge;
 }
 
-/* ---- frames ---- */
+/* ---- from contexts to nodes ---- */
 
-/* Makes the frame count. `jumper`: the place that has left by a jump to it; NULL: there is none. False: no memory. */
-static inline __attribute__((always_inline)) bool tell(struct thread *thread, struct opened *opened, uint8_t kind,
-                                                       uint32_t id, struct node *caller, struct node *stack_caller,
-                                                       struct node *jumper)
+/* Finds the nodes that frames of a place count for. False: no memory. */
+static bool tell(struct thread *thread, struct folded *folded, uint8_t kind, uint32_t id)
 {
     uint32_t key = key_of(kind, id, false);
-    if (!jumper && caller == stack_caller) {
-        uint32_t last = kind == CT_NODE_CALL ? LAST_CALL : id % LAST_FUNCTIONS;
-        opened->edge = edge_of(thread, caller, key, last, 1u << JUMPS | 1u << STACK);
-        opened->stack_edge = NULL;
-        if (!opened->edge)
+    struct node *jumper = folded->jumper;
+    if (!jumper && folded->caller == folded->stack_caller) {
+        folded->edge = edge_of(thread, folded->caller, key, 1u << JUMPS | 1u << STACK);
+        if (!folded->edge)
             return false;
-        opened->edge->active++;
+        folded->edge->active++;
     } else {
-        opened->edge = edge_of(thread, jumper ? jumper : caller, key_of(kind, id, jumper), LAST_BY_JUMPS, 1u << JUMPS);
-        opened->stack_edge = edge_of(thread, stack_caller, key, LAST_BY_STACK, 1u << STACK);
-        if (!opened->edge || !opened->stack_edge)
+        folded->edge = edge_of(thread, jumper ? jumper : folded->caller, key_of(kind, id, jumper), 1u << JUMPS);
+        folded->stack_edge = edge_of(thread, folded->stack_caller, key, 1u << STACK);
+        if (!folded->edge || !folded->stack_edge)
             return false;
-        opened->edge->only_active[JUMPS]++;
-        opened->stack_edge->only_active[STACK]++;
+        folded->edge->only_active[JUMPS]++;
+        folded->stack_edge->only_active[STACK]++;
     }
-    opened->place = opened->edge->place;
-    if (kind == CT_NODE_CALL)
-        opened->place->active++;
-    opened->told = true;
+    folded->place = folded->edge->place;
+    folded->place->active++;
     return true;
 }
 
-static bool tell_call(const struct ct_graph *graph, struct thread *thread, struct opened *opened, uint32_t site)
+/* False: no memory. */
+static bool begin_context(const struct ct_graph *graph, struct thread *thread, const struct ct_context *context)
 {
-    return tell(thread, opened, CT_NODE_CALL, ct_same_site(&graph->sites, site), opened->caller, opened->stack_caller,
-                opened->jumper);
+    struct folded *folded = &thread->folded[context->depth], *below = folded - 1;
+    const struct ct_opened *what = &context->what;
+    *folded = (struct folded){.caller = below->place, .stack_caller = below->place};
+    if (context->parent->what.state == CT_CALL_THROUGH)
+        folded->caller = below->jumper ? below->jumper : below->caller;
+    if (what->jumper != CT_NONE && !(folded->jumper = node_of(thread, NULL, what->jumper)))
+        return false;
+    if (what->kind != CT_NODE_CALL)
+        return tell(thread, folded, what->kind, what->id);
+    folded->site = node_of(thread, NULL, key_of(CT_GRAPH_SITE, what->id, false));
+    if (!folded->site)
+        return false;
+    folded->site->active++;
+    if (what->state != CT_CALL_THROUGH)
+        return tell(thread, folded, CT_NODE_CALL, ct_same_site(&graph->sites, what->id));
+    folded->place = below->place;
+    folded->edge = below->edge;
+    folded->stack_edge = below->stack_edge;
+    return true;
 }
 
-/* The frame at `depth`, for which there is room in `opened`, has been pushed. False: no memory. */
-static inline __attribute__((always_inline)) bool open_frame(const struct ct_graph *graph, struct thread *thread,
-                                                             uint32_t depth, uint8_t kind, uint32_t id, bool jumped)
+static void add(struct ct_graph_count *count, uint64_t calls, uint64_t self, uint64_t total)
 {
-    struct opened *opened = &thread->opened[depth], *below = depth ? opened - 1 : NULL;
-    struct node *jumper = jumped && thread->left ? opened->place : NULL;
-    struct node *caller = thread->nobody, *stack_caller = caller;
-    thread->left = false;
-    if (depth && !below->told && !below->through) {
-        uint32_t site = thread->machine.frames[depth - 1].id;
-        below->through =
-            kind == CT_NODE_FUNCTION && ct_site_calls(&graph->sites, ct_same_site(&graph->sites, site), id);
-        if (!below->through && !tell_call(graph, thread, below, site))
-            return false;
-    }
-    if (depth && below->through) {
-        caller = below->jumper ? below->jumper : below->caller;
-        stack_caller = below->stack_caller;
-    } else if (depth) {
-        caller = stack_caller = below->place;
-    }
-    opened->told = opened->through = false;
-    if (kind != CT_NODE_CALL)
-        return tell(thread, opened, kind, id, caller, stack_caller, jumper);
-    opened->caller = caller;
-    opened->stack_caller = stack_caller;
-    opened->jumper = jumper;
-    opened->site = node_of(thread, NULL, key_of(CT_GRAPH_SITE, id, false));
-    bool open_question = ct_site_callee(&graph->sites, ct_same_site(&graph->sites, id)) != CT_NONE;
-    return opened->site && (open_question || tell_call(graph, thread, opened, id));
-}
-
-static void add(struct ct_graph_count *count, bool first, uint64_t self, uint64_t total)
-{
-    count->calls += first;
+    count->calls += calls;
     count->self += self;
     count->total += total;
 }
 
-/* The frame counts no longer for what it has in one view only. */
-static void leave_only(struct node *node, int view, bool first, uint64_t self, uint64_t duration)
+/* What counted for a node in one view only. */
+static void leave_only(struct node *node, int view, uint64_t calls, uint64_t self, uint64_t time)
 {
-    bool last = !--node->only_active[view] && !node->active;
-    add(&node->only[view], first, self, last ? duration : 0);
+    bool outermost = !--node->only_active[view] && !node->active;
+    add(&node->only[view], calls, self, outermost ? time : 0);
 }
 
-/* Nor for an edge in both views. */
-static inline void leave_edge(struct node *edge, bool first, uint64_t self, uint64_t duration)
+/* For an edge in both views. */
+static void leave_edge(struct node *edge, uint64_t calls, uint64_t self, uint64_t time)
 {
-    edge->both.calls += first;
-    edge->both.self += self;
-    if (--edge->active)
-        return;
-    if (!(edge->only_active[JUMPS] | edge->only_active[STACK])) {
-        edge->both.total += duration;
-        return;
-    }
-    for (int view = 0; view < CT_GRAPH_VIEWS; view++)
+    bool alone = !(edge->only_active[JUMPS] | edge->only_active[STACK]);
+    bool outermost = !--edge->active;
+    add(&edge->both, calls, self, outermost && alone ? time : 0);
+    for (int view = 0; view < CT_GRAPH_VIEWS && outermost && !alone; view++)
         if (!edge->only_active[view])
-            edge->only[view].total += duration;
+            edge->only[view].total += time;
 }
 
-/* Nor for what it counts for in any way. `outermost`: no other frame of its function is open. */
-static inline void leave(struct opened *opened, uint8_t kind, bool outermost, bool first, uint64_t self,
-                         uint64_t duration)
+static void end_context(struct thread *thread, const struct ct_context *context)
 {
-    if (kind == CT_NODE_CALL)
-        outermost = !--opened->place->active;
-    if (outermost)
-        opened->place->both.total += duration;
-    if (opened->stack_edge) {
-        leave_only(opened->edge, JUMPS, first, self, duration);
-        leave_only(opened->stack_edge, STACK, first, self, duration);
-    } else {
-        leave_edge(opened->edge, first, self, duration);
-    }
-}
-
-/* The frame at `depth` is closed. False: no memory. */
-static bool close_frame(const struct ct_graph *graph, struct thread *thread, uint32_t depth,
-                        const struct ct_frame *frame, uint64_t self, uint64_t duration)
-{
-    struct opened *opened = &thread->opened[depth];
-    bool first = !frame->resumed;
-    if (frame->kind == CT_NODE_CALL) {
-        add(&opened->site->both, first, self, frame->below ? 0 : duration);
-        if (opened->through) { /* the time between the call and what it calls is its caller's */
-            if (depth) {
-                struct node *edge = opened[-1].stack_edge ? opened[-1].stack_edge : opened[-1].edge;
-                opened[-1].place->only[STACK].self += self;
-                edge->only[STACK].self += self;
-            }
-            return true;
+    struct folded *folded = &thread->folded[context->depth], *below = folded - 1;
+    uint64_t calls = context->what.resumed ? 0 : context->closed;
+    uint64_t time = context->time, self = time - folded->inside;
+    below->inside += time;
+    if (folded->site)
+        add(&folded->site->both, calls, self, --folded->site->active ? 0 : time);
+    if (context->what.state == CT_CALL_THROUGH) { /* the time between the call and what it calls is its caller's */
+        struct node *edge = below->stack_edge ? below->stack_edge : below->edge;
+        if (edge) {
+            below->place->only[STACK].self += self;
+            edge->only[STACK].self += self;
         }
-        if (!opened->told && !tell_call(graph, thread, opened, frame->id))
-            return false;
+        return;
     }
-    leave(opened, frame->kind, !frame->below, first, self, duration);
+    if (!--folded->place->active)
+        folded->place->both.total += time;
+    if (folded->stack_edge) {
+        leave_only(folded->edge, JUMPS, calls, self, time);
+        leave_only(folded->stack_edge, STACK, calls, self, time);
+    } else {
+        leave_edge(folded->edge, calls, self, time);
+    }
+}
+
+/* Of contexts beside each other, this one or the next that there is something to tell of. */
+static const struct ct_context *used(const struct ct_context *context)
+{
+    while (context && !context->closed && !context->first_above)
+        context = context->beside;
+    return context;
+}
+
+/* Adds what is in the contexts to the nodes: the time of open frames is still missing there. False: no memory. */
+static bool fold(const struct ct_graph *graph, struct thread *thread)
+{
+    if (!ct_reserve_items((void **)&thread->folded, &thread->folded_room, thread->totals.max_depth + 1u,
+                          sizeof *thread->folded))
+        return false;
+    thread->folded[0] = (struct folded){.place = thread->nobody};
+    const struct ct_context *root = thread->contexts.root, *context = root, *next = used(root->first_above);
+    while (next || context != root) {
+        if (next) {
+            context = next;
+            if (!begin_context(graph, thread, context))
+                return false;
+            next = used(context->first_above);
+        } else {
+            end_context(thread, context);
+            next = used(context->beside);
+            context = context->parent;
+        }
+    }
     return true;
+}
+
+/* Opens contexts once more, in an empty tree: the innermost comes first. False: no memory. */
+static bool reopen(struct thread *thread, const struct ct_context *open, uint32_t count)
+{
+    struct ct_context *top = thread->contexts.root;
+    for (uint32_t at = count; at--;) {
+        struct ct_context *context = ct_context_of(&thread->contexts, top, &open[at].what);
+        if (!context)
+            return false;
+        context->opening = open[at].opening;
+        top = context;
+    }
+    thread->top = top;
+    return true;
+}
+
+/* Folds the contexts, and forgets all but those of open frames. False: no memory. */
+static bool start_over(const struct ct_graph *graph, struct thread *thread)
+{
+    uint32_t depth = thread->top->depth, count = 0;
+    struct ct_context *open = malloc((depth + 1u) * sizeof *open);
+    if (!open || !fold(graph, thread)) {
+        free(open);
+        return false;
+    }
+    for (const struct ct_context *context = thread->top; context->depth; context = context->parent)
+        open[count++] = *context;
+    struct ct_context *left = thread->left;
+    struct ct_opened what = left ? left->what : (struct ct_opened){0};
+    bool memory = ct_contexts_clear(&thread->contexts) && reopen(thread, open, count) &&
+                  (!left || (thread->left = ct_context_of(&thread->contexts, thread->top, &what)));
+    thread->context_limit = depth < CONTEXTS / 4 ? CONTEXTS : depth * 4;
+    free(open);
+    return memory;
 }
 
 /* ---- units ---- */
 
+/* The context of a frame that is opened above `parent`. NULL: no memory. */
+static struct ct_context *opened_in(const struct ct_graph *graph, struct thread *thread, struct ct_context *parent,
+                                    struct ct_opened what)
+{
+    const struct ct_sites *sites = &graph->sites;
+    if (parent->what.state == CT_CALL_ASKED) {
+        struct ct_opened call = parent->what;
+        bool through = what.kind == CT_NODE_FUNCTION && ct_site_calls(sites, ct_same_site(sites, call.id), what.id);
+        call.state = through ? CT_CALL_THROUGH : CT_CALL_SHOWN;
+        parent = ct_context_of(&thread->contexts, parent->parent, &call);
+        if (!parent)
+            return NULL;
+    }
+    if (what.kind == CT_NODE_CALL && ct_site_callee(sites, ct_same_site(sites, what.id)) != CT_NONE)
+        what.state = CT_CALL_ASKED;
+    return ct_context_of(&thread->contexts, parent, &what);
+}
+
+/* What is entered first in a call tells which of the call's contexts is open. */
+static inline void answer(struct ct_context *call, struct ct_context *entered)
+{
+    if (entered->parent != call)
+        entered->parent->opening = call->opening;
+}
+
+static inline void close_context(struct ct_context *context, uint64_t time)
+{
+    context->closed++;
+    context->time += time - context->opening.begin;
+}
+
 /* False: no memory. */
-static bool take(struct ct_graph *graph, struct thread *thread, const struct ct_step *step)
+static bool take(const struct ct_graph *graph, struct thread *thread, const struct ct_step *step)
 {
     if (!thread->begun)
         thread->totals.first_time = step->time;
     thread->begun = true;
-    if (step->type == CT_STEP_OPEN)
-        return ct_reserve_items((void **)&thread->opened, &thread->opened_room, step->depth + 1u,
-                                sizeof *thread->opened) &&
-               open_frame(graph, thread, step->depth, step->kind, step->id, step->flags & CT_STEP_TAIL_CALLEE);
-    if (step->type != CT_STEP_CLOSE)
-        return true;
-    struct ct_frame frame = {
-        .id = step->id,
-        .kind = step->kind,
-        .below = !(step->flags & CT_STEP_OUTERMOST),
-        .resumed = step->flags & CT_STEP_RESUMED,
-    };
-    thread->left = step->cause == CT_CAUSE_TAIL;
-    return close_frame(graph, thread, step->depth, &frame, step->self, step->time - step->begin);
-}
-
-static bool may_tail(struct ct_graph *graph, uint32_t from, uint32_t to)
-{
-    struct tail_known *tail = &graph->tails[(from * 31 + to) & (TAIL_CACHE - 1)];
-    if (!tail->known || tail->from != from || tail->to != to)
-        *tail = (struct tail_known){from, to, true, ct_may_tail(graph->reader, from, to)};
-    return tail->may;
+    if (step->type == CT_STEP_OPEN) {
+        const struct ct_frame *frame = &thread->machine.frames[step->depth];
+        bool jumped = step->flags & CT_STEP_TAIL_CALLEE && thread->left;
+        struct ct_opened what = {
+            .id = step->id,
+            .jumper = jumped ? ct_jumper(thread->left) : CT_NONE,
+            .kind = step->kind,
+            .resumed = step->flags & CT_STEP_RESUMED,
+        };
+        struct ct_context *context = opened_in(graph, thread, thread->top, what);
+        if (!context)
+            return false;
+        answer(thread->top, context);
+        context->opening = (struct ct_opening){step->time, frame->sp | (frame->has_sp ? CT_HAS_SP : 0) | CT_IN_MACHINE};
+        thread->top = context;
+        thread->left = NULL;
+    } else if (step->type == CT_STEP_CLOSE) {
+        close_context(thread->top, step->time);
+        thread->left = step->cause == CT_CAUSE_TAIL ? thread->top : NULL;
+        thread->top = thread->top->parent;
+    }
+    return true;
 }
 
 static inline uint64_t load_unit(const uint8_t *at, uint32_t unit_size)
@@ -345,115 +390,156 @@ static inline uint64_t load_unit(const uint8_t *at, uint32_t unit_size)
     return unit;
 }
 
+/* What happened to the context before the unit that opens a frame: it was opened itself, which changes nothing in the
+ * unit's code, or closed. Then the code becomes one of no unit that opens a frame. */
+enum { OPENED = 0, JUMPED = CT_ENTER ^ CT_TAIL, RETURNED = CT_ENTER ^ CT_EXT };
+
+static inline struct ct_after *after_of(struct ct_context *context, uint32_t code)
+{
+    return &context->after[code * 0x9E3779B1u >> (32 - CT_AFTER_BITS)];
+}
+
+/* What a unit opens above `top`, once that `happened` to the context before. NULL: more than a frame that is opened
+ * follows from the unit, or there is no room, or too many contexts. */
+static __attribute__((noinline)) struct ct_context *look_up(const struct ct_graph *graph, struct thread *thread,
+                                                            struct ct_context *top, struct ct_context *before,
+                                                            uint32_t code, uint32_t happened)
+{
+    const struct ct_machine *machine = &thread->machine;
+    const struct ct_reader *reader = machine->reader;
+    uint32_t id = (code & 0xFFFFFF) >> 3, event = code & 7, flags = code >> 24;
+    uint8_t kind = event == CT_CALL ? CT_NODE_CALL : CT_NODE_FUNCTION;
+    if (id >= machine->tops[kind].count || top->depth >= machine->frame_room ||
+        thread->contexts.count >= thread->context_limit)
+        return NULL;
+    if (flags && (event != CT_ENTER || flags != CT_WHOLE >> 24))
+        return NULL;
+    if (event == CT_CALL && (happened == JUMPED || top->what.kind != CT_NODE_FUNCTION || id >= reader->id_count ||
+                             reader->holders[id] != top->what.id))
+        return NULL;
+    bool led = happened == JUMPED && ct_may_tail(reader, before->what.id, id);
+    struct ct_opened what = {.id = id, .jumper = led ? ct_jumper(before) : CT_NONE, .kind = kind};
+    struct ct_context *context = opened_in(graph, thread, top, what);
+    if (!context)
+        return NULL;
+    if (context->depth > thread->totals.max_depth)
+        thread->totals.max_depth = context->depth;
+    struct ct_after *after = after_of(before, code);
+    *after = (struct ct_after){{code ^ happened, after->codes[0]}, {context, after->contexts[0]}};
+    return context;
+}
+
+/* Gives the machine the frames that are open, once units were taken without it. */
+static void tell_machine(struct thread *thread)
+{
+    struct ct_machine *machine = &thread->machine;
+    struct ct_context *context = thread->top;
+    while (!(context->opening.sp & CT_IN_MACHINE))
+        context = context->parent;
+    uint32_t known = context->depth, depth = thread->top->depth;
+    while (machine->depth > known) {
+        const struct ct_frame *frame = &machine->frames[--machine->depth];
+        machine->tops[frame->kind].of[frame->id] = frame->below;
+    }
+    for (context = thread->top; context->depth > known; context = context->parent) {
+        machine->frames[context->depth - 1] = (struct ct_frame){
+            .begin = context->opening.begin,
+            .sp = context->opening.sp & ~CT_HAS_SP,
+            .id = context->what.id,
+            .kind = context->what.kind,
+            .has_sp = context->opening.sp & CT_HAS_SP,
+        };
+        context->opening.sp |= CT_IN_MACHINE;
+    }
+    while (machine->depth < depth) {
+        struct ct_frame *frame = &machine->frames[machine->depth++];
+        uint32_t *top = &machine->tops[frame->kind].of[frame->id];
+        frame->below = *top;
+        *top = machine->depth;
+    }
+}
+
 /* Takes units as long as each opens or closes one frame, and nothing else follows from it: as the machine does, and
  * counts. */
-static inline __attribute__((always_inline)) void run(struct ct_graph *graph, struct thread *thread,
+static inline __attribute__((always_inline)) void run(const struct ct_graph *graph, struct thread *thread,
                                                       const uint32_t unit_size)
 {
     struct ct_machine *machine = &thread->machine;
-    struct ct_frame *const frames = machine->frames;
-    const struct ct_tops functions = machine->tops[CT_NODE_FUNCTION], calls = machine->tops[CT_NODE_CALL];
-    uint64_t room = machine->frame_room < thread->opened_room ? machine->frame_room : thread->opened_room;
     const uint8_t *at = machine->unit, *const begin = at, *const end = machine->unit_end;
     const uint64_t position = machine->position;
+    const uint32_t code_bits = unit_size == 4 ? 0xFFFFFFFF : 0xFFFFFF;
     uint64_t events[8] = {0}, wholes = 0, time = machine->time;
-    uint32_t depth = machine->depth, deepest = machine->totals->max_depth, tail_from = machine->tail_from;
-    bool after_tail = machine->after_tail, memory = true;
-    while (at < end && memory) {
+    struct ct_context *top = thread->top, *before = top;
+    uint32_t happened = OPENED;
+    while (at < end) {
         const uint8_t *here = at;
         uint64_t unit = load_unit(here, unit_size), sp = 0;
-        bool has_sp = (unit & 7) == CT_FRAME;
-        if (has_sp) {
-            sp = unit;
-            here += unit_size;
-            if (!sp || here >= end)
-                break;
-            unit = load_unit(here, unit_size);
-        }
-        uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3;
-        bool whole = unit_size == 4 && unit >> 24;
-        if ((whole && (event != CT_ENTER || unit >> 24 != CT_WHOLE >> 24)) ||
-            (has_sp && (whole || event != CT_ENTER || ct_is_funclet(machine, id))))
-            break;
+        uint32_t code = (uint32_t)unit & code_bits;
         uint64_t now = unit_size == 4 ? position + (uint64_t)(here - begin) / 4 : ct_ticked(time, unit);
-        struct ct_frame *next = frames + depth, *top = depth ? next - 1 : NULL;
-        struct opened *opened = thread->opened + depth;
-        if (event == CT_ENTER) {
-            if (id >= functions.count || depth >= room)
+        if (code == top->closing) {
+            close_context(top, now);
+            before = top;
+            top = top->parent;
+            happened = RETURNED;
+            events[code & 7]++;
+            time = now;
+            at += unit_size;
+            continue;
+        }
+        if ((code & 7) == CT_FRAME) {
+            here += unit_size;
+            if (!unit || here >= end)
                 break;
-            bool jumped = after_tail && may_tail(graph, tail_from, id);
-            memory = open_frame(graph, thread, depth, CT_NODE_FUNCTION, id, jumped);
-            deepest = depth >= deepest ? depth + 1 : deepest;
-            uint64_t last = here + unit_size < end && !whole ? load_unit(here + unit_size, unit_size) : 0;
-            if (whole) {
-                if (memory)
-                    leave(opened, CT_NODE_FUNCTION, false, true, 0, 0);
+            sp = unit | CT_HAS_SP;
+            unit = load_unit(here, unit_size);
+            code = (uint32_t)unit & code_bits;
+            now = unit_size == 4 ? now + 1 : ct_ticked(time, unit);
+            if ((code & 7) != CT_ENTER || code >> 24 || ct_is_funclet(machine, code >> 3))
+                break;
+        }
+        uint32_t event = code & 7;
+        if (event == CT_ENTER || event == CT_CALL) {
+            const struct ct_after *after = after_of(before, code);
+            struct ct_context *entered = after->codes[0] == (code ^ happened) ? after->contexts[0]
+                                         : after->codes[1] == (code ^ happened)
+                                             ? after->contexts[1]
+                                             : look_up(graph, thread, top, before, code, happened);
+            if (!entered)
+                break;
+            answer(top, entered);
+            before = top = entered;
+            happened = OPENED;
+            if (unit_size == 4 && code >> 24) {
                 wholes++;
-                for (; here + 4 < end && load_unit(here + 4, 4) == unit && !opened->stack_edge; here += 4) {
-                    opened->edge->both.calls++;
-                    events[CT_ENTER]++;
-                    wholes++;
-                }
-                now = position + (uint64_t)(here - begin) / 4;
-            } else if ((last & 0xFFFFFF) == (id << 3 | CT_LEAVE) && (unit_size == 8 || last < 1u << 24)) {
-                here += unit_size; /* calls nothing: as if it had been pushed, and popped again */
-                uint64_t then = now;
-                now = unit_size == 4 ? then + 1 : ct_ticked(then, last);
-                if (memory)
-                    leave(opened, CT_NODE_FUNCTION, !functions.of[id], true, now - then, now - then);
-                if (depth)
-                    top->children += now - then;
-                events[CT_LEAVE]++;
+                top->closed++;
+                top = top->parent;
+                happened = RETURNED;
             } else {
-                *next =
-                    (struct ct_frame){.begin = now, .sp = sp, .id = id, .below = functions.of[id], .has_sp = has_sp};
-                functions.of[id] = ++depth;
+                top->opening = (struct ct_opening){now, sp};
             }
-        } else if (event == CT_LEAVE || event == CT_TAIL) {
-            if (!depth || top->id != id || top->kind != CT_NODE_FUNCTION)
-                break;
-            uint64_t duration = now - top->begin;
-            leave(opened - 1, CT_NODE_FUNCTION, !top->below, !top->resumed, duration - top->children, duration);
-            functions.of[id] = top->below;
-            if (--depth)
-                top[-1].children += duration;
-            thread->left = event == CT_TAIL;
-        } else if (event == CT_CALL) {
-            if (after_tail || !depth || id >= calls.count || depth >= room || id >= machine->reader->id_count ||
-                top->kind != CT_NODE_FUNCTION || top->id != machine->reader->holders[id])
-                break;
-            *next = (struct ct_frame){.begin = now, .id = id, .below = calls.of[id], .kind = CT_NODE_CALL};
-            memory = open_frame(graph, thread, depth, CT_NODE_CALL, id, false);
-            calls.of[id] = ++depth;
-            deepest = depth > deepest ? depth : deepest;
-        } else if (event == CT_RETURN) {
-            if (!depth || top->id != id || top->kind != CT_NODE_CALL)
-                break;
-            uint64_t duration = now - top->begin;
-            memory = close_frame(graph, thread, depth - 1, top, duration - top->children, duration);
-            calls.of[id] = top->below;
-            if (--depth)
-                top[-1].children += duration;
-            thread->left = false;
+        } else if (event == CT_TAIL && (code ^ CT_TAIL ^ CT_LEAVE) == top->closing) {
+            close_context(top, now);
+            before = top;
+            top = top->parent;
+            happened = JUMPED;
         } else {
             break;
         }
-        events[CT_FRAME] += has_sp;
+        events[CT_FRAME] += here != at;
         events[event]++;
-        after_tail = event == CT_TAIL;
-        tail_from = id;
         time = now;
         at = here + unit_size;
     }
     machine->unit = at;
     machine->position += (uint64_t)(at - begin) / unit_size;
     machine->time = time;
-    machine->depth = depth;
-    machine->after_tail = after_tail;
-    machine->tail_from = tail_from;
-    machine->no_memory |= !memory;
+    machine->after_tail = happened == JUMPED;
+    if (happened == JUMPED)
+        machine->tail_from = before->what.id;
+    thread->top = top;
+    thread->left = happened == JUMPED ? before : NULL;
+    tell_machine(thread);
     struct ct_totals *totals = machine->totals;
-    totals->max_depth = deepest;
     totals->units += (uint64_t)(at - begin) / unit_size;
     totals->frames[CT_NODE_FUNCTION] += events[CT_ENTER];
     totals->frames[CT_NODE_CALL] += events[CT_CALL];
@@ -470,7 +556,9 @@ static bool take_steps(struct ct_graph *graph, struct thread *thread)
     struct ct_machine *machine = &thread->machine;
     struct ct_step step;
     do {
-        if (thread->begun && thread->opened && ct_machine_is_plain(machine)) {
+        if (thread->contexts.count >= thread->context_limit && !start_over(graph, thread))
+            return false;
+        if (thread->begun && ct_machine_is_plain(machine) && !machine->after_tail) {
             if (graph->reader->header.unit_size == 4)
                 run(graph, thread, 4);
             else
@@ -496,11 +584,15 @@ static struct thread *thread_of(struct ct_graph *graph, const struct ct_events *
     thread->about = (struct ct_graph_thread){.index = index, .id = block->thread_id, .open_tsc = block->open_tsc};
     ct_machine_start_fed(&thread->machine, graph->reader, &thread->totals);
     thread->nobody = node_of(thread, NULL, key_of(CT_NODE_NOBODY, 0, false));
-    return thread->nobody ? thread : NULL;
+    thread->context_limit = CONTEXTS;
+    if (!thread->nobody || !ct_contexts_clear(&thread->contexts))
+        return NULL;
+    thread->top = thread->contexts.root;
+    return thread;
 }
 
 /* The units of a block from the thread's position on, or all. False: no memory. */
-static bool fold(struct ct_graph *graph, struct thread *thread, const struct ct_events *block, uint32_t units)
+static bool take_block(struct ct_graph *graph, struct thread *thread, const struct ct_events *block, uint32_t units)
 {
     uint64_t position = thread->machine.position;
     uint32_t known = position > block->first_unit ? (uint32_t)(position - block->first_unit) : 0;
@@ -566,7 +658,7 @@ uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t coun
         if (!block)
             break;
         struct thread *thread = thread_of(graph, block);
-        if (!thread || !fold(graph, thread, block, units_in(graph, block))) {
+        if (!thread || !take_block(graph, thread, block, units_in(graph, block))) {
             *status = CT_READER_NO_MEMORY;
             break;
         }
@@ -600,6 +692,11 @@ uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, c
         ct_free_sites(&sites);
         return 0;
     }
+    for (uint64_t at = 0; at < graph->thread_room; at++) /* what contexts count for depends on what is known */
+        if (graph->threads[at] && !start_over(graph, graph->threads[at])) {
+            ct_free_sites(&sites);
+            return 0;
+        }
     ct_free_sites(&graph->sites);
     graph->sites = sites;
     if (graph->reader) { /* addresses keep their numbers */
@@ -608,64 +705,44 @@ uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, c
         graph->reader->addresses = fresh;
     }
     graph->reader = reader;
-    memset(graph->tails, 0, sizeof graph->tails);
     for (uint64_t at = 0; at < graph->thread_room; at++)
         if (graph->threads[at])
             graph->threads[at]->machine.reader = reader;
     return 1;
 }
 
-/* A thread's table, so that it can be as it was. */
-struct kept {
-    struct node *nodes;
-    struct opened *opened;
-    uint32_t node_count;
-};
-
-static bool keep(const struct thread *thread, struct kept *kept)
+/* A copy of a thread's nodes, by position. NULL: no memory. */
+static struct node *copy_nodes(const struct thread *thread)
 {
-    uint32_t depth = thread->machine.depth;
-    kept->node_count = thread->node_count;
-    kept->nodes = malloc((kept->node_count + 1u) * sizeof *kept->nodes);
-    kept->opened = malloc((depth + 1u) * sizeof *kept->opened);
-    for (uint32_t at = 0; at < kept->node_count && kept->nodes; at++)
-        kept->nodes[at] = *node_at(thread, at);
-    if (depth && kept->opened)
-        memcpy(kept->opened, thread->opened, depth * sizeof *kept->opened);
-    return kept->nodes && kept->opened;
+    struct node *nodes = malloc(thread->node_count * sizeof *nodes);
+    for (uint32_t at = 0; at < thread->node_count && nodes; at++)
+        nodes[at] = *node_at(thread, at);
+    return nodes;
 }
 
-static void restore(struct thread *thread, struct kept *kept)
+/* Makes them as they were; those that came since count nothing. */
+static void restore_nodes(struct thread *thread, const struct node *nodes, uint32_t count)
 {
     for (uint32_t at = 0; at < thread->node_count; at++) {
         struct node *node = node_at(thread, at);
-        if (at < kept->node_count) {
-            *node = kept->nodes[at];
+        if (at < count) {
+            *node = nodes[at];
             continue;
         }
         node->active = node->views = 0;
         node->both = (struct ct_graph_count){0};
         memset(node->only_active, 0, sizeof node->only_active);
         memset(node->only, 0, sizeof node->only);
-        forget_last(node);
     }
-    if (thread->machine.depth)
-        memcpy(thread->opened, kept->opened, thread->machine.depth * sizeof *kept->opened);
 }
 
-/* Counts the open frames as if they ended now. False: no memory. */
-static bool close_all(struct ct_graph *graph, struct thread *thread)
+/* Counts the open frames as if they ended now, once (1), or no longer (-1). */
+static void count_open(struct thread *thread, int once)
 {
-    const struct ct_machine *machine = &thread->machine;
-    uint64_t inside = 0;
-    for (uint32_t depth = machine->depth; depth--;) {
-        const struct ct_frame *frame = &machine->frames[depth];
-        uint64_t duration = machine->time - frame->begin;
-        if (!close_frame(graph, thread, depth, frame, duration - frame->children - inside, duration))
-            return false;
-        inside = duration;
+    for (struct ct_context *context = thread->top; context->depth; context = context->parent) {
+        context->closed += (uint64_t)once;
+        context->time += (uint64_t)once * (thread->machine.time - context->opening.begin);
     }
-    return true;
 }
 
 struct bytes {
@@ -703,7 +780,7 @@ static bool put_thread(struct bytes *bytes, const struct thread *thread, uint32_
         row->tail = node->key & key_of(0, 0, true) ? 1 : 0;
         row->views = (uint8_t)node->views;
         for (int view = 0; view < CT_GRAPH_VIEWS; view++) {
-            add(&row->counts[view], false, node->only[view].self, node->both.total + node->only[view].total);
+            add(&row->counts[view], 0, node->only[view].self, node->both.total + node->only[view].total);
             row->counts[view].calls += node->both.calls + node->only[view].calls;
             row->counts[view].self += node->both.self;
         }
@@ -712,7 +789,7 @@ static bool put_thread(struct bytes *bytes, const struct thread *thread, uint32_
         const struct node *edge = node_at(thread, at);
         for (int view = 0; view < CT_GRAPH_VIEWS && edge->place; view++) {
             struct ct_graph_count *count = &rows[edge->place->position].counts[view];
-            add(count, false, edge->both.self + edge->only[JUMPS].self, 0);
+            add(count, 0, edge->both.self + edge->only[JUMPS].self, 0);
             count->calls += edge->both.calls + edge->only[JUMPS].calls;
         }
     }
@@ -739,14 +816,16 @@ void *ct_graph_write(struct ct_graph *graph, uint32_t cause, uint64_t *size)
         struct thread *thread = graph->threads[at];
         if (!thread || !thread->begun)
             continue;
-        struct kept kept = {0};
-        memory = keep(thread, &kept);
+        uint32_t count = thread->node_count;
+        struct node *nodes = copy_nodes(thread);
+        memory = nodes;
         if (memory) {
-            memory = close_all(graph, thread) && put_thread(&bytes, thread, cause);
-            restore(thread, &kept);
+            count_open(thread, 1);
+            memory = fold(graph, thread) && put_thread(&bytes, thread, cause);
+            count_open(thread, -1);
+            restore_nodes(thread, nodes, count);
         }
-        free(kept.nodes);
-        free(kept.opened);
+        free(nodes);
     }
     *size = bytes.size;
     if (memory)
@@ -767,11 +846,12 @@ void ct_graph_close(struct ct_graph *graph)
         if (!thread)
             continue;
         ct_machine_free(&thread->machine);
+        ct_contexts_free(&thread->contexts);
         for (uint64_t pool = 0; pool < thread->pool_room; pool++)
             free(thread->pools[pool]);
         free(thread->pools);
         free(thread->slots);
-        free(thread->opened);
+        free(thread->folded);
         free(thread);
     }
     free(graph->threads);

@@ -16,6 +16,7 @@ _Static_assert(sizeof(struct ct_site_record) == 16, "site record");
 /* Growing arrays of the walk over the chunks. */
 struct walk {
     struct ct_reader *reader;
+    struct ct_pages pages;
     uint64_t piece_count, piece_room;
     uint64_t module_room, info_room;
 };
@@ -158,6 +159,7 @@ static bool add_slots(struct walk *walk, uint64_t offset, uint64_t length)
     bool counted = reader->header.policy == CT_POLICY_COUNT; /* what is in them is not for us */
     for (uint64_t at = CT_BLOCK; at < length && at < reader->index.file_size - offset; at += CT_BLOCK) {
         uint32_t kind = CT_CHUNK_HOLE;
+        ct_read_header(&walk->pages, offset + at);
         if (reader->index.file_size - offset - at >= sizeof kind)
             memcpy(&kind, reader->file + offset + at, sizeof kind);
         reader->index.live_slots++;
@@ -239,6 +241,7 @@ static bool walk_chunks(struct walk *walk)
             index->truncated = 1;
             break;
         }
+        ct_read_header(&walk->pages, offset);
         memcpy(&chunk, reader->file + offset, sizeof chunk);
         if (chunk.kind == CT_CHUNK_HOLE) {
             index->hole_blocks++;
@@ -282,6 +285,7 @@ static bool walk_chunks(struct walk *walk)
             return false;
         offset += length;
     }
+    ct_release_blocks(&walk->pages);
     if (reader->header.append_end > index->file_size)
         index->truncated = 1;
     return true;
@@ -479,7 +483,8 @@ uint32_t ct_reader_abi(void)
     return CT_READER_ABI;
 }
 
-struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snapshot *snapshot, uint32_t *status)
+struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t mapped, struct ct_snapshot *snapshot,
+                                 uint32_t *status)
 {
     struct ct_file_header header;
     *status = check_header(file, size, &header);
@@ -488,11 +493,12 @@ struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snap
     struct ct_reader *reader = calloc(1, sizeof *reader);
     if (reader) {
         reader->file = file;
+        reader->mapped = mapped;
         reader->header = snapshot ? snapshot->header : header;
         reader->snapshot = snapshot;
         reader->index.file_size = size;
-        struct walk walk = {.reader = reader};
-        if (walk_chunks(&walk) && (!snapshot || ct_look_again(snapshot, file, size)) && add_copies(&walk) &&
+        struct walk walk = {.reader = reader, .pages = {.file = mapped ? file : NULL, .size = size}};
+        if (walk_chunks(&walk) && (!snapshot || ct_look_again(snapshot, file, size, mapped)) && add_copies(&walk) &&
             order_threads(reader, walk.piece_count) && order_modules(reader) && ct_read_tails(reader))
             return reader;
         reader->snapshot = NULL; /* stays the caller's */
@@ -514,6 +520,8 @@ static int compare_marks(const void *left, const void *right)
 
 uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count)
 {
+    free(reader->marks);
+    reader->mark_count = 0;
     reader->marks = malloc((count + 1u) * sizeof *marks);
     if (!reader->marks)
         return 0;
@@ -521,6 +529,11 @@ uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *mar
     reader->mark_count = count;
     qsort(reader->marks, count, sizeof *marks, compare_marks);
     return 1;
+}
+
+uint64_t ct_reader_units_read(const struct ct_reader *reader)
+{
+    return reader->units_read;
 }
 
 void ct_reader_close(struct ct_reader *reader)

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "pages.h"
 #include "reader.h"
 #include "trace_format.h"
 
@@ -64,7 +65,7 @@ struct ct_snapshot {
 uint64_t ct_last_block(const struct ct_snapshot *snapshot, uint32_t thread_index);
 
 /* After the headers of the chunks were read: fills snapshot->unwritten. False: no memory. */
-bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size);
+bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size, bool mapped);
 
 /* Was the block in a slot then? */
 bool ct_is_unwritten(const struct ct_snapshot *snapshot, uint32_t thread_index, uint64_t first_unit);
@@ -86,6 +87,7 @@ struct ct_tail {
 
 struct ct_reader {
     const uint8_t *file;
+    bool mapped;
     struct ct_file_header header;
     struct ct_snapshot *snapshot; /* null: nobody writes to the file any more */
     struct ct_index index;
@@ -101,6 +103,7 @@ struct ct_reader {
     uint64_t tail_count;
     struct ct_mark *marks; /* by thread, position and number */
     uint32_t mark_count;
+    uint64_t units_read; /* by all machines */
     struct ct_addresses addresses;
 };
 

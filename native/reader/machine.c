@@ -12,6 +12,8 @@ void ct_machine_start(struct ct_machine *machine, struct ct_reader *reader, uint
                       struct ct_totals *totals)
 {
     *machine = (struct ct_machine){.reader = reader, .close_to = NOT_CLOSING, .totals = totals};
+    machine->pages.file = reader->mapped ? reader->file : NULL;
+    machine->pages.size = reader->index.file_size;
     uint32_t threads = reader->index.threads;
     machine->thread = first < threads ? first : threads;
     machine->thread_end = count < threads - machine->thread ? machine->thread + count : threads;
@@ -29,6 +31,7 @@ static void forget_suspended(struct ct_machine *machine)
 
 void ct_machine_free(struct ct_machine *machine)
 {
+    ct_release_blocks(&machine->pages);
     forget_suspended(machine);
     free(machine->suspended);
     free(machine->frames);
@@ -542,6 +545,8 @@ static bool open_piece(struct ct_machine *machine, const struct ct_piece *piece)
 {
     const struct ct_reader *reader = machine->reader;
     machine->unit = piece->units_at;
+    if (!piece->copied)
+        ct_read_block(&machine->pages, (uint64_t)(piece->units_at - sizeof(struct ct_events) - reader->file));
     if (reader->snapshot && reader->header.policy == CT_POLICY_DROP_OLDEST && !piece->copied) {
         const uint8_t *block = piece->units_at - sizeof(struct ct_events);
         if (!machine->block)
@@ -646,6 +651,7 @@ static bool advance(struct ct_machine *machine)
             return true;
         }
         machine->piece++;
+        reader->units_read += piece->units;
         if (!open_piece(machine, piece)) {
             machine->unit = machine->unit_end;
             machine->told_position = machine->position;

@@ -35,6 +35,7 @@ struct ct_tops {
 
 struct ct_machine {
     struct ct_reader *reader;
+    struct ct_pages pages;
     uint32_t thread, thread_end;
     bool inside; /* the thread's first step was given */
     uint64_t piece, piece_end;

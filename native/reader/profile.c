@@ -375,11 +375,6 @@ uint32_t ct_reader_profile_run(struct ct_profile *profile)
     return CT_PULL_MORE;
 }
 
-uint64_t ct_reader_profile_units(const struct ct_profile *profile)
-{
-    return profile->totals.units;
-}
-
 const struct ct_profile_stack *ct_reader_profile_stacks(const struct ct_profile *profile, uint32_t *count)
 {
     *count = profile->stack_count;

@@ -58,8 +58,6 @@ CT_READER_EXPORT struct ct_profile *ct_reader_profile_open(struct ct_reader *rea
                                                            const struct ct_profile_options *options);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_profile_run(struct ct_profile *profile);
-/* Units read so far, of those in the index. */
-CT_READER_EXPORT uint64_t ct_reader_profile_units(const struct ct_profile *profile);
 /* Each of the three: valid until the next run or close. */
 CT_READER_EXPORT const struct ct_profile_stack *ct_reader_profile_stacks(const struct ct_profile *profile,
                                                                          uint32_t *count);

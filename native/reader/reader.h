@@ -12,7 +12,8 @@
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
- * opened from it belong to one thread at a time.
+ * opened from it belong to one thread at a time. `mapped`: the array is a mapping of a file, and what has been read of
+ * it need not stay in memory; 0: it is not.
  *
  * Times are time stamp counter ticks in traces with a clock, else positions (units this thread recorded before).
  */
@@ -201,6 +202,15 @@ struct ct_mark {
     uint32_t number;   /* of the mark, from 1 on */
 };
 
+/* Where a program marked a moment itself: CT_EXT_MARK. */
+struct ct_program_mark {
+    uint64_t number; /* given to mark() */
+    uint64_t time;   /* ticks; without a clock its position */
+    uint64_t position;
+    uint32_t thread; /* its index */
+    uint32_t reserved;
+};
+
 struct ct_totals {
     uint64_t units;     /* read, payloads and lost ones not counted */
     uint64_t events[8]; /* by enum ct_event */
@@ -297,6 +307,7 @@ struct ct_export_options {
     uint64_t limit; /* CT_EXPORT_FOLDED: stacks kept at a time. CT_EXPORT_PERFETTO: bytes of a file, more or less */
     uint32_t timed; /* 0: no clock */
     uint32_t reserved;
+    const uint32_t *thread_ids; /* CT_EXPORT_CHROME: one for each thread, by position; null: the system's */
 };
 
 /* Something that events name, in the order it was met. */
@@ -398,24 +409,28 @@ struct ct_column_reader;
 
 CT_READER_EXPORT uint32_t ct_reader_abi(void);
 /* For a file whose header says CT_STATE_RECORDING, which others may be writing to. Null: no memory. */
-CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size);
+CT_READER_EXPORT struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size, uint32_t mapped);
 CT_READER_EXPORT void ct_reader_snapshot_close(struct ct_snapshot *snapshot);
 /* `snapshot`: of the same file, null if it is finished; the reader's from here on, if there is one. It was taken of an
  * earlier mapping: this one must have been made after it, as large as the file was then. */
-CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, struct ct_snapshot *snapshot,
-                                                  uint32_t *status);
+CT_READER_EXPORT struct ct_reader *ct_reader_open(const void *file, uint64_t size, uint32_t mapped,
+                                                  struct ct_snapshot *snapshot, uint32_t *status);
 CT_READER_EXPORT void ct_reader_close(struct ct_reader *reader);
 CT_READER_EXPORT void ct_reader_index(const struct ct_reader *reader, struct ct_index *out);
 /* Each of the three: `out` gets the entry; `at` must lie below the index's count. */
 CT_READER_EXPORT void ct_reader_module(const struct ct_reader *reader, uint32_t at, struct ct_module_entry *out);
 CT_READER_EXPORT void ct_reader_info(const struct ct_reader *reader, uint32_t at, struct ct_span *out);
 CT_READER_EXPORT void ct_reader_thread(const struct ct_reader *reader, uint32_t at, struct ct_thread_entry *out);
-/* Between opening and reading: the trace's named marks, which its INFO chunks tell. 0: no memory. */
+/* Between opening and reading: the marks that have names or bound parts, in place of those told before. 0: no memory,
+ * and there are none. */
 CT_READER_EXPORT uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count);
 /* Between opening and reading: ids from 0 on are these VAs, of which the first is 0. 0: no memory. */
 CT_READER_EXPORT uint32_t ct_reader_set_addresses(struct ct_reader *reader, const uint64_t *addresses, uint32_t count);
 /* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
 CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
+
+/* How many units have been read by all that was opened from the reader, a block at a time. */
+CT_READER_EXPORT uint64_t ct_reader_units_read(const struct ct_reader *reader);
 
 /* Null: no memory. `capacity` is in steps or lines; `pull` gets enum ct_pull. A pull may come back with nothing and
  * CT_PULL_MORE, so that a caller can be interrupted. */
@@ -452,16 +467,28 @@ CT_READER_EXPORT void ct_reader_stacks_close(struct ct_stacks *stacks);
 CT_READER_EXPORT struct ct_edges *ct_reader_edges_open(struct ct_reader *reader, const struct ct_edge_options *options);
 /* Reads on for a while: enum ct_pull. */
 CT_READER_EXPORT uint32_t ct_reader_edges_run(struct ct_edges *edges);
-/* How many units have been read. */
-CT_READER_EXPORT uint64_t ct_reader_edges_units(const struct ct_edges *edges);
 /* Valid until the next run or close. */
 CT_READER_EXPORT const struct ct_edge *ct_reader_edges_of(const struct ct_edges *edges, uint32_t *count);
 CT_READER_EXPORT void ct_reader_edges_close(struct ct_edges *edges);
 
+/* Reads all threads for the marks that the program set itself, and for where each was at `times`, ascending ticks.
+ * Null: no memory. */
+CT_READER_EXPORT struct ct_moments *ct_reader_moments_open(struct ct_reader *reader, const uint64_t *times,
+                                                           uint32_t count);
+/* Reads on for a while: enum ct_pull. */
+CT_READER_EXPORT uint32_t ct_reader_moments_run(struct ct_moments *moments);
+/* Thread by thread, in order. Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_program_mark *ct_reader_moments_marks(const struct ct_moments *moments,
+                                                                       uint32_t *count);
+/* For each thread, by its position among the reader's, and each time: the units before its first event of that time or
+ * later; UINT64_MAX: there is none. */
+CT_READER_EXPORT const uint64_t *ct_reader_moments_positions(const struct ct_moments *moments);
+CT_READER_EXPORT void ct_reader_moments_close(struct ct_moments *moments);
+
 /* Counting while it is recorded. Null: no memory. */
 CT_READER_EXPORT struct ct_graph *ct_graph_open(void);
 /* Before the first take, and whenever a module is added: its ids, and `through`, as in struct ct_edge_options. The
- * reader stays the caller's, until the next one is set. 0: no memory, and nothing has changed. */
+ * reader stays the caller's, until the next one is set. 0: no memory, and what was counted is lost. */
 CT_READER_EXPORT uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, const uint8_t *through,
                                               uint32_t through_bits);
 /* Counts some of what is in these slots of the mapped file, and empties them; how many. `status`: enum
@@ -500,11 +527,10 @@ CT_READER_EXPORT struct ct_export *ct_reader_export_open(struct ct_reader *reade
  * whatever the result asks for. With CT_PULL_TEXT `wanted` tells of what. */
 CT_READER_EXPORT uint32_t ct_reader_export_run(struct ct_export *made, const char **out, uint64_t *size,
                                                struct ct_node *wanted);
-/* The text that was wanted, fit for the format: it is written as it is. 0: no memory. */
+/* The text that was wanted, fit for the format: it is written as it is; in CT_EXPORT_SPEEDSCOPE the number of the
+ * frame's name. 0: no memory. */
 CT_READER_EXPORT uint32_t ct_reader_export_text(struct ct_export *made, const struct ct_node *wanted, const char *text,
                                                 uint32_t size);
-/* CT_EXPORT_SPEEDSCOPE: the frames by number. Valid until the next run or close. */
-CT_READER_EXPORT const struct ct_node *ct_reader_export_nodes(const struct ct_export *made, uint32_t *count);
 CT_READER_EXPORT void ct_reader_export_close(struct ct_export *made);
 
 CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reader *reader);
@@ -512,6 +538,8 @@ CT_READER_EXPORT struct ct_column_reader *ct_reader_columns_open(struct ct_reade
 CT_READER_EXPORT uint32_t ct_reader_columns_next(struct ct_column_reader *columns, const struct ct_columns *out,
                                                  uint32_t capacity, uint32_t *pull);
 CT_READER_EXPORT const struct ct_node *ct_reader_columns_nodes(const struct ct_column_reader *columns, uint32_t *count);
+/* By node; those of no frame have none. Valid until the next run or close. */
+CT_READER_EXPORT const struct ct_stat *ct_reader_columns_stats(const struct ct_column_reader *columns, uint32_t *count);
 CT_READER_EXPORT void ct_reader_columns_close(struct ct_column_reader *columns);
 
 /* Of an enum ct_row; null: there is none such. */

@@ -119,11 +119,13 @@ static void keep_last(struct ct_places *places)
 }
 
 /* Of every LIVE chunk. False: no memory. */
-static bool find_slots(struct ct_slots *slots, const uint8_t *file, uint64_t size)
+static bool find_slots(struct ct_slots *slots, const uint8_t *file, uint64_t size, bool mapped)
 {
+    struct ct_pages pages = {.file = mapped ? file : NULL, .size = size};
     uint64_t room = 0, offset = CT_BLOCK;
     struct ct_chunk chunk;
     while (offset < size && size - offset >= sizeof chunk) {
+        ct_read_header(&pages, offset);
         memcpy(&chunk, file + offset, sizeof chunk);
         uint64_t left = size - offset;
         uint64_t length = chunk.length;
@@ -138,6 +140,7 @@ static bool find_slots(struct ct_slots *slots, const uint8_t *file, uint64_t siz
         }
         offset += length;
     }
+    ct_release_blocks(&pages);
     return true;
 }
 
@@ -157,7 +160,7 @@ static bool copy_slot(struct ct_slot *slot, const uint8_t *file)
     return true;
 }
 
-struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size)
+struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size, uint32_t mapped)
 {
     struct ct_snapshot *snapshot = calloc(1, sizeof *snapshot);
     if (!snapshot || size < sizeof snapshot->header)
@@ -166,7 +169,8 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size)
     snapshot->file_size = size;
     if (snapshot->header.policy == CT_POLICY_COUNT) /* slots are not for us */
         return snapshot;
-    bool memory = find_slots(&snapshot->slots, file, size) && see_blocks(&snapshot->slots, file, &snapshot->last);
+    bool memory =
+        find_slots(&snapshot->slots, file, size, mapped) && see_blocks(&snapshot->slots, file, &snapshot->last);
     keep_last(&snapshot->last);
     for (uint32_t at = 0; at < snapshot->slots.count && memory; at++)
         memory = copy_slot(&snapshot->slots.items[at], file);
@@ -176,12 +180,12 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size)
     return NULL;
 }
 
-bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size)
+bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size, bool mapped)
 {
     struct ct_slots slots = {0}; /* may be more by now */
     if (snapshot->header.policy == CT_POLICY_COUNT)
         return true;
-    bool memory = find_slots(&slots, file, size) && see_blocks(&slots, file, &snapshot->unwritten);
+    bool memory = find_slots(&slots, file, size, mapped) && see_blocks(&slots, file, &snapshot->unwritten);
     free(slots.items);
     return memory;
 }

@@ -84,7 +84,7 @@ def write(path: Path, events: int, unit_size: int) -> int:
     return sum(written)
 
 
-def measure(events: int, *words: str) -> None:
+def measure(events: int, *words: str, what: str = "") -> None:
     """Run one command and print how long it took for so many events, and how much memory."""
     start = time.perf_counter()
     with subprocess.Popen([str(ROOT / "calltrace"), *words], stdout=subprocess.PIPE) as process:
@@ -95,7 +95,7 @@ def measure(events: int, *words: str) -> None:
     assert process.returncode == 0
     seconds = time.perf_counter() - start
     megabytes = used.ru_maxrss / 1024
-    what = " ".join(words[:2]) if words[0] == "export" else words[0]
+    what = what or (" ".join(words[:2]) if words[0] == "export" else words[0])
     speed = f"{events / seconds / 1e6:8.1f} M/s"
     lines = len(shown.splitlines())
     print(f"  {what:<18}{seconds:7.2f} s{speed}{megabytes:8.0f} MiB{lines:8} lines", flush=True)
@@ -116,6 +116,8 @@ def main() -> None:
             measure(events, "callees", str(path), "function1", "--depth", "3")
             measure(events, "diff", str(path))
             measure(events, "diff", "--edges", str(path))
+            measure(events, "report", str(path))
+            measure(events, "query", str(path), QUERIES[0], what="query, and tables")
             for name, form in FORMATS.items():
                 out = path.with_suffix(form.suffix) if form.to is To.PATH else Path(os.devnull)
                 measure(events, "export", name, str(path), "-o", str(out))

@@ -20,6 +20,7 @@ from calltrace.ports import DebugEventKind, Protection
 from calltrace.preflight import ProcessFacts
 from calltrace.recorder import load_library
 from calltrace.win32 import api, launch, process
+from calltrace.win32 import port as standalone_port
 from calltrace.win32.exports import export_address
 from calltrace.win32.port import Win32Port, process_environment_block
 
@@ -75,8 +76,12 @@ def protection_is_restored(program: str) -> Any:
     return {"before": before, "after": after, "region": region_info}
 
 
-def call_that_waits(program: str, held: str) -> Any:
-    """Call a function that needs a lock which another, frozen thread holds for `held` milliseconds."""
+def call_that_waits(program: str, held: str, seconds: str) -> Any:
+    """Call a function that needs a lock which another, frozen thread holds for `held` milliseconds.
+
+    It may take `seconds`.
+    """
+    standalone_port.CALL_SECONDS = float(seconds)
     child = _start(program, held)
     port = launch.attach(child.pid)
     started = time.monotonic()
@@ -85,10 +90,10 @@ def call_that_waits(program: str, held: str) -> Any:
         result = port.call(child.address)
     except CalltraceError as error:
         result = f"{type(error).__name__}: {error}"
-    seconds = time.monotonic() - started
+    taken = time.monotonic() - started
     port.close()
     output, _ = child.communicate(timeout=900)
-    return {"result": result, "seconds": seconds, "output": output.decode(), "exit_code": child.returncode}
+    return {"result": result, "seconds": taken, "output": output.decode(), "exit_code": child.returncode}
 
 
 def library(program: str, *paths: str) -> Any:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,25 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)  # traces are large
 
 
+@contextmanager
+def deleted_here(folder: Path) -> Iterator[None]:
+    """Deletes files *.over meanwhile. If Wine's server did, every program would wait for the disk."""
+    ended = threading.Event()
+
+    def delete() -> None:
+        while not ended.wait(0.05):
+            for file in folder.glob("*.over"):
+                file.unlink()
+
+    with ThreadPoolExecutor(1) as pool:
+        deleting = pool.submit(delete)
+        try:
+            yield
+        finally:
+            ended.set()
+    deleting.result()
+
+
 def play(scene: str, timeout: float = windows.HANGS, **words: Any) -> Any:
     done = windows.python(MAIN, scene, json.dumps(words), timeout=timeout)
     assert done.returncode == 0, done.stderr.decode()
@@ -46,16 +68,17 @@ def test_a_busy_program_is_recorded_a_thousand_times(folder: Path) -> None:
         {"modules": ["first.dll", "second.dll"], "events": "all"},
         {"clock": "coarse"},
     ]
-    seen = play(
-        "cycles",
-        program=windows.path(targets.build("cycles")),
-        plugins=plugins,
-        folder=windows.path(folder),
-        turns=TURNS,
-        kept=KEPT,
-        options=options,
-        timeout=windows.HANGS,
-    )
+    with deleted_here(folder):
+        seen = play(
+            "cycles",
+            program=windows.path(targets.build("cycles")),
+            plugins=plugins,
+            folder=windows.path(folder),
+            turns=TURNS,
+            kept=KEPT,
+            options=options,
+            timeout=windows.HANGS,
+        )
     assert seen["ended"] == ["rounds some, wrong 0, debugged 0", 6]
 
     # A thread blocked in a copy, and a fiber left in one, kept them. When they had returned, and every thread

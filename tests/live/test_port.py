@@ -69,7 +69,7 @@ def test_writing_over_a_whole_module_leaves_its_protections_as_they_were() -> No
 
 
 def test_a_call_that_needs_a_frozen_threads_lock_succeeds_after_the_thaw() -> None:
-    found, _ = play("call_that_waits", targets.build("port_locks"), "2500")
+    found, _ = play("call_that_waits", targets.build("port_locks"), "2500", "15")
     assert found["result"] == 42
     assert found["seconds"] >= 0.5
     assert found["output"].strip() == "ended in order"
@@ -77,9 +77,9 @@ def test_a_call_that_needs_a_frozen_threads_lock_succeeds_after_the_thaw() -> No
 
 
 def test_a_call_that_does_not_come_back_is_given_up_and_the_program_goes_on() -> None:
-    found, _ = play("call_that_waits", targets.build("port_locks"), "17500")
+    found, _ = play("call_that_waits", targets.build("port_locks"), "5500", "3")
     assert found["result"].startswith("EngineError: a call of 0x")
-    assert "did not come back within 15 s" in found["result"]
+    assert "did not come back within 3 s" in found["result"]
     assert found["output"].strip() == "ended in order"
     assert found["exit_code"] == 6
 

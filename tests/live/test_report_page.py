@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from rig import targets, tracewriter, tracing, windows
 from rig.browser import Page, chromium
@@ -111,6 +112,17 @@ def test_callers_and_callees_are_those_of_the_commands(demo: Page, demo_trace: P
         assert sorted(found) == sorted(row[:4] for row in expected)
     demo.run("document.querySelector('#callers tbody tr').click()")
     assert demo.texts("#chosen") == ["demo!parse_sum"]
+
+
+def test_keys_lead_from_function_to_caller_and_on(demo: Page) -> None:
+    row = demo.all('#functions .split .body tr[data-name="demo!parse_number"]')[0]
+    row.send_keys(Keys.ENTER)
+    assert demo.texts("#chosen") == ["demo!parse_number"]
+    for name in ("demo!parse_factor", "demo!parse_product", "demo!parse_sum"):
+        demo.all(f'#callers tr[data-name="{name}"]')[0].send_keys(Keys.ENTER)
+        assert demo.texts("#chosen") == [name]
+        # The next key goes on from here, not from the page's beginning.
+        assert demo.run("return document.activeElement.id") == "chosen"
 
 
 def test_a_column_sorts_and_sorts_the_other_way(demo: Page) -> None:
@@ -336,12 +348,31 @@ def test_names_that_look_like_html_are_text(browser: Page, tmp_path: Path) -> No
         assert page.driver.title == "<u>&.calltrace"
 
 
+def test_a_very_long_name_takes_a_few_lines(browser: Page, tmp_path: Path) -> None:
+    long = "long<" + "pair<int,std::string>," * 200 + ">"
+    units = Units(8)
+    for number in (0, 1):
+        units.event(tracewriter.ENTER, number)
+        units.now += 1000
+    writer = TraceWriter(8)
+    functions = [(0x1000 + 16 * at, 16, 1, 0, 0, tracewriter.NONE) for at in (0, 1)]
+    writer.module({"name": "d.exe", "names": [[0x1000, long], [0x1010, "short"]]}, functions)
+    writer.thread(units)
+    for page in opened(browser, tmp_path, writer.write(tmp_path / "t.calltrace")):
+        page.run("document.querySelector('tr[data-name=\"d!short\"]').click()")
+        rows = "[...document.querySelectorAll('tr[data-name^=\"d!long\"]')]"
+        heights = page.run(f"return {rows}.map(r => r.offsetHeight)")
+        assert len(heights) == 2  # in the list, and as a caller
+        assert max(heights) < 80
+        assert page.run(f"return {rows}.map(r => r.querySelector('.lines').title)") == [f"d!{long}"] * 2
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_overlaps_or_hangs_out(demo: Page, dark: bool, tmp_path: Path) -> None:
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     demo.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
     try:
-        for width in (1400, 760):
+        for width in (1400, 760, 420):
             demo.driver.set_window_size(width, 1200)
             demo.wait(f"Math.abs(innerWidth - {width}) < 40")
             demo.wait("document.documentElement.scrollWidth <= innerWidth")
@@ -350,6 +381,8 @@ def test_nothing_overlaps_or_hangs_out(demo: Page, dark: bool, tmp_path: Path) -
                 "e => e.getBoundingClientRect()).map(b => [b.top, b.bottom]).slice(1)"
             )
             assert all(above[1] <= below[0] for above, below in zip(boxes, boxes[1:]))
+            names = "return [...document.querySelectorAll('td.name, canvas')].map(e => e.clientWidth)"
+            assert min(demo.run(names)) > 150
         back, text = demo.run(
             "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
         )

@@ -86,6 +86,44 @@ def test_a_damaged_database_is_told_and_harms_nothing(alone: Path, tmp_path: Pat
     assert any(line.startswith("names+0x") for line in lines)
 
 
+def test_a_database_may_be_named_itself(alone: Path, tmp_path: Path) -> None:
+    database = tmp_path / "some where" / "names.pdb"
+    database.parent.mkdir()
+    database.write_bytes(codeview.build("names").with_suffix(".pdb").read_bytes())
+    lines, told = run(alone, "--symbols", f"srv*{tmp_path};{database}", folder=tmp_path)
+    assert_chain(lines)
+    assert "names.pdb" not in told
+
+
+def test_a_database_of_another_build_is_told_wherever_it_is(alone: Path, tmp_path: Path) -> None:
+    program = alone.read_bytes()
+    at = program.index(b"RSDS") + 4
+    guid, age = program[at : at + 16], program[at + 16 : at + 20]
+    raw = codeview.build("names").with_suffix(".pdb").read_bytes()
+    assert raw.count(age + guid) == 1  # of the PDB's information stream
+    (tmp_path / "names.pdb").write_bytes(raw.replace(age + guid, age + bytes(16)))
+    lines, told = run(alone, "--symbols", tmp_path, folder=tmp_path)
+    assert not any("zoo" in line for line in lines)
+    place = windows.path(tmp_path / "names.pdb")
+    assert f"names.exe: names are its own only: {place} is damaged or of another build" in told
+    elsewhere = tmp_path / "right"
+    elsewhere.mkdir()
+    (elsewhere / "names.pdb").write_bytes(raw)
+    lines, told = run(alone, "--symbols", f"{tmp_path};{elsewhere}", folder=tmp_path)
+    assert_chain(lines)
+    assert "another build" not in told
+
+
+@pytest.mark.parametrize("verb", [("run", "--"), ("plan",)])
+def test_a_place_that_is_not_there_is_told_before_anything_is_done(
+    alone: Path, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    name, *words = verb
+    done = tracing.calltrace(name, "--symbols", f"{tmp_path};nowhere", *words, alone, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (66, b"")
+    assert done.stderr.decode().splitlines() == ["calltrace: --symbols: there is no nowhere"]
+
+
 def test_patterns_mean_names_of_the_database(tmp_path: Path) -> None:
     program = codeview.build("names")
     lines, _ = run(program, "--include", "zoo::operator!=", "--include", "names!zoo::Cage*", folder=tmp_path)
@@ -101,6 +139,17 @@ def test_a_plan_shows_names_and_its_patterns_mean_them() -> None:
     [module] = json.loads(done.stdout)["modules"]
     planned = {record["name"] for record in module["records"] if not record["status"]}
     assert planned == {*CHAIN[2:5], "names!zoo::Lion::operator bool"}
+
+
+def test_names_of_the_modules_own_table_are_readable_and_can_be_meant(tmp_path: Path) -> None:
+    program = targets.build("names")
+    lines, _ = run(program, folder=tmp_path)
+    wanted = [name.replace("`anonymous namespace'", "(anonymous namespace)") for name in CHAIN]
+    positions = [lines.index(name) for name in wanted]
+    assert positions == sorted(positions)
+    lines, _ = run(program, "--include", "zoo::operator!=", folder=tmp_path)
+    assert wanted[4] in lines
+    assert wanted[3] not in lines
 
 
 def test_names_of_the_modules_own_table_stay(tmp_path: Path) -> None:

@@ -55,5 +55,5 @@ def test_symbols_come_before_such_names(tmp_path: Path) -> None:
     trace = tmp_path / "t.calltrace"
     tracing.calltrace("run", "--quiet", "-o", trace, "--", targets.build("virtuals"))
     tree = tracing.shell("tree", trace)
-    assert "?slot3@Both@@UEAAHXZ" in tree
+    assert "virtuals!Both::slot3" in tree
     assert "vfunc" not in tree

@@ -35,12 +35,17 @@ def blocks_of(file: bytes) -> list[bytes]:
 
 
 def count(trace: TraceFile, together: int = 64, looks: bool = False) -> Graph:
-    """Of the events of a trace; `together`: blocks in slots at a time; `looks`: written down after each."""
+    """Of the events of a trace. `together`: blocks in slots at a time.
+
+    `looks`: what was counted is written down after these, and then the modules become known once more.
+    """
     library, status, size = reader_library(), c_uint32(), c_uint64()
     blocks = sorted(blocks_of(trace.path.read_bytes()), key=lambda block: struct.unpack_from("<Q", block, 40))
     graph = library.ct_graph_open()
     through, bits = bits_of(edges.sites_of_traced_imports(trace))
-    assert library.ct_graph_set_reader(graph, trace.reader, ctypes.addressof(through), bits)
+
+    def know() -> None:
+        assert library.ct_graph_set_reader(graph, trace.reader, ctypes.addressof(through), bits)
 
     def written() -> bytes:
         data = library.ct_graph_write(graph, END_CAUSES.get(trace.state, Cause.CUT), ctypes.byref(size))
@@ -48,6 +53,7 @@ def count(trace: TraceFile, together: int = 64, looks: bool = False) -> Graph:
         library.ct_graph_free(data)
         return payload
 
+    know()
     for first in range(0, len(blocks), together):
         slots = [(c_char * BLOCK).from_buffer_copy(block) for block in blocks[first : first + together]]
         array = (c_void_p * len(slots))(*map(ctypes.addressof, slots))
@@ -55,6 +61,7 @@ def count(trace: TraceFile, together: int = 64, looks: bool = False) -> Graph:
         assert all(slot.raw == bytes(BLOCK) for slot in slots)  # the target's again
         if looks:
             Graph(written())
+            know()
     payload = written()
     library.ct_graph_close(graph)
     return Graph(payload)
@@ -83,7 +90,6 @@ def in_order(contexts: Sequence[Context]) -> list[Any]:
 def assert_counted(trace: TraceFile, together: int = 64, looks: bool = False) -> None:
     """Counting, the same numbers come out as by reading the events."""
     read = numbers(trace)
-    trace.graph = count(trace, together, looks)
-    trace.threads = trace._read_threads()
+    trace.count_as(count(trace, together, looks))
     for counted, told in zip(numbers(trace), read):
         assert counted == told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +69,36 @@ def speedscope_validator() -> Callable[[Any], Any]:
     schema = _READERS / "speedscope" / "dist" / "release" / "file-format-schema.json"
     compiled: Callable[[Any], Any] = fastjsonschema.compile(json.loads(schema.read_text(encoding="utf-8")))
     return compiled
+
+
+def ida_names() -> set[str]:
+    """The names ``module.name`` of IDA's interface that Hex-Rays' own ida-domain uses."""
+    _unpacked()
+    sources = (_READERS / "ida_domain").rglob("*.py")
+    texts = [source.read_text(encoding="utf-8") for source in sources]
+    return {name for text in texts for name in re.findall(r"\bida_\w+\.\w+", text)}
+
+
+def ghidra_names(module: str, *classes: str) -> set[str]:
+    """The names that a module of Ghidra's interface, or these classes of it, have."""
+    _unpacked()
+    top, _, rest = module.partition(".")
+    path = Path(_READERS, f"{top}-stubs", *rest.split("."), "__init__.pyi")
+    bodies = [ast.parse(path.read_text(encoding="utf-8")).body]
+    if classes:
+        bodies = [one.body for one in bodies[0] if isinstance(one, ast.ClassDef) and one.name in classes]
+        assert len(bodies) == len(classes)
+    return {name for body in bodies for statement in body for name in _named(statement)}
+
+
+def _named(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        yield statement.name
+    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        yield statement.target.id
+
+
+def speedscope_page() -> Path:
+    """The page that speedscope is."""
+    _unpacked()
+    return _READERS / "speedscope" / "dist" / "release" / "index.html"

@@ -75,6 +75,7 @@ class SimulatedThread:
         self.stack: list[Frame] = []
         self.sp = stack_top
         self.marks: list[int] = []
+        self.mark_positions: list[int] = []
 
     def run(self, program: bytes) -> None:
         """What the bytes say, one pair after the other."""
@@ -114,6 +115,7 @@ class SimulatedThread:
             self.units.ext(event, address, 0x1000 + which)
             self._push(kind, address, units=1 + 2 * (8 // self.units.unit_size))
         elif choice == 14:
+            self.mark_positions.append(len(self.units))
             self.units.ext(tracewriter.MARK, which << 33)
             self.marks.append(which << 33)
         elif top and top.kind == API_FUNCTION:

@@ -18,8 +18,8 @@
 
 enum { CROWD = 100 };
 
-static volatile long steps, present;
-static HANDLE all_present, never;
+static volatile long steps;
+static HANDLE present, never;
 
 static void step(void)
 {
@@ -28,9 +28,8 @@ static void step(void)
 
 static void meet(void)
 {
-    if (InterlockedIncrement(&present) == CROWD)
-        SetEvent(all_present);
-    WaitForSingleObject(never, INFINITE);
+    /* At once: whoever is counted has recorded this call. */
+    SignalObjectAndWait(present, never, INFINITE, FALSE);
 }
 
 static DWORD WINAPI work(void *unused)
@@ -44,7 +43,7 @@ static DWORD WINAPI work(void *unused)
 
 static void start(void)
 {
-    all_present = CreateEventA(NULL, TRUE, FALSE, NULL);
+    present = CreateSemaphoreA(NULL, 0, CROWD, NULL);
     never = CreateEventA(NULL, TRUE, FALSE, NULL);
     for (int i = 0; i < CROWD; i++)
         CreateThread(NULL, 0, work, NULL, 0, NULL);
@@ -52,7 +51,8 @@ static void start(void)
 
 static void finish(void)
 {
-    WaitForSingleObject(all_present, INFINITE);
+    for (int i = 0; i < CROWD; i++)
+        WaitForSingleObject(present, INFINITE);
     puts("all present");
     fflush(stdout);
     TerminateProcess(GetCurrentProcess(), 37);

@@ -168,13 +168,8 @@ def test_what_is_counted_is_all(tmp_path: Path) -> None:
             assert trace.index.units < every.index.units
             for told, counted in zip(numbers(every)[1:], numbers(trace)[1:]):
                 assert counted == told
-    for name in ("callgrind", "dot", "offsets"):
-        for file in (path, some):
-            run(f"export {name} {file} -o {file}.{name}")
-        lines = [
-            Path(f"{file}.{name}").read_text().replace(file.name, "").splitlines() for file in (path, some)
-        ]
-        assert sorted(lines[0]) == sorted(lines[1])
+    covered = [run(f"export offsets {file}").splitlines() for file in (path, some)]
+    assert covered[0] == covered[1]
 
 
 def test_every_format_is_written_and_says_what_its_events_are(trace: Path, tmp_path: Path) -> None:

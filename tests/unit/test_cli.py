@@ -55,6 +55,17 @@ def test_commands_show_their_answer_on_stdout(capsys: pytest.CaptureFixture[str]
     assert "16,000 enter, 16,000 leave" in shown.out
 
 
+def test_standard_handles_may_be_closed(trace: Path) -> None:
+    for redirection in (">&-", "2>&-", ">&- 2>&-"):
+        line = f'"$@" {redirection}'
+        done = subprocess.run(
+            ["sh", "-c", line, "sh", *COMMAND, "top", str(trace)], capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert bool(done.stdout) == (redirection == "2>&-")
+        assert done.stderr == b""
+
+
 def test_a_reader_that_goes_away_is_no_error(trace: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "export", "csv", str(trace)], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from calltrace import dispatch, wine
-from calltrace.commands import COMMANDS, Command, Console
+from calltrace.commands import COMMANDS, Command, Console, find, parser_for
 from calltrace.commands.command import make_parser
 from calltrace.commands.options import byte_size
 from calltrace.errors import CalltraceError, EngineError, UsageError
 from calltrace.live import LiveSession
 from rig import tracewriter
+from rig.commands import READING
 from rig.tracewriter import TraceWriter, Units
 
 
@@ -90,6 +91,26 @@ def test_every_command_has_help_and_an_example_that_parses(command: Command) -> 
     ours = words[1 : words.index("--")] if "--" in words else words[1:]
     assert ("--" in words) == command.takes_program
     make_parser(command).parse_args(ours)
+
+
+ANSWERS = ("tree", "stacks", "top", "callers", "callees", "info", "new", "diff", "query")
+
+
+@pytest.mark.parametrize("verb", [*ANSWERS, "mark", "export", "report"])
+def test_what_answers_for_a_trace_does_so_in_every_host(verb: str) -> None:
+    for live in (None, LiveSession(NoTarget())):
+        console = Console(io.StringIO(), lambda line: None, shell=live is None, live=live)
+        command = find(verb, console)
+        told = run(f"help {verb}", live)
+        assert command.help in told.replace("\n", " ")
+        assert f"example: {command.example}" in told
+        _, *words = dispatch.split(command.example)
+        parser_for(verb, console).parse_args(words[1:])
+
+
+def test_answers_are_compared_between_hosts() -> None:
+    """In the debuggers' own tests."""
+    assert {line.split()[0] for line in READING} == set(ANSWERS)
 
 
 def test_help_lists_every_command_once() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,13 @@ from hypothesis import strategies as st
 from calltrace import comparison, dispatch
 from calltrace.commands import Console
 from calltrace.errors import CalltraceError, UsageError
+from calltrace.model import Policy
 from calltrace.parts import Expression, Part, parse
+from calltrace.recorder import TraceFile as TraceRecording
 from calltrace.tracefile import TraceFile
 from rig import callers, simulated, tracewriter
 from rig.callers import Truth
-from rig.simulated import SimulatedThread
+from rig.simulated import Frame, SimulatedThread
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -97,6 +103,103 @@ def test_each_call_counts_in_the_part_in_which_it_was_made(
 FUNCTIONS = {0x1000: "main", 0x2000: "draw", 0x3000: "count", 0x4000: None}
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A mark: of which thread's program, or with where each thread was when its user set it."""
+
+    name: str
+    time: int
+    thread: int | None
+    positions: Sequence[int]
+
+    def is_before(self, index: int, frame: Frame) -> bool:
+        """Whether the frame of a thread was opened behind it."""
+        if self.thread is not None and index != self.thread:
+            return frame.begin >= self.time
+        return Truth.begin(frame) >= self.positions[index]
+
+
+def moments_of(threads: Sequence[SimulatedThread], by_user: Sequence[int]) -> list[Moment]:
+    """All marks, in order of time."""
+    found = []
+    for number, time in enumerate(by_user):
+        # Everything stands still: no event is half recorded.
+        positions = [bisect_left(thread.units.times, time) for thread in threads]
+        found.append(Moment(f"u{number}", time, None, positions))
+    times: Counter[int] = Counter()
+    program = [
+        (thread.units.times[position], index, value, position)
+        for index, thread in enumerate(threads)
+        for value, position in zip(thread.marks, thread.mark_positions)
+    ]
+    for time, index, value, position in sorted(program, key=lambda each: each[0]):
+        times[value] += 1
+        name = str(value) if times[value] == 1 else f"{value}#{times[value]}"
+        found.append(Moment(name, time, index, [position] * len(threads)))
+    return sorted(found, key=lambda each: (each.time, each.thread is not None))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, 1 << 32),
+    st.lists(st.integers(1, 500_000), max_size=2).map(sorted),
+    st.data(),
+)
+def test_marks_that_the_program_set_part_its_threads_by_time(
+    tmp_path: Path, seed: int, by_user: list[int], data: st.DataObject
+) -> None:
+    # Acts of any kind, some of them at the same time, and some marks among them.
+    acts = random.Random(seed)
+    programs = [
+        bytes(
+            acts.choice((acts.randrange(16), 0, 0, 14)) if at % 2 == 0 else acts.choice((0, 12, 13, 200))
+            for at in range(120)
+        )
+        for _ in range(3)
+    ]
+    threads = [simulated_thread(program) for program in programs]
+    writer = TraceWriter(8)
+    simulated.describe(writer)
+    for index, thread in enumerate(threads):
+        writer.thread(thread.units, index, block_units=data.draw(st.sampled_from([None, 7])))
+    moments = moments_of(threads, by_user)
+    told = [
+        {
+            "name": each.name,
+            "tsc": each.time,
+            "positions": [list(row) for row in enumerate(each.positions) if row[1]],
+        }
+        for each in moments
+        if each.thread is None
+    ]
+    writer.info({"marks": told})
+    path = writer.write(tmp_path / "t.calltrace")
+
+    first = data.draw(st.integers(0, len(moments) - 1))
+    last = data.draw(st.integers(first + 1, len(moments)))
+    text = f"{path}@{moments[first].name}.."
+    end: Moment | None = moments[last] if last < len(moments) else None
+    if end:
+        text += end.name
+    elif data.draw(st.booleans()):
+        text = text[:-2]  # to the next that counts
+        alike = (
+            each for each in moments[first + 1 :] if each.thread is None or moments[first].thread is not None
+        )
+        end = next(alike, None)
+    expected = Counter(
+        called(callers.name(Truth(thread).key(frame)))
+        for index, thread in enumerate(threads)
+        for frame in thread.frames()
+        if frame.kind != simulated.CALL_NODE
+        and moments[first].is_before(index, frame)
+        and not (end and end.is_before(index, frame))
+    )
+    with TraceFile(path) as trace:
+        found = comparison.count([Part.parse(text)], [trace], callers=False)
+    assert expected == {item.name: found.calls[0][key] for key, item in found.items.items()}
+
+
 def recorded(
     path: Path,
     called: str,
@@ -104,6 +207,7 @@ def recorded(
     moved: int = 0,
     status: int = 0,
     marks: Sequence[tuple[str, int]] = (),
+    mode: str = "trace",
     **about: Any,
 ) -> Path:
     """A trace in which main calls what the letters say: d, c, an unnamed function u, or an import i.
@@ -134,9 +238,8 @@ def recorded(
     ]
     writer.module(told, functions, [(0x1008 + moved, 0, 0, 0)], base=base)
     writer.thread(units)
-    if marks:
-        rows = [{"name": name, "tsc": 0, "positions": [[0, 1 + 2 * at]]} for name, at in marks]
-        writer.info({"marks": rows})
+    rows = [{"name": name, "tsc": 0, "positions": [[0, 1 + 2 * at]]} for name, at in marks]
+    writer.info({"marks": rows, "options": {"mode": mode}})
     return writer.write(path)
 
 
@@ -244,6 +347,21 @@ def test_what_one_trace_would_not_show_is_said(tmp_path: Path, about: dict[str, 
     assert {row["name"]: row["untraced"] for row in told["found"]}[function] == [False, True]
 
 
+def test_first_entries_alone_tell_nothing_of_imports_and_of_parts_only_what_began_there(
+    tmp_path: Path,
+) -> None:
+    hits = recorded(tmp_path / "hits", "d", marks=[("idle", 1)], mode="hits")
+    shown, notes = run("diff", hits, recorded(tmp_path / "all", "di"), expect=1)
+    assert [line.split() for line in shown if "Message" in line] == [
+        ["1", "USER32.dll!MessageBoxW", "not", "traced", "in", "A"]
+    ]
+    assert notes == []
+    _, notes = run("diff", f"{hits}@idle - {hits}@..idle")
+    assert notes == [
+        f"{hits} has the first entry of each function alone: a part of it shows what began in that part"
+    ]
+
+
 def test_a_function_whose_calls_alone_are_seen_is_told_as_such(tmp_path: Path) -> None:
     """A call site whose callee is left alone counts for it; calls from elsewhere are not seen."""
     traces = []
@@ -333,6 +451,22 @@ def test_the_file_comes_before_the_at_sign_in_its_name(tmp_path: Path) -> None:
     assert names(run("diff", plain, f"{marked}@a@b", expect=1)[0]) == ["main", "draw", "count"]
 
 
+def test_names_of_files_and_marks_may_hold_what_expressions_are_made_of(tmp_path: Path) -> None:
+    folder = tmp_path / "Program Files (x86) & more | less"
+    folder.mkdir()
+    marks = [("x..y", 1), ("a & (b) - c", 2), ("in between", 3), ("..", 4)]
+    trace = recorded(folder / "me@work (1).calltrace", "dcui", marks=marks)
+    assert names(run("diff", f'{trace}@x..y - {trace}@"in between"')[0]) == ["count"]
+    compared = names(run("diff", f"{trace}@x..y", f"{trace}@in between", expect=1)[0])
+    assert compared == ["count", "MessageBoxW"]
+    assert names(run("diff", f'{trace}@"a & (b) - c" - {trace}@..x..y')[0]) == ["m+0x4000"]
+    assert names(run("diff", f'({trace}@x..y | {trace}@"a & (b) - c")-{trace}@x..y')[0]) == ["m+0x4000"]
+    assert names(run("diff", f'{trace}@"x..y..in between" - {trace}@..x..y')[0]) == ["count", "m+0x4000"]
+    assert names(run("diff", f"{trace}@x..y....", f"{trace}@....", expect=1)[0]) == ["main", "draw"]
+    assert names(run("new", trace, "x..y")[0]) == ["count", "m+0x4000", "MessageBoxW"]
+    assert run("new", trace)[0][-1] == "nothing"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -342,7 +476,11 @@ def test_the_file_comes_before_the_at_sign_in_its_name(tmp_path: Path) -> None:
         (["{}@", "{}"], "{}@: name a mark behind @"),
         (["{}", "{}", "{}"], "{} {}: write & (in both), | (in either) or - (but not in) between parts"),
         (["{}", "-"], "name a trace, or a part of one as FILE@MARK, instead of nothing"),
+        (["{} -"], "name a trace, or a part of one as FILE@MARK, instead of nothing"),
+        (["& {}"], "name a trace, or a part of one as FILE@MARK, instead of &"),
         (["({} - {}@idle"], "a parenthesis is not closed"),
+        (["{} | " * 26 + "{}"], "name 26 parts at most, and as many parentheses"),
+        (["(" * 9999 + "{}" + ")" * 9999], "name 26 parts at most, and as many parentheses"),
         (["@idle", "{}"], "@idle: name a trace file: no recording is under way in a shell"),
     ],
 )
@@ -362,6 +500,66 @@ def test_a_part_of_no_file_and_marks_that_are_not_there_are_told(tmp_path: Path,
         run("new", plain)
     with pytest.raises(UsageError, match="plain has no mark idle: it has none"):
         run("new", plain, "idle")
+
+
+def self_marked(path: Path, clock: int, threads: int = 1) -> Path:
+    """Threads call draw; the first marks 7, calls count, marks 8, calls what has no name, marks 7, draws."""
+    size = 8 if clock else 4
+    writer = TraceWriter(size, clock=clock)
+    names = [[rva, name] for rva, name in FUNCTIONS.items() if name]
+    writer.module({"name": "m.exe", "names": names}, [(rva, 16, 1, 0, 0, NONE) for rva in FUNCTIONS])
+    for index in range(threads):
+        units = Units(size, now=100 * index)
+        for what in (1, 7, 2, 8, 3, 7, 1) if not index else (1,):
+            units.now += 10
+            if what > 3:
+                units.ext(tracewriter.MARK, what)
+            else:
+                units.event(ENTER, what)
+                units.event(LEAVE, what)
+        writer.thread(units, index)
+    return writer.write(path)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("{}@7", ["count"]),
+        ("{}@7..7#2", ["count", "m+0x4000"]),
+        ("{}@7#2", ["draw"]),
+        ("{}@..8", ["draw", "count"]),
+        ("{}@8..", ["m+0x4000", "draw"]),
+        ("{}@8.. - {}@7#2", ["m+0x4000"]),
+    ],
+)
+def test_marks_of_the_program_bound_parts(tmp_path: Path, expression: str, expected: list[str]) -> None:
+    for clock in (0, 1):
+        path = self_marked(tmp_path / "t.calltrace", clock)
+        assert names(run("diff", expression.replace("{}", str(path)))[0]) == expected
+
+
+def test_a_part_behind_a_user_s_mark_goes_on_to_the_next_of_a_user(tmp_path: Path) -> None:
+    path = self_marked(tmp_path / "t.calltrace", 0)
+    with closing(TraceRecording.join(path)) as joined:
+        joined.mark("mine", {0: 0})
+    # Between the two the program's own marks are known, since another part begins at one.
+    assert names(run("diff", f"{path}@mine - {path}@7")[0]) == ["draw", "m+0x4000"]
+    assert names(run("diff", f"{path}@7#2 - {path}@mine")[0]) == []
+    assert names(run("new", path, "8")[0]) == ["m+0x4000"]
+
+
+def test_what_cannot_be_known_of_a_program_s_mark_is_told(tmp_path: Path) -> None:
+    without_times = self_marked(tmp_path / "none", 0, threads=2)
+    with pytest.raises(UsageError, match=r"none has no times: where its other threads were when .* mark 7"):
+        run("diff", f"{without_times}@7")
+    coarse = self_marked(tmp_path / "coarse", 2, threads=2)
+    assert run("diff", f"{coarse}@7")[1] == [
+        "threads other than the one that set a mark are parted to some microseconds: --clock coarse"
+    ]
+    with pytest.raises(UsageError, match=r"coarse has no mark 7#3: its program has set 7, 8$"):
+        run("diff", f"{coarse}@7#3")
+    with pytest.raises(UsageError, match=r"coarse has no mark seven: it has none$"):
+        run("diff", f"{coarse}@seven")
 
 
 def test_counts_without_events_have_no_parts(tmp_path: Path) -> None:
@@ -485,3 +683,17 @@ def test_a_mark_is_set_in_a_trace_under_way_only(tmp_path: Path) -> None:
     done.thread(units)
     with pytest.raises(UsageError, match="is finished: a mark is for a trace that is being recorded"):
         run("mark", done.write(tmp_path / "done"), "late")
+
+
+def test_a_mark_has_a_name_that_can_be_typed_and_stands_among_events(tmp_path: Path) -> None:
+    path = TraceWriter(4, state=tracewriter.RECORDING).write(tmp_path / "t.calltrace")
+    run("mark", path, "  red \x1b[31m", "")
+    for empty in ("", "  "):
+        with pytest.raises(UsageError, match="mark: the name is empty"):
+            run("mark", path, empty)
+    with TraceFile(path) as trace:
+        [mark] = trace.marks
+    assert mark.name == "red \N{REPLACEMENT CHARACTER}[31m"
+    counts = TraceWriter(4, state=tracewriter.RECORDING, policy=Policy.COUNT).write(tmp_path / "counts")
+    with pytest.raises(UsageError, match="with --mode graph no order is recorded"):
+        run("mark", counts, "here")

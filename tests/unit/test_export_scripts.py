@@ -1,14 +1,20 @@
 """The scripts for disassemblers, run against stand-ins of the parts of their interfaces that they use.
 
 The stand-ins follow the tools' documentation: they know a function at three of the addresses called, named by
-the user at one; and make a function where they are asked to, but at one address.
+the user at one; and make a function where they are asked to, but at one address. That what they stand in for
+has the names which the scripts use is held against what the tools' own makers, or tools made of these, say.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
+import json
+import ntpath
 import re
 import sys
 import types
+import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +22,7 @@ import pytest
 
 from calltrace.export import FORMATS
 from calltrace.tracefile import TraceFile
-from rig import tracewriter
+from rig import readers, tracewriter
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
@@ -35,9 +41,9 @@ class Shown(NamedTuple):
     colour: int  # 0xRRGGBB
 
 
-def script_of(form: str, path: Path, calls: dict[int, int]) -> Path:
+def script_of(form: str, path: Path, calls: dict[int, int], main: str = "main") -> Path:
     """The script for a trace in which the functions at these RVAs were called so often."""
-    functions = {0x1000: "main", 0x2000: "", 0x3000: "theirs", 0x4000: "a b", DATA: "data", 0x6000: "never"}
+    functions = {0x1000: main, 0x2000: "", 0x3000: "theirs", 0x4000: "a b", DATA: "data", 0x6000: "never"}
     units = Units(8)
     for number, rva in enumerate(functions):
         for _ in range(calls.get(rva, 0)):
@@ -53,6 +59,11 @@ def script_of(form: str, path: Path, calls: dict[int, int]) -> Path:
     with TraceFile(writer.write(path / "t")) as trace, script.open("w", encoding="utf-8") as out:
         FORMATS[form].write(trace, out)
     return script
+
+
+def invalid_in_ghidra(character: str) -> bool:
+    """As its SymbolUtilities.isInvalidCodePoint has it: marks, spaces and what cannot be seen."""
+    return unicodedata.category(character)[0] in "MZC"
 
 
 class Function:
@@ -80,7 +91,8 @@ class Function:
 
     def setName(self, name: str, source: str) -> None:
         assert source == "imported"
-        assert not re.search(r"\s", name)
+        assert len(name.encode("utf-16-le")) <= 2 * 2000
+        assert not any(map(invalid_in_ghidra, name))
         self.name = name
 
     def setComment(self, comment: str) -> None:
@@ -151,9 +163,14 @@ def run_in_ghidra(
     def colour(address: int, value: int) -> None:
         database.functions[address].color = value
 
+    def replace_invalid(text: str, with_underscore: bool) -> str:
+        other = "_" if with_underscore else ""
+        return "".join(other if invalid_in_ghidra(each) else each for each in text)
+
     sources = types.SimpleNamespace(DEFAULT="default", IMPORTED="imported")
+    utilities = types.SimpleNamespace(replaceInvalidChars=replace_invalid)
     modules = {
-        "ghidra.program.model.symbol": {"SourceType": sources},
+        "ghidra.program.model.symbol": {"SourceType": sources, "SymbolUtilities": utilities},
         "java.awt": {"Color": lambda colour: colour},
     }
     for name in ("ghidra", "ghidra.program", "ghidra.program.model", "java"):
@@ -198,7 +215,7 @@ def run_in_binary_ninja(
         start=BASE,
         file=types.SimpleNamespace(original_filename=f"C:\\made\\{file}"),
         get_function_at=database.functions.get,
-        add_function=wanted.append,
+        create_user_function=wanted.append,
         update_analysis_and_wait=analyse,
     )
     execute(script, {"bv": view, "print": said.append})
@@ -259,3 +276,52 @@ def test_a_name_cannot_break_out_of_a_script(
     shown, _ = TOOLS[tool](script, "Demo.exe", monkeypatch)
     expected = '"]\ufffd]\')\\"""; raise SystemExit #\ufffd\U0001f600'
     assert shown[0x1000].name.replace("_", " ") == expected
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_long_name_of_odd_characters_is_no_end(
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = "e\u0301\u0bbe\u20dd" + "\U0001f600" * 1500 + "<long>" * 1000
+    script = script_of(tool, tmp_path, {0x1000: 1, 0x2000: 1}, main=odd)
+    shown, _ = TOOLS[tool](script, "Demo.exe", monkeypatch)
+    assert shown[0x1000].name.startswith("e")
+    assert shown[0x2000].comment  # it went on behind
+
+
+def test_ida_has_the_names_that_its_script_uses(tmp_path: Path) -> None:
+    script = script_of("ida", tmp_path, {0x1000: 1}).read_text(encoding="utf-8")
+    used = set(re.findall(r"\bida_\w+\.\w+", script))
+    assert len(used) > 10
+    assert not used - readers.ida_names()
+
+
+def test_ghidra_has_the_names_that_its_script_uses(tmp_path: Path) -> None:
+    script = script_of("ghidra", tmp_path, {0x1000: 1}).read_text(encoding="utf-8")
+    nodes = list(ast.walk(ast.parse(script)))
+    imported = {
+        (node.module, name.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in node.names
+    }
+    symbols = readers.ghidra_names("ghidra.program.model.symbol")
+    assert imported - {("java.awt", "Color")} == {
+        ("ghidra.program.model.symbol", name) for name in symbols & {"SourceType", "SymbolUtilities"}
+    }
+    named = {node.id for node in nodes if isinstance(node, ast.Name)}
+    made = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own = made | {"io", "json", "ntpath", "len"} | {name for _, name in imported}
+    free = {name for name in named - own if name not in dir(builtins)}
+    assert len(free) > 6
+    assert not free - readers.ghidra_names("ghidra.ghidra_builtins")
+    members = readers.ghidra_names("ghidra.program.model.listing", "Program", "Function")
+    members |= readers.ghidra_names(
+        "ghidra.program.model.symbol", "Namespace", "Symbol", "SourceType", "SymbolUtilities"
+    )
+    members |= readers.ghidra_names("ghidra.program.model.address", "Address")
+    members |= readers.ghidra_names("generic.jar", "ResourceFile")
+    python = {*dir(str), *dir(ntpath), *dir(json), "open"}
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)} - python
+    assert len(attributes) > 9
+    assert attributes - members == set()

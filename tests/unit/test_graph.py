@@ -20,28 +20,48 @@ from rig.tracewriter import TraceWriter, Units
 from unit.test_fibers import FUNCTIONS, Fibers, open_trace
 
 GRAPH = 5  # CT_CHUNK_GRAPH
+NONE = tracewriter.NONE
+SITE_TAIL = 1 << 31
 COUNT = 2  # CT_POLICY_COUNT
 TWO = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=TWO)
-@given(
-    programs=st.lists(st.binary(max_size=200), min_size=1, max_size=3),
-    unit_size=st.sampled_from([4, 8]),
-    block_units=st.integers(8, 60),
-    together=st.integers(1, 8),
-)
-def test_simulated_threads(
-    tmp_path: Path, programs: list[bytes], unit_size: int, block_units: int, together: int
-) -> None:
+def simulate(path: Path, programs: list[bytes], unit_size: int, block_units: int | None = None) -> TraceFile:
+    """A trace with a thread for each program."""
     writer = TraceWriter(unit_size)
     simulated.describe(writer)
     for number, program in enumerate(programs):
         thread = SimulatedThread(unit_size)
         thread.run(program)
         writer.thread(thread.units, number, block_units)
-    with TraceFile(writer.write(tmp_path / "t.calltrace")) as trace:
+    return TraceFile(writer.write(path))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=TWO)
+@given(
+    programs=st.lists(st.binary(max_size=200), min_size=1, max_size=3),
+    times=st.sampled_from([1, 1, 10]),
+    unit_size=st.sampled_from([4, 8]),
+    block_units=st.integers(8, 60),
+    together=st.integers(1, 8),
+)
+def test_simulated_threads(
+    tmp_path: Path, programs: list[bytes], times: int, unit_size: int, block_units: int, together: int
+) -> None:
+    repeated = [program * times for program in programs]
+    with simulate(tmp_path / "t.calltrace", repeated, unit_size, block_units * times) as trace:
         counted.assert_counted(trace, together, looks=True)
+
+
+@pytest.mark.parametrize("unit_size", [4, 8])
+def test_more_contexts_than_are_kept(tmp_path: Path, unit_size: int) -> None:
+    rng = random.Random(unit_size)
+    deep = bytes((0, 1)) * 6000  # calls that alone are many contexts
+    wide = bytes(
+        rng.choice([0, 0, 0, 4, 7, 7, 7, 10]) if at % 2 == 0 else rng.randrange(256) for at in range(160_000)
+    )
+    with simulate(tmp_path / "t.calltrace", [deep + wide, wide], unit_size) as trace:
+        counted.assert_counted(trace, together=2)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=TWO)
@@ -87,6 +107,25 @@ def scribble(units: Units, seed: int) -> None:
             units.event(rng.randrange(8), rng.randrange(40))
 
 
+def open_jumps(units: Units, path: Path, block_units: int | None = None) -> TraceFile:
+    """One thread's trace. Function n holds call site n, which calls one function or any.
+
+    It may be left by a jump: to any function, to one, or to none that is traced.
+    """
+    writer = TraceWriter(units.unit_size)
+    starts = [0x1000 * (at + 1) for at in range(FUNCTIONS)]
+    sites = [(start + 1, at, starts[at - 1] if at % 2 else 0, NONE) for at, start in enumerate(starts)]
+    targets = [0, 0, *starts[2:5], *[start + 8 for start in starts[5:]]]
+    sites += [
+        (start + 9, at | SITE_TAIL, target, NONE) for at, (start, target) in enumerate(zip(starts, targets))
+    ]
+    names = [[start, name] for start, name in zip(starts, "abcdefgh")]
+    functions = [(start, 16, 1, 0, 0, NONE) for start in starts]
+    writer.module({"name": "m.exe", "names": names}, functions, sites)
+    writer.thread(units, block_units=block_units)
+    return TraceFile(writer.write(path))
+
+
 @pytest.mark.parametrize("unit_size", [4, 8])
 def test_events_in_no_order(tmp_path: Path, unit_size: int) -> None:
     for seed in range(80):
@@ -94,6 +133,17 @@ def test_events_in_no_order(tmp_path: Path, unit_size: int) -> None:
         scribble(units, seed)
         with open_trace(units, tmp_path / "t.calltrace") as trace:
             counted.assert_counted(trace, looks=seed % 2 == 0)
+        cut = 7 if seed % 8 == 0 else None
+        with open_jumps(units, tmp_path / "t.calltrace", cut) as trace:
+            counted.assert_counted(trace, together=1, looks=True)
+
+
+@pytest.mark.parametrize("unit_size", [4, 8])
+def test_long_runs(tmp_path: Path, unit_size: int) -> None:
+    for seed in range(10):
+        program = random.Random(seed).randbytes(2000)
+        with simulate(tmp_path / "t.calltrace", [program * (seed % 3 + 1)], unit_size, 150) as trace:
+            counted.assert_counted(trace, together=5, looks=True)
 
 
 # ---- what the user sees ----

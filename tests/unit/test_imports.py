@@ -29,6 +29,7 @@ LAYERS = (
         "parts",
         "edges",
         "profile",
+        "program_marks",
         "stacks",
         "tracefile",
         "plan",

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -272,6 +273,52 @@ def test_an_answer_is_a_table(tmp_path: Path) -> None:
     assert shown == "range\n0\n1\nlimit of 2 rows reached: --limit 0 shows all\n"
     assert run(f'query --limit 5 "{path}" "FROM range(5)"').splitlines() == ["range", *"01234"]
     assert len(run(f'query --limit 0 "{path}" "FROM range(2500)"').splitlines()) == 2501
+
+
+def test_json_has_numbers_that_every_reader_takes(tmp_path: Path) -> None:
+    path, _ = random_trace(tmp_path / "t.calltrace", 1)
+    values = "0.5 AS a, 'nan'::DOUBLE AS b, ['inf'::FLOAT, 2] AS c, {'x': 1.25} AS d, 1::HUGEINT << 100 AS e"
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    told = json.loads(run(f'query --json "{path}" "SELECT {values}"'), parse_constant=refuse)
+    assert told == {"a": 0.5, "b": None, "c": [None, 2.0], "d": {"x": 1.25}, "e": 1 << 100}
+
+
+# ---- what README says ----
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_tables_have_the_columns_that_readme_names(tmp_path: Path) -> None:
+    path, _ = random_trace(tmp_path / "t.calltrace", 1)
+    run(f'export parquet "{path}"')
+    told = dict(re.findall(r"^- `(\w+)`: ([\w, ]+)", README.read_text(encoding="utf-8"), re.M))
+    for table in parquet.TABLES:
+        columns = pyarrow.parquet.read_schema(path.with_suffix(".parquet") / f"{table}.parquet").names
+        assert ["trace", *re.findall(r"\w+", told[table].partition("(")[0])] == columns
+    # All that the module's own text, in turn, says of them.
+    assert parquet.__doc__
+    for column in {name for line in told.values() for name in re.findall(r"\w+", line)}:
+        assert f"``{column}``" in parquet.__doc__
+
+
+def test_the_program_for_a_distributed_engine_in_readme_runs(tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    folder_of_traces(tmp_path / "traces")
+    expected = answers(tmp_path / "traces", "SELECT count(*) FROM events")
+    [program] = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+        if "dask" in block
+    ]
+    here = "".join(line for line in program.splitlines(True) if "Client" not in line)
+    command = [sys.executable, "-c", here + "print(len(events))"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == expected[0][0]
 
 
 # ---- what goes wrong ----

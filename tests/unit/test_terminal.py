@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from calltrace import calltree, edges, terminal
-from calltrace.tracefile import TraceFile
+from calltrace import dispatch, terminal
+from calltrace.commands import Console
+from calltrace.export import FORMATS
 from rig import tracewriter
 from rig.tracewriter import TraceWriter, Units
 
@@ -23,6 +24,7 @@ COMMAND = [
     "-c",
     f"import sys; sys.path.insert(0, {str(CORE)!r}); from calltrace.cli import main; sys.exit(main())",
 ]
+UNITS = 4  # of the trace
 CODES = re.compile(r"\x1b\[\d?m")
 
 
@@ -36,7 +38,8 @@ def trace(tmp_path: Path) -> Path:
     writer = TraceWriter(8)
     functions = [(rva, 16, 1, 0, 0, tracewriter.NONE) for rva in (0x1000, 0x2000)]
     writer.module({"name": "m.exe", "names": [[0x1000, "main"]]}, functions)
-    writer.thread(units)
+    writer.thread(units, block_units=1)
+    writer.info({"marks": [{"name": "click", "tsc": 1, "positions": [[0, 1]]}]})
     return writer.write(tmp_path / "t.calltrace")
 
 
@@ -114,11 +117,42 @@ def test_what_is_quick_shows_no_progress(clock: list[float]) -> None:
     assert shown.getvalue() == ""
 
 
-def test_reading_tells_how_far_it_is(trace: Path) -> None:
-    told: list[tuple[int, int]] = []
-    with TraceFile(trace) as opened:
-        opened.on_read = lambda done, whole: told.append((done, whole))
-        calltree.summarize(opened)
-        assert told.pop() == (4, 4)
-        edges.call_graph(opened)
-        assert told.pop() == (4, 4)
+def test_progress_makes_room_for_what_is_written(clock: list[float]) -> None:
+    terminal_shows = io.StringIO()
+    meter = terminal.Meter(terminal_shows)
+    output = terminal.Output(terminal_shows, meter)
+    for clock[0], done in ((1.1, 20), (1.2, 30), (2.0, 40)):
+        meter.tell("reading t", done, 100)
+        output.write("line\n")
+    clock[0] = 3.1
+    meter.tell("reading t", 50, 100)
+    # not again as soon as something was written
+    assert terminal_shows.getvalue() == (
+        "\r\x1b[Kreading t: 20 %\r\x1b[Kline\nline\nline\n\r\x1b[Kreading t: 50 %"
+    )
+
+
+READING = (
+    *("info", "tree", "tree --json", "top", "stacks", "callers {} main", "callees {} main"),
+    *("new {} click", "diff {} {}@click", "diff --edges {} {}@click", "loop main --from-trace {}"),
+    *("report {} -o {}.out", 'query {} "SELECT 1"'),
+    *(f"export {name} {{}} -o {{}}.out" for name in FORMATS),
+)
+
+
+@pytest.mark.parametrize("line", READING)
+def test_reading_tells_how_far_it_is(trace: Path, line: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    console = Console(
+        io.StringIO(), lambda line: None, meter=lambda what, done, whole: told.append((what, done, whole))
+    )
+    dispatch.run_line((line if "{}" in line else f"{line} {{}}").replace("{}", str(trace)), console)
+    assert {what for what, _, _ in told} == {"reading t.calltrace"}
+    passes, before = 0, 0
+    for _, done, whole in told:
+        assert whole in (UNITS, 2 * UNITS)  # of events and edges at once
+        assert before <= done <= whole
+        before = done if done < whole else 0
+        passes += done == whole
+    assert passes
+    assert before == 0

@@ -12,7 +12,7 @@ import pytest
 from calltrace import __version__, wine
 from calltrace.commands import COMMANDS
 from rig import targets, tracewriter, tracing, windbg, windows
-from rig.commands import READING, in_shell
+from rig.commands import READING, in_host, in_shell
 from rig.tracewriter import TraceWriter, Units
 
 CORE = targets.TREE / "core"
@@ -97,20 +97,21 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(tmp_path: Path)
 
 
 def test_commands_on_a_recorded_trace_print_what_they_print_in_a_shell(
-    demo_trace: Path, tmp_path: Path
+    demo_trace: Path, demo_graph: Path, tmp_path: Path
 ) -> None:
     file, csv, page = windows.path(demo_trace), tmp_path / "demo.csv", tmp_path / "demo.html"
+    expected = [in_shell(line, demo_trace, demo_graph) for line in READING]
     shown = windbg.run(
         [
             windbg.LOAD,
-            *(f"!calltrace {line}".replace("{}", f'"{file}"') for line in READING),
+            *(f"!calltrace {in_host(line, demo_trace, demo_graph)}" for line in READING),
             f"!calltrace info {file} --json",
             f"!calltrace export csv {file} -o {windows.path(csv)}",
             f"!calltrace report {file} -o {windows.path(page)}",
         ]
     )
     *read, info, export, report = (text for _, text in shown.commands[1:])
-    assert read == [in_shell(line, demo_trace) for line in READING]
+    assert read == expected
     assert " µs" in read[0]
     assert "→" in read[0]
     assert info == tracing.shell("info", demo_trace, "--json").replace(

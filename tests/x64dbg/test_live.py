@@ -312,7 +312,7 @@ def test_settings_are_options_of_each_start_by_the_menu(debugger: str, tmp_path:
     file = tmp_path / "chosen.calltrace"
     script = [
         "!select session_calls:leaf",
-        f"!answer --clock none -o {windows.path(file)}",
+        f"!answer --mode graph -o {windows.path(file)}",
         "!click Settings...",
         "!click Trace this function",
         "bp session_calls:depth",
@@ -326,6 +326,7 @@ def test_settings_are_options_of_each_start_by_the_menu(debugger: str, tmp_path:
     assert "session_calls.exe: 1 of " in shown.said("!click Trace this function")
     assert f"replacing {windows.path(file)}" in shown.said("!click Start on this module")
     assert str(windows.path(file)) in shown.said("calltrace status")
+    assert "`calltrace top` shows it" in shown.said("calltrace stop")  # as is said of counts
 
 
 @x64dbg.both

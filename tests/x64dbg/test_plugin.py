@@ -8,7 +8,7 @@ from pathlib import Path
 from calltrace import wine
 from calltrace.commands import COMMANDS
 from rig import targets, tracewriter, tracing, windows, x64dbg
-from rig.commands import READING, in_shell
+from rig.commands import READING, in_host, in_shell
 from rig.tracewriter import TraceWriter, Units
 
 pytestmark = x64dbg.both
@@ -52,24 +52,29 @@ def test_mistakes_are_one_line_each_and_leave_the_session_usable(debugger: str, 
 
 
 def test_commands_on_a_recorded_trace_log_what_they_print_in_a_shell(
-    debugger: str, demo_trace: Path, tmp_path: Path
+    debugger: str, demo_trace: Path, demo_graph: Path, tmp_path: Path
 ) -> None:
-    file, csv = windows.path(demo_trace), tmp_path / "demo.csv"
+    file, csv, page = windows.path(demo_trace), tmp_path / "demo.csv", tmp_path / "demo.html"
+    expected = [in_shell(line, demo_trace, demo_graph) for line in READING]
     shown = x64dbg.run(
         [
-            *(f"calltrace {line}".replace("{}", f'"{file}"') for line in READING),
+            *(f"calltrace {in_host(line, demo_trace, demo_graph)}" for line in READING),
             f"calltrace top, {file}, --limit 7",
             f"calltrace export csv {file} -o {windows.path(csv)}",
+            f"calltrace report {file} -o {windows.path(page)}",
         ],
         debugger,
     )
-    *read, top, export = (text for _, text in shown.commands)
-    assert read == [in_shell(line, demo_trace) for line in READING]
+    *read, top, export, report = (text for _, text in shown.commands)
+    assert read == expected
     assert " µs" in read[0]
     assert "→" in read[0]
     assert top == tracing.shell("top", demo_trace, "--limit", "7")
     assert export == ""
     assert csv.read_text(encoding="utf-8") == tracing.shell("export", "csv", demo_trace)
+    assert report.startswith(f"calltrace: wrote {windows.path(page)} (")
+    tracing.shell("report", demo_trace, "-o", tmp_path / "shell.html")
+    assert page.read_bytes() == (tmp_path / "shell.html").read_bytes()
 
 
 def test_long_output_is_logged_whole(debugger: str, long_trace: Path) -> None:

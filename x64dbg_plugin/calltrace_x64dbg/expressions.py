@@ -30,15 +30,15 @@ class Expressions:
         library.ct_answer_with(self._callback)
 
     def _answer(self, what: int, address: int) -> int:
-        path = self._live.last_trace
-        if path is None:
-            return 0
         try:
-            with TraceFile(path, under_way=self._live.recording) as trace:
+            trace = self._live.open()
+            if trace is None:
+                return 0
+            with trace:
                 function = _function_at(trace, address)
                 if what != _HITS or function is None:
                     return int(function is not None)
-                state = path, trace.index.units
+                state = trace.path, trace.index.units
                 if self._read != state:
                     self._hits = {
                         stat.address: stat.calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from calltrace.tracefile import TraceFile
 
 def _new(request: Request, console: Console) -> int:
     words = request.options.words
-    is_file = words and (console.live is None or Path(words[0]).is_file())
+    is_file = words and (console.live is None or os.path.isfile(words[0]))
     file, mark = (words[0], " ".join(words[1:])) if is_file else ("", " ".join(words))
     if not file and not console.live:
         raise UsageError("new: name a trace file")

@@ -19,7 +19,9 @@ from calltrace.commands.options import (
     number,
     trace_options,
 )
+from calltrace.errors import UsageError
 from calltrace.export.status import write_status, write_status_json
+from calltrace.model import printable
 from calltrace.tracefile import TraceFile
 
 
@@ -76,15 +78,23 @@ def _status(request: Request, console: Console) -> int:
 
 
 def _mark(request: Request, console: Console) -> int:
-    live_session(console).mark(" ".join(request.options.name), console.progress)
+    live_session(console).mark(_mark_name(request), console.progress)
     return 0
 
 
 def _mark_file(request: Request, console: Console) -> int:
     from calltrace.marking import mark
 
-    mark(Path(request.options.file), " ".join(request.options.name))
+    mark(Path(request.options.file), _mark_name(request))
     return 0
+
+
+def _mark_name(request: Request) -> str:
+    """The name for a mark, as it will be read and can be typed."""
+    name = printable(" ".join(request.options.name)).strip()
+    if not name:
+        raise UsageError("mark: the name is empty")
+    return name
 
 
 def _save(request: Request, console: Console) -> int:

@@ -81,8 +81,8 @@ PREFIX = Option(
 )
 SYMBOLS = Option(
     ("--symbols",),
-    "where to look for the program databases (PDB) of modules, beside the folders these are in, as in "
-    "_NT_SYMBOL_PATH; default: what that says",
+    "where to look for the program databases (PDB) of modules, beside the folders these are in: folders, "
+    "files, or symbol servers, with ; between them, as in _NT_SYMBOL_PATH; default: what that says",
     metavar="PATH",
     default="",
 )
@@ -207,3 +207,10 @@ def lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FileMissing(f"{path} cannot be read: {error}") from error
+
+
+def symbols_path(options: argparse.Namespace) -> str:
+    """Where to look for symbols; on Windows. FileMissing if that is not there."""
+    from calltrace.win32.dbghelp import search_path
+
+    return search_path(options.symbols)

@@ -10,7 +10,7 @@ from pathlib import Path
 from calltrace import wine
 from calltrace.commands.command import Command, Console, Option, Request
 from calltrace.commands.context import live_session
-from calltrace.commands.options import PREFIX, SYMBOLS, WHAT, check_options, number
+from calltrace.commands.options import PREFIX, SYMBOLS, WHAT, check_options, number, symbols_path
 from calltrace.errors import NotTraceable, UsageError
 
 
@@ -49,7 +49,7 @@ def _plan(request: Request, console: Console) -> int:
     if os.name == "nt" and console.shell:
         from calltrace.win32.dbghelp import SymbolFiles
 
-        chosen = replace(chosen, symbols=SymbolFiles(options.symbols, console.progress).of_module)
+        chosen = replace(chosen, symbols=SymbolFiles(symbols_path(options), console.progress).of_module)
     if options.target is None:
         with live_session(console).target() as port:
             chosen = replace(chosen, symbols=port.symbols)

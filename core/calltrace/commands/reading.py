@@ -94,6 +94,7 @@ def _edges(request: Request, console: Console, *, callees: bool) -> int:
     with open_trace(request, console) as trace:
         thread = thread_of(request, console)
         found = edges.contexts(trace, [pattern], callees=callees, depth=options.depth, thread=thread)
+        _tell_mode(trace, console)
         if options.json:
             write_edges_json(trace, found, callees, console.out)
         elif found:
@@ -110,6 +111,7 @@ def _stacks(request: Request, console: Console) -> int:
         open_trace(request, console) as trace,
         closing(stacks(trace, thread_of(request, console))) as found,
     ):
+        _tell_mode(trace, console)
         if options.json:
             write_stacks_json(trace, found, options.limit, console.out)
         else:

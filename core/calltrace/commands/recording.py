@@ -24,6 +24,7 @@ from calltrace.commands.options import (
     check_options,
     number,
     seconds,
+    symbols_path,
     trace_options,
 )
 from calltrace.errors import UsageError
@@ -80,7 +81,7 @@ def _attach(request: Request, console: Console) -> int:
             process_id=options.pid,
             seconds=options.seconds,
             trace=session.TraceOptions(**trace_options(options)),
-            symbols=options.symbols,
+            symbols=symbols_path(options),
         ),
         progress_of(options, console),
     )
@@ -104,7 +105,7 @@ def _run_options(request: Request) -> session.RunOptions:
         arguments=request.program[1:],
         command_line=request.program_line,
         trace=session.TraceOptions(**trace_options(request.options)),
-        symbols=request.options.symbols,
+        symbols=symbols_path(request.options),
     )
 
 

@@ -1,12 +1,15 @@
 """Chrome's Trace Event JSON, for chrome://tracing, Perfetto and the like: a begin and an end per frame.
 
 Times are microseconds since recording began. In a trace without a clock they are positions: one event, one
-microsecond.
+microsecond. Readers tell threads apart by their ids: of threads to which the system gave the same, one after
+the other, all but the first have numbers that are free, and their ids in their names.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from typing import TextIO
 
 from calltrace.export.native import Export, ExportFormat, TextKind, write_text
@@ -22,14 +25,27 @@ def write(trace: TraceFile, out: TextIO) -> None:
     out.write(f'{{"displayTimeUnit":"ns","otherData":{json.dumps(about)},"traceEvents":[\n')
     process = trace.header.process_id
     out.write(_metadata("process_name", process, 0, process_name(trace)))
-    for thread in trace.threads:
-        out.write(",\n" + _metadata("thread_name", process, thread.id, f"thread {thread.index}"))
+    ids = _thread_ids([thread.id for thread in trace.threads])
+    for number, thread in zip(ids, trace.threads):
+        name = f"thread {thread.index}" + (f" (id {thread.id})" if number != thread.id else "")
+        out.write(",\n" + _metadata("thread_name", process, number, name))
 
     def text_of(kind: int, number: int) -> str:
         return json.dumps(frame_text(trace, kind, number))
 
-    write_text(out, Export(trace, ExportFormat.CHROME, text_of))
+    write_text(out, Export(trace, ExportFormat.CHROME, text_of, thread_ids=ids))
     out.write("\n]}\n")
+
+
+def _thread_ids(ids: Sequence[int]) -> list[int]:
+    """As they are, but each only once."""
+    given, used = set(ids), set[int]()
+    free = (number for number in itertools.count(1) if number not in given)
+    different = []
+    for number in ids:
+        different.append(next(free) if number in used else number)
+        used.add(number)
+    return different
 
 
 def process_name(trace: TraceFile) -> str:

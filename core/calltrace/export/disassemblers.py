@@ -62,7 +62,7 @@ if not rows:
     print("calltrace: nothing was called in a module named " + file)
 for row in rows:
     if bv.get_function_at(bv.start + row[0]) is None:
-        bv.add_function(bv.start + row[0])
+        bv.create_user_function(bv.start + row[0])
 bv.update_analysis_and_wait()
 for rva, name, comment, colour in rows:
     function = bv.get_function_at(bv.start + rva)
@@ -85,7 +85,7 @@ import io
 import json
 import ntpath
 
-from ghidra.program.model.symbol import SourceType
+from ghidra.program.model.symbol import SourceType, SymbolUtilities
 from java.awt import Color
 
 file = ntpath.basename((currentProgram.getExecutablePath() or currentProgram.getName()).replace("/", "\\\\"))
@@ -104,7 +104,9 @@ with io.open(getSourceFile().getAbsolutePath(), encoding="utf-8") as lines:
             if function is None:
                 continue
             if name and function.getSymbol().getSource() == SourceType.DEFAULT:
-                function.setName(name.replace(" ", "_"), SourceType.IMPORTED)
+                # A name may have 2,000 of Java's characters, of which some of ours are two.
+                name = SymbolUtilities.replaceInvalidChars(name[:1000], True)
+                function.setName(name, SourceType.IMPORTED)
             function.setComment(comment)
             if not isRunningHeadless():
                 setBackgroundColor(address, Color(colour))

@@ -3,18 +3,22 @@
 A node is a function or call, an edge a caller and its callee with the number of calls, dashed where a jump
 leads to the callee.
 
-The darker a node, the more time is its own; in a trace without a clock, the more often it was called.
+The darker a node, the more time is its own; in a trace without a clock, the more often it was called. Of a
+very long name its two ends are shown: Graphviz reads no string longer than 16,384 bytes.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from typing import TextIO
 
 from calltrace.edges import Context, call_graph
 from calltrace.export import units
 from calltrace.model import Clock
 from calltrace.tracefile import TraceFile
+
+_LONGEST = 400  # characters of a name, some of which may be four bytes, or six as escapes
 
 
 def write(trace: TraceFile, out: TextIO) -> None:
@@ -29,7 +33,7 @@ def write(trace: TraceFile, out: TextIO) -> None:
     for function, weight in zip(functions, weights):
         number = numbers.setdefault(function.name, len(numbers))
         shade = 1 + round(5 * math.log1p(weight) / most)
-        label = _quoted(f"{function.name}\n{_told(trace, function, timed)}")
+        label = _quoted(f"{_shortened(function.name)}\n{_told(trace, function, timed)}")
         out.write(f"n{number} [label={label}, fillcolor={shade}];\n")
     for function in functions:
         for callee in function.others.values():
@@ -45,5 +49,11 @@ def _told(trace: TraceFile, function: Context, timed: bool) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    # Of an entity, such as &lt;, Graphviz shows what it stands for; any other & is one to all readers.
+    shown = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    escaped = shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]} … {name[-_LONGEST // 2 :]}"

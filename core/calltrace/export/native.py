@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ctypes import c_uint32, c_uint64, c_void_p
 from typing import TextIO
 
-from calltrace.calltree import MORE, NO_MEMORY, SPLIT, WANTS_TEXT, Tree, no_memory
+from calltrace.calltree import MORE, NO_MEMORY, SPLIT, WANTS_TEXT, Tree, no_memory, units_of
 from calltrace.model import Clock
 from calltrace.tracefile import ExportOptions, Node, TraceFile, reader_library
 
@@ -32,8 +32,6 @@ class TextKind(enum.IntEnum):
     PROCESS = 6
 
 
-_RUNS_KEPT = 8  # after so many, each of a megabyte or some million steps, pages read are given back
-
 TextOf = Callable[[int, int], str]  # of a NodeKind or TextKind and an id, as it is to stand in the file
 
 
@@ -47,20 +45,21 @@ class Export:
         self,
         trace: TraceFile,
         form: ExportFormat,
-        text_of: TextOf | None = None,
+        text_of: TextOf,
         *,
         limit: int = 0,
+        thread_ids: Sequence[int] = (),
         tree: Tree | None = None,
     ) -> None:
-        """`limit`: see struct ct_export_options; `tree`: what TREE shows; SPEEDSCOPE asks for no text.
+        """`limit`, `thread_ids`: see struct ct_export_options; `tree`: what TREE shows.
 
         UsageError for a trace without events.
         """
         trace.need_events()
-        self.nodes: list[tuple[int, int]] = []  # in the end: kind and id of the frames by number, if numbered
         self._trace = trace
         self._text_of = text_of
         self._tree = tree
+        self._thread_ids = (c_uint32 * len(thread_ids))(*thread_ids)  # as long as the options name it
         timed = trace.clock is not Clock.NONE
         self._options = ExportOptions(
             format=form,
@@ -69,36 +68,37 @@ class Export:
             hz=trace.header.tsc_hz if timed else 0,
             limit=limit,
             timed=timed,
+            thread_ids=ctypes.addressof(self._thread_ids) if thread_ids else None,
         )
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Raises EngineError if memory runs out."""
         library = reader_library()
-        tree = ctypes.byref(self._tree.options) if self._tree else None
+        tree, threads = None, (0, len(self._trace.threads))
+        if self._tree:
+            options = self._tree.options
+            tree, threads = ctypes.byref(options), (options.first_thread, options.thread_count)
         handle = library.ct_reader_export_open(self._trace.reader, ctypes.byref(self._options), tree)
         if not handle:
             raise no_memory(self._trace)
         out, size, wanted = c_void_p(), c_uint64(), Node()
         by_reference = ctypes.byref(out), ctypes.byref(size), ctypes.byref(wanted)
-        pull, runs = MORE, 0
+        pull = MORE
         try:
-            while pull in (MORE, WANTS_TEXT, SPLIT):
-                pull = library.ct_reader_export_run(handle, *by_reference)
-                if out.value and size.value:
-                    yield ctypes.string_at(out.value, size.value)
-                runs += 1
-                if not runs % _RUNS_KEPT:
-                    self._trace.release_pages()
-                if pull == SPLIT:
-                    yield None
-                elif pull == WANTS_TEXT:
-                    assert self._text_of
-                    text = self._text_of(wanted.kind, wanted.id).encode(errors="replace")
-                    if not library.ct_reader_export_text(handle, by_reference[2], text, len(text)):
-                        pull = NO_MEMORY
+            with self._trace.reading(units_of(self._trace, *threads)) as tell:
+                while pull in (MORE, WANTS_TEXT, SPLIT):
+                    pull = library.ct_reader_export_run(handle, *by_reference)
+                    tell()
+                    if out.value and size.value:
+                        yield ctypes.string_at(out.value, size.value)
+                    if pull == SPLIT:
+                        yield None
+                    elif pull == WANTS_TEXT:
+                        text = self._text_of(wanted.kind, wanted.id).encode(errors="replace")
+                        if not library.ct_reader_export_text(handle, by_reference[2], text, len(text)):
+                            pull = NO_MEMORY
             if pull == NO_MEMORY:
                 raise no_memory(self._trace)
-            self.nodes = nodes_of(library.ct_reader_export_nodes, handle)
         finally:
             library.ct_reader_export_close(handle)
         self.pull = pull

@@ -44,15 +44,15 @@ from ctypes import c_uint32
 from pathlib import Path
 from typing import Any
 
-from calltrace import extras
-from calltrace.calltree import MORE, NO_MEMORY, Stats, no_memory, stats_in_slices
+from calltrace import extras, graph
+from calltrace.calltree import MORE, NO_MEMORY, no_memory, units_of
 from calltrace.edges import Edge, edges_in_slices
 from calltrace.errors import AccessRefused
 from calltrace.export.csv import cause_name, place
 from calltrace.export.files import created
 from calltrace.export.native import TextKind, nodes_of
 from calltrace.model import NONE_ID, Cause, Clock, NodeKind, State
-from calltrace.tracefile import Columns, TraceFile, reader_library
+from calltrace.tracefile import Columns, Graph, Stat, TraceFile, reader_library
 
 TABLES = ("events", "functions", "edges", "threads")
 _VERSION = 1  # of what is written
@@ -60,10 +60,8 @@ _SOURCE = "_source.json"  # what the tables were made of: engines leave out name
 _ROWS = 1 << 20  # of events in memory at a time, which become one row group
 _ROW_NAMES = 29  # CT_ROWS
 _LARGEST = (1 << 63) - 1
-_DELTAS = ("position", "time", "depth", "function", "value", "duration", "self")
+_DELTAS = ("thread", "position", "time", "depth", "function", "value", "duration", "self")
 _SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limits each row group tells
-
-_Sums = tuple[Sequence[Edge], Stats]
 
 
 def write(trace: TraceFile, folder: Path) -> list[Path]:
@@ -114,16 +112,17 @@ class _Tables:
         self._arrow = extras.package("pyarrow", "parquet")
         self._parquet = extras.package("pyarrow.parquet", "parquet")
         self._numbers: dict[tuple[int, int], int] = {}
+        self._stats: list[tuple[int, int, int]] = []  # calls, self, total; by number, as far as called
 
     def write(self) -> None:
         """Write all tables."""
-        edges, stats = self._write_events()
+        edges = self._write_events()
         for edge in edges:
             self._number(edge.kind, edge.id)
         for module in self._trace.modules:
             for number in range(module.first_function, module.first_function + module.function_count):
                 self._number(NodeKind.FUNCTION, number)
-        self._write_rows("functions", self._functions(stats))
+        self._write_rows("functions", self._functions())
         self._write_rows("edges", self._edges(edges))
         self._write_rows("threads", self._threads())
         (self._folder / _SOURCE).unlink(missing_ok=True)
@@ -140,10 +139,10 @@ class _Tables:
 
     # ---- events ----
 
-    def _write_events(self) -> _Sums:
-        """The native reader makes a part while the one before is written, and then goes on with the sums."""
+    def _write_events(self) -> Sequence[Edge]:
+        """The native reader makes a part while the one before is written, and then goes on with the edges."""
         arrow, library = self._arrow, reader_library()
-        reading, sums = _sums_in_slices(self._trace), None
+        slices, edges = edges_in_slices(self._trace), None
         handle = library.ct_reader_columns_open(self._trace.reader)
         if not handle:
             raise no_memory(self._trace)
@@ -158,6 +157,7 @@ class _Tables:
             with (
                 self._parquet.ParquetWriter(str(self._path("events")), schema, **options) as writer,
                 ThreadPoolExecutor(1) as executor,
+                self._trace.reading(2 * units_of(self._trace, 0, len(self._trace.threads))) as tell,
             ):
                 writing: Future[None] | None = None
                 while pull.value == MORE:
@@ -170,16 +170,18 @@ class _Tables:
                         writing.result()
                     made = arrow.record_batch(arrays, schema=schema)
                     writing = executor.submit(writer.write_batch, made, row_group_size=_ROWS)
-                    if sums is None:
-                        sums = _next(reading)
-                    self._trace.release_pages()
+                    if edges is None:
+                        edges = _next(slices)
+                    tell()
+                while edges is None:
+                    edges = _next(slices)
+                    tell()
                 if writing:
                     writing.result()
-            while sums is None:
-                sums = _next(reading)
             for kind, number in nodes_of(library.ct_reader_columns_nodes, handle):
                 self._number(kind, number)
-            return sums
+            self._stats = _stats_of(handle)
+            return edges
         finally:
             library.ct_reader_columns_close(handle)
 
@@ -187,24 +189,24 @@ class _Tables:
         arrow = self._arrow
         text = arrow.dictionary(arrow.int8(), arrow.string())
         return arrow.schema(
-            {
-                "trace": text,
-                "thread": arrow.int32(),
-                "position": arrow.int64(),
-                "time": arrow.int64(),
-                "event": text,
-                "depth": arrow.int32(),
-                "function": arrow.int32(),
-                "cause": text,
-                "value": arrow.uint64(),
-                "duration": arrow.int64(),
-                "self": arrow.int64(),
-            }
+            [
+                arrow.field("trace", text, nullable=False),
+                arrow.field("thread", arrow.int32(), nullable=False),
+                arrow.field("position", arrow.int64(), nullable=False),
+                arrow.field("time", arrow.int64()),
+                arrow.field("event", text, nullable=False),
+                arrow.field("depth", arrow.int32(), nullable=False),
+                arrow.field("function", arrow.int32()),
+                arrow.field("cause", text),
+                arrow.field("value", arrow.uint64()),
+                arrow.field("duration", arrow.int64()),
+                arrow.field("self", arrow.int64()),
+            ]
         )
 
     # ---- the small tables ----
 
-    def _functions(self, stats: Stats) -> dict[str, tuple[Any, list[Any]]]:
+    def _functions(self) -> dict[str, tuple[Any, list[Any]]]:
         arrow, trace = self._arrow, self._trace
         columns: dict[str, tuple[Any, list[Any]]] = {
             "function": (arrow.int32(), []),
@@ -219,6 +221,9 @@ class _Tables:
             "self": (arrow.int64(), []),
             "total": (arrow.int64(), []),
         }
+        stats = self._stats + [(0, 0, 0)] * (len(self._numbers) - len(self._stats))
+        if trace.graph:
+            stats = self._counted(trace.graph)
         for (kind, number), at in self._numbers.items():
             module, rva, name = place(trace, kind, number)
             found = trace.function(number) if kind == NodeKind.FUNCTION else None
@@ -232,11 +237,20 @@ class _Tables:
                 None if mark else trace.node_address(kind, number),
                 found[1].size if found else None,
                 not found[1].status if found else None,
-                *(min(value, _LARGEST) for value in stats.get((kind, number), (0, 0, 0))),
+                *(min(value, _LARGEST) for value in stats[at]),
             )
             for (_, values), value in zip(columns.values(), row):
                 values.append(value)
         return columns
+
+    def _counted(self, counts: Graph) -> list[tuple[int, int, int]]:
+        """By number, where not all calls are events."""
+        _, counted = graph.summary(counts, 0, len(counts.threads))
+        stats: dict[tuple[int, int], Stat] = {}
+        for kind in NodeKind:
+            stats.update({(kind, number): stat for number, stat in counted(kind)})
+        found = (stats.get(node, Stat()) for node in self._numbers)
+        return [(stat.calls, stat.self, stat.total) for stat in found]
 
     def _edges(self, edges: Sequence[Edge]) -> dict[str, tuple[Any, list[Any]]]:
         arrow = self._arrow
@@ -280,20 +294,21 @@ def _signed(number: int) -> int:
     return number - (1 << 32) if number >= 1 << 31 else number
 
 
-def _sums_in_slices(trace: TraceFile) -> Generator[None, None, _Sums]:
-    edges = yield from edges_in_slices(trace)
-    stats = yield from stats_in_slices(trace)
-    return edges, stats
-
-
-def _next(reading: Generator[None, None, _Sums]) -> _Sums | None:
-    """Reads on; the sums when that was the last slice."""
+def _next(slices: Generator[None, None, Sequence[Edge]]) -> Sequence[Edge] | None:
+    """Reads on; the edges when that was the last slice."""
     try:
-        next(reading)
+        next(slices)
     except StopIteration as end:
-        edges, stats = end.value
-        return edges, stats
+        edges: Sequence[Edge] = end.value
+        return edges
     return None
+
+
+def _stats_of(columns: int) -> list[tuple[int, int, int]]:
+    count = c_uint32()
+    address = reader_library().ct_reader_columns_stats(columns, ctypes.byref(count))
+    stats = (Stat * count.value).from_address(address) if address else ()
+    return [(stat.calls, stat.self, stat.total) for stat in stats]
 
 
 class _Batch:

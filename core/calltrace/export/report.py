@@ -80,7 +80,8 @@ SOURCE_TEXTS = {
 # What is not in a trace of another mode than "trace".
 MODE_TEXTS = {
     "graph": "counts by function and by who calls whom, in no order",
-    "hits": "only the first entry of each function, by whichever thread; anew if its module is loaded again",
+    "hits": "only the first entry of each function, by whichever thread, and not who called it; anew if its "
+    "module is loaded again",
 }
 
 

@@ -1,7 +1,8 @@
 """Speedscope's JSON: a profile per thread with the begin and end of each frame.
 
 Times are nanoseconds since recording began; ticks where the clock's frequency is not known; in a trace
-without a clock, positions. The names stand behind the profiles, where all of them are known.
+without a clock, positions. The names stand behind the profiles, where all of them are known; call sites that
+call the same thing are one frame, as readers add up by frame.
 
 Format: https://github.com/jlfwong/speedscope/blob/main/src/lib/file-format-spec.ts
 """
@@ -21,9 +22,13 @@ def write(trace: TraceFile, out: TextIO) -> None:
     """Write the whole trace. Every frame that is opened is closed, the innermost first."""
     about = {"$schema": _SCHEMA, "name": trace.path.name, "exporter": "calltrace"}
     out.write(json.dumps(about, separators=(",", ":"))[:-1] + ',"profiles":[')
-    export = Export(trace, ExportFormat.SPEEDSCOPE)
-    write_text(out, export)
+    numbers: dict[str, int] = {}
+
+    def number_of(kind: int, number: int) -> str:
+        return str(numbers.setdefault(trace.node_name(kind, number), len(numbers)))
+
+    write_text(out, Export(trace, ExportFormat.SPEEDSCOPE, number_of))
     out.write('\n],"shared":{"frames":[')
-    for number, node in enumerate(export.nodes):
-        out.write((",\n" if number else "\n") + json.dumps({"name": trace.node_name(*node)}))
+    for name, number in numbers.items():
+        out.write((",\n" if number else "\n") + json.dumps({"name": name}))
     out.write("\n]}}\n")

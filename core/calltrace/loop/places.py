@@ -13,6 +13,7 @@ from calltrace.errors import AccessRefused, CalltraceError, UsageError
 from calltrace.loop.unwind import Damaged, FunctionTable
 from calltrace.model import module_stem
 from calltrace.patterns import Pattern
+from calltrace.pe.demangle import readable
 from calltrace.pe.image import Image, from_file, from_memory
 from calltrace.pe.symbols import add_symbols
 from calltrace.ports import Port, TargetModule
@@ -178,4 +179,5 @@ class Places:
                     found.image = from_memory(self._port.read, module.base, module.size, module.path)
             if found.image:
                 add_symbols(found.image)
+                found.image.names = {rva: readable(name) for rva, name in found.image.names.items()}
         return found.image

@@ -31,6 +31,8 @@ from calltrace.tracefile import TraceFile
 _Node = tuple[int, int]  # NodeKind and id
 _OPENS = (StepType.OPEN, StepType.CLOSE)
 _NEVER = -1  # the position of what was entered before the recording
+_ACTIVATIONS = 400_000  # kept of a trace, some hundred bytes each
+_ACTIVATIONS_OF_A_THREAD = 1000  # at least, however many threads there are
 
 
 @dataclass(eq=False)
@@ -56,8 +58,8 @@ class _Frame:
 def search(trace: TraceFile, options: LoopOptions, traced: TracedCode) -> Climb:
     """The loops that call `options.api`, as far as `trace` tells; with `traced`, its code.
 
-    Reads the threads' events up to three times. Can be interrupted. UsageError if the trace has no such API,
-    or is to tell what no trace does.
+    Reads the threads' events up to three times; of more calls than fit into memory, it takes the first. Can
+    be interrupted. UsageError if the trace has no such API, or is to tell what no trace does.
     """
     return _Search(trace, options, traced).run()
 
@@ -83,8 +85,15 @@ class _Search:
     def run(self) -> Climb:
         hits: dict[int, list[Hit]] = {}  # by thread
         begin, count = calltree.thread_range(self._trace, self._options.thread)
-        for at, thread in enumerate(self._trace.threads[begin : begin + count], begin):
-            calls = self._builder(at).run()
+        threads = self._trace.threads[begin : begin + count]
+        for at, thread in enumerate(threads, begin):
+            builder = self._builder(at)
+            calls = builder.run(max(_ACTIVATIONS // len(threads), _ACTIVATIONS_OF_A_THREAD))
+            if builder.is_cut:
+                self._note(
+                    f"thread {thread.id} called it more often than is looked at: what is told are its first "
+                    f"{len(calls):,} calls"
+                )
             if calls:
                 hits[thread.id] = calls
             if calls and thread.lost:
@@ -268,7 +277,7 @@ class _Search:
         assert isinstance(first, _Call)
         turn = _Turn(owner, first.position, loop.site, self._api, self._draws)
         position = [thread.id for thread in self._trace.threads].index(owner.thread)
-        self._builder(position, turn).run()
+        self._builder(position, turn).run(0)
         found = turn.candidates
         if self._draws and not any(each.draws for each in found):
             self._count_elsewhere(turn, position)
@@ -333,14 +342,19 @@ class _Builder:
         self._resumed: list[_Node] = []  # frames of one that is gone on with
         self._hits: list[Hit] = []
         self._doubtful: set[_Call] = set()
+        self._made = 0  # activations
+        self.is_cut = False  # there were more of them
 
-    def run(self) -> list[Hit]:
-        """The hits of the API."""
+    def run(self, limit: int) -> list[Hit]:
+        """The hits of the API, until there are more than `limit` activations."""
         for step in calltree.steps(self._trace, self._thread.index):
             if step.type in _OPENS:
                 self._take(step)
                 if self._turn and self._turn.is_over:
                     return []
+                if self._made > limit:
+                    self.is_cut = True
+                    break
         for parent in self._doubtful:
             self._settle(parent)
         self._name_outermost()
@@ -455,6 +469,7 @@ class _Builder:
         if activation.hit:  # it was jumped to by what was called before it
             jumped = _Call(self._thread.id, activation.place, position=frame.position)
             activation.called(jumped, 0)
+            self._made += 1
             activation = jumped
         activation.hit = Hit(len(self._hits), self._thread.id, "", activation)
         self._hits.append(activation.hit)
@@ -471,6 +486,7 @@ class _Builder:
             elif frame.activation is None:
                 frame.activation = _Call(self._thread.id, frame.functions[-1], position=frame.position)
                 parent.called(frame.activation, self._site(frame, caller))
+                self._made += 1
             known = self._entries.setdefault(frame.activation.site, [])
             if entered not in known and frame.node[0] == NodeKind.FUNCTION:
                 known.append(entered)

@@ -1,7 +1,7 @@
-"""The names of C++ types as Microsoft's compilers decorate them: ``.?AV?$Cage@VLion@@@zoo@@``.
+"""The names of C++ types and functions as Microsoft's compilers decorate them: ``.?AV?$Cage@VLion@@@zoo@@``.
 
 What comes out is what a debugger shows: ``zoo::Cage<Lion>``, without the words class and struct. A function
-within which a type is local is shown by its name alone. Format: as LLVM's demangler (llvm/lib/Demangle) reads
+is shown by its name alone. Format: as LLVM's demangler (llvm/lib/Demangle) reads
 it.
 """
 
@@ -54,7 +54,33 @@ _OPERATORS = dict(
         "new delete = >> << ! == != [] -> * ++ -- - + & ->* / % < <= > >= , () ~ ^ | && || *= += -=".split(),
     )
 )
-_LONG_OPERATORS = {"_0": "/=", "_1": "%=", "_2": ">>=", "_3": "<<=", "_4": "&=", "_5": "|=", "_6": "^="}
+_LONG_OPERATORS = {
+    **{"_0": "/=", "_1": "%=", "_2": ">>=", "_3": "<<=", "_4": "&=", "_5": "|=", "_6": "^="},
+    **{"_U": "new[]", "_V": "delete[]", "__L": "co_await", "__M": "<=>"},
+}
+# In place of a function's name.
+_GENERATED = {
+    "_7": "`vftable'",
+    "_8": "`vbtable'",
+    "_9": "`vcall'",
+    "_D": "`vbase destructor'",
+    "_E": "`vector deleting destructor'",
+    "_F": "`default constructor closure'",
+    "_G": "`scalar deleting destructor'",
+    "_H": "`vector constructor iterator'",
+    "_I": "`vector destructor iterator'",
+    "_J": "`vector vbase constructor iterator'",
+    "_L": "`eh vector constructor iterator'",
+    "_M": "`eh vector destructor iterator'",
+    "_N": "`eh vector vbase constructor iterator'",
+    "_O": "`copy constructor closure'",
+    "_T": "`local vftable constructor closure'",
+    "__A": "`managed vector constructor iterator'",
+    "__B": "`managed vector destructor iterator'",
+    "__C": "`eh vector copy constructor iterator'",
+}
+_AROUND_MAIN = {"?__E": "`dynamic initializer for '", "?__F": "`dynamic atexit destructor for '"}
+_CONSTRUCTOR, _DESTRUCTOR = "{ctor}", "{dtor}"  # until it is known of what
 _LOCAL = re.compile(r"\?(\d|[A-P]*@)\?")
 _WITH_THIS = frozenset("ABEFIJMNQRUV")  # member functions that are not static
 _Kept = TypeVar("_Kept")
@@ -66,6 +92,17 @@ def type_name(decorated: str) -> str | None:
     if not decorated.startswith(".?A"):
         return None
     return _Reader(decorated[3:]).whole()
+
+
+def function_name(decorated: str) -> str | None:
+    """The name of a function, which begins with ``?``; None if it is none or of a kind that is not known."""
+    if not decorated.startswith("?"):
+        return None
+    reader = _Reader(decorated[1:])
+    try:
+        return limited(reader.named())
+    except UnknownError:
+        return None
 
 
 class _Reader(Reader):
@@ -185,7 +222,7 @@ class _Reader(Reader):
     def _template(self) -> str:
         outer = self._names, self._types
         self._names, self._types = [], []
-        name = f"operator{self._operator()}" if self._take("?") else self._keep(self._until_at())
+        name = self._special() if self._take("?") else self._keep(self._until_at())
         arguments: list[str] = []
         while not self._take("@"):
             if not any(map(self._take, ("$S", "$$V", "$$$V", "$$Z"))):
@@ -218,18 +255,7 @@ class _Reader(Reader):
     def _symbol(self) -> str:
         """The name of a function or variable, whose type is read over."""
         self._expect("?")
-        if self._take("?0") or self._take("?1"):
-            is_destructor = self._text[self._at - 1] == "1"
-            scope = self._qualified()
-            own = scope.rpartition("::")[2]
-            name = f"{scope}::{'~' if is_destructor else ''}{own}"
-        elif self._peek() == "?" and self._text[self._at + 1 : self._at + 2] != "$":
-            self._expect("?")
-            name = f"operator{self._operator()}"
-            while not self._take("@"):
-                name = f"{self._piece()}::{name}"
-        else:
-            name = self._qualified()
+        name = self.named()
         kind = self._next()
         if kind in _WITH_THIS or kind in _WITHOUT_THIS:
             self._function(this=kind in _WITH_THIS)
@@ -240,6 +266,64 @@ class _Reader(Reader):
         elif kind != "9":
             raise UnknownError
         return name
+
+    def named(self) -> str:
+        """The name of a function or variable, behind its ``?``; its type is left unread."""
+        for code, what in _AROUND_MAIN.items():
+            if self._take(code):
+                if not self._take("?"):
+                    return f"{what}{self._qualified()}''"
+                return f"{what}{self.named()}''"
+        if self._peek() != "?":
+            return self._qualified()
+        if self._text.startswith("?$", self._at):
+            self._at += 2
+            own = self._template()
+            if not own.startswith("operator"):
+                self._keep(own)
+        elif self._take("?B"):
+            return self._conversion()
+        else:
+            self._expect("?")
+            own = self._special()
+        pieces: list[str] = []
+        while not self._take("@"):
+            pieces.append(self._piece())
+        scope = "::".join(reversed(pieces))
+        for mark, sign in ((_CONSTRUCTOR, ""), (_DESTRUCTOR, "~")):
+            if own.startswith(mark):
+                if not pieces:
+                    raise UnknownError
+                own = f"{sign}{pieces[0]}{own[len(mark) :]}"
+        return f"{scope}::{own}" if scope else own
+
+    def _conversion(self) -> str:
+        """An operator that is named by the type it returns."""
+        scope = self._qualified()
+        kind = self._next()
+        if kind not in _WITH_THIS:
+            raise UnknownError
+        self._extended()
+        if self._peek() in ("G", "H"):
+            self._next()
+        self._one_of(_CV)
+        self._one_of(_CONVENTIONS)
+        result = self._with_cv() if self._take("?") else self.type()
+        return f"{scope}::operator {result.text}"
+
+    def _special(self) -> str:
+        """A name that a ``?`` and a code stand for."""
+        if self._take("0"):
+            return _CONSTRUCTOR
+        if self._take("1"):
+            return _DESTRUCTOR
+        if self._take("__K"):
+            return f'operator ""{self._until_at()}'
+        for code, name in _GENERATED.items():
+            if self._take(code):
+                return name
+        sign = self._operator()
+        return f"operator{' ' if sign[0].isalpha() else ''}{sign}"
 
     def _operator(self) -> str:
         if self._peek() == "_":

@@ -17,6 +17,7 @@ from ctypes import c_char, c_int, c_uint8, c_uint32, c_uint64, c_void_p, c_wchar
 from pathlib import PureWindowsPath
 from typing import Any
 
+from calltrace.errors import FileMissing
 from calltrace.ports import ModuleSymbols, TargetModule
 from calltrace.win32 import api
 
@@ -99,6 +100,19 @@ def _library() -> Any:
     return library
 
 
+def search_path(text: str) -> str:
+    """Where to look for symbols, as a user gives it: a file stands for its folder.
+
+    FileMissing if a place is not there; symbol servers and caches, which have a * in them, are not looked at.
+    """
+    places = []
+    for place in text.split(";"):
+        if place and "*" not in place and not os.path.exists(place):
+            raise FileMissing(f"--symbols: there is no {place}")
+        places.append(os.path.dirname(place) or "." if os.path.isfile(place) else place)
+    return ";".join(places)
+
+
 class SymbolFiles:
     """Where to look for the symbols of modules."""
 
@@ -116,15 +130,16 @@ class SymbolFiles:
         search = ";".join(part for part in (self._path, str(file.parent)) if part)
         try:
             loaded = _Loaded(module, search)
-            source = loaded.source()
+            source, wanted = loaded.source()
         except OSError as error:  # the library is missing, or has raised an exception
             self._tell(f"{file.name}: names are its own only: dbghelp.dll failed: {error}")
             return None
         if source:
             return ModuleSymbols(source, functools.partial(self._names, file.name, loaded))
-        database = file.with_suffix(".pdb")
-        if os.path.exists(database):
-            self._tell(f"{file.name}: names are its own only: {database} is damaged or of another build")
+        names = dict.fromkeys((file.with_suffix(".pdb").name, wanted or file.with_suffix(".pdb").name))
+        for database in (PureWindowsPath(folder, name) for folder in search.split(";") for name in names):
+            if os.path.exists(database):
+                self._tell(f"{file.name}: names are its own only: {database} is damaged or of another build")
         return None
 
     def _names(self, module: str, loaded: _Loaded, rvas: Sequence[int]) -> Mapping[int, str]:
@@ -155,8 +170,11 @@ class _Loaded:
             with _lock, contextlib.suppress(OSError):  # a damaged PDB can do that
                 _library().SymCleanup(self._handle)
 
-    def source(self) -> str:
-        """The file that the names are in; "" if that is none but the module's export directory."""
+    def source(self) -> tuple[str, str]:
+        """The file that the names are in, "" if that is none but the module's export directory.
+
+        And the name of the database that was written with the module, "" if that is not known.
+        """
         about = _ModuleInfo()
         about.SizeOfStruct = ctypes.sizeof(about)
         with _lock:
@@ -164,8 +182,8 @@ class _Loaded:
                 self._handle, self._base, ctypes.byref(about)
             )
         if not found or about.SymType not in _FROM_DEBUG_INFORMATION:
-            return ""
-        return str(about.LoadedPdbName or about.LoadedImageName or about.ImageName)
+            return "", PureWindowsPath(about.CVData).name
+        return str(about.LoadedPdbName or about.LoadedImageName or about.ImageName), ""
 
     def find(self, rvas: Sequence[int], found: dict[int, str]) -> None:
         """Put the names of what begins at these RVAs into `found`. OSError if the library raises."""

@@ -5,6 +5,7 @@
   const ROWS = 100, DIFFERENCES = 20; // shown of a table at first, and more with each click
   const THREADS = 6; // the same of the time line
   const LANE = 10, ACTIVITY = 20; // pixels
+  const LONG = 100; // characters of a name that may not be seen whole
   const HIT = "#ffd45e";
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -35,8 +36,16 @@
   const share = (part, whole) => (whole ? `${fixed(Math.floor((part / whole) * 10000) / 100, 2)} %` : "-");
   const matches = (name) => term !== "" && name.toLowerCase().includes(term);
 
-  /* The name in `parent`, what was searched for marked. */
+  /* The name in `parent`, what was searched for marked. Of a very long one some lines are seen; all of it on pointing. */
   function put(parent, name) {
+    const place = element("div", undefined, "lines");
+    if (name.length > LONG) place.title = name;
+    mark(place, name);
+    parent.append(place);
+    return place;
+  }
+
+  function mark(parent, name) {
     let at = 0;
     const lower = name.toLowerCase();
     while (term) {
@@ -48,7 +57,6 @@
       at = found + term.length;
     }
     parent.append(name.slice(at));
-    return parent;
   }
 
   function element(tag, text, cls) {
@@ -140,13 +148,7 @@
             column.cell(row, cell);
             line.append(cell);
           }
-          if (choose) {
-            line.tabIndex = 0;
-            line.addEventListener("click", () => choose(name(row)));
-            line.addEventListener("keydown", (event) => {
-              if (event.key === "Enter") choose(name(row));
-            });
-          }
+          if (choose) chosen(line, () => choose(name(row)));
           return line;
         })
       );
@@ -168,6 +170,15 @@
     made.draw = draw;
     draw();
     return made;
+  }
+
+  /* A row of a table that can be chosen, by a click or by its key. */
+  function chosen(line, choose) {
+    line.tabIndex = 0;
+    line.addEventListener("click", choose);
+    line.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") choose();
+    });
   }
 
   const number = (title, key, text = count) => ({
@@ -224,6 +235,8 @@
     const row = side.functions.find((each) => side.names[each[0]] === name);
     const head = element("h3", name);
     head.id = "chosen";
+    head.tabIndex = -1;
+    const within = detail.contains(document.activeElement); // who goes on from row to row by keys stays here
     const about = element("p", "Not among the functions listed.", "hint");
     if (side.first_only) about.textContent = "Its first entry was recorded.";
     else if (row)
@@ -256,15 +269,17 @@
         line.dataset.name = other(edge);
         if (side.timed) line.append(element("td", duration(edge[4])), element("td", duration(edge[5])));
         line.append(element("td", count(edge[3])));
-        const cell = put(element("td", undefined, "name"), other(edge));
-        if (edge[2]) cell.append(element("small", "  by a tail jump"));
+        const cell = element("td", undefined, "name");
+        const place = put(cell, other(edge));
+        if (edge[2]) place.append(element("small", "  by a tail jump"));
         line.append(cell);
-        if (edge[to] >= 0) line.addEventListener("click", () => choose(other(edge)));
+        if (edge[to] >= 0) chosen(line, () => choose(other(edge)));
         whole.tBodies[0].append(line);
       }
       detail.append(element("h3", `${title} (${count(rows.length)})`));
       detail.append(rows.length ? whole : element("p", "None recorded.", "hint"));
     }
+    if (within) head.focus();
   }
 
   // ---- flame graph ----
@@ -502,8 +517,8 @@
       };
       const columns = [number("A", (row) => row[1]), number("B", (row) => row[2]), change, named(name)];
       columns[3].cell = (row, td) => {
-        put(td, row[0]);
-        if (row[3]) td.append(element("small", `  ${row[3]}`));
+        const place = put(td, row[0]);
+        if (row[3]) place.append(element("small", `  ${row[3]}`));
       };
       const most = { ...columns[2], key: (row) => Math.abs(row[2] - row[1]) };
       columns[2] = most;
