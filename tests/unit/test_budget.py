@@ -158,6 +158,17 @@ def test_simulated_threads(
         assert_budgeted(trace, budget, tmp_path / "short.calltrace", together)
 
 
+@pytest.mark.parametrize("unit_size", [4, 8])
+def test_the_same_functions_throw_catch_and_jump_again_and_again(tmp_path: Path, unit_size: int) -> None:
+    which = [0, 12, 13, 76, 77, 140, 204]  # functions, catchers, where they land; whose ends are lost
+    for seed in range(40):
+        rng = random.Random(seed)
+        what = rng.choice([range(16), [0, 1, 4, 6, 7, 8, 10, 11], [0, 1, 2, 8, 11, 11]])
+        program = bytes(rng.choice(each) for _ in range(600) for each in (what, which))
+        with simulate([program], unit_size, 50, tmp_path / "t.calltrace") as trace:
+            assert_budgeted(trace, BUDGETS[seed % len(BUDGETS)], tmp_path / "short.calltrace")
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(
     program=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), max_size=120),
@@ -250,6 +261,39 @@ def test_where_a_jump_leads_is_written(tmp_path: Path) -> None:
     assert [(frame.kind, frame.callee) for frame in told.frames] == [(0, False), (2, False), (0, True)]
 
 
+def test_calls_by_who_was_entered_before_have_a_budget(tmp_path: Path) -> None:
+    units = Ticking(4)
+    units.ext(tracewriter.THREAD_START)
+    for _ in range(9):  # by function 0, which is open unseen
+        units.event(tracewriter.CALL, 0)
+        units.event(tracewriter.ENTER, 1)
+        units.event(tracewriter.LEAVE, 1)
+        units.event(tracewriter.RETURN, 0)
+    with open_trace(units, tmp_path / "t.calltrace") as trace:
+        [told] = assert_budgeted(trace, 2, tmp_path / "short.calltrace").values()
+    assert calls(told) == {(NodeKind.CALL, 0): 2, (NodeKind.FUNCTION, 1): 2}
+
+
+@pytest.mark.parametrize("pause", [1, 1 << 39, 1 << 41, 1 << 45, 1 << 50])
+def test_times_are_those_of_all_events_whatever_was_muted_meanwhile(tmp_path: Path, pause: int) -> None:
+    units = Ticking(8)
+    units.event(tracewriter.ENTER, 0)
+    for turn in range(40):
+        for number in (0, 1):
+            units.event(tracewriter.ENTER, number)
+            units.event(tracewriter.LEAVE, number)
+        if turn % 10 == 9:  # again something new, of which all of this is known to be part
+            units.event(tracewriter.ENTER, 2)
+            units.event(tracewriter.TAIL, 2)
+            units.now += pause
+            units.event(tracewriter.ENTER, 3)
+            units.now += pause
+            units.event(tracewriter.LEAVE, 3)
+        units.now += pause
+    with ordered_trace(units, tmp_path / "t.calltrace", 1) as trace:
+        assert_budgeted(trace, 1, tmp_path / "short.calltrace")
+
+
 # ---- exactly which calls are written ----
 
 
@@ -269,6 +313,7 @@ class Call:
     written: bool = False
 
 
+FUNCTIONS = 60
 JUMPS = {0: [1], 2: [3, 4]}  # where functions can jump to; others may jump to any
 
 
@@ -286,7 +331,7 @@ def find_written(siblings: list[Call]) -> None:
 
 
 class OrderedThread:
-    """Calls functions 0 to 15, which hold call sites of the same number, and returns in order."""
+    """Calls functions, which hold call sites of the same number, and returns in order."""
 
     def __init__(self, unit_size: int, budget: int) -> None:
         self.units = Ticking(unit_size)
@@ -294,7 +339,7 @@ class OrderedThread:
         self.stack: list[Call] = []
         self._budget = budget
         self._seen = Counter[tuple[int, int]]()
-        self._jumped: Call | None = None  # by the unit before
+        self.jumped: Call | None = None  # by the unit before
 
     def act(self, what: int, which: int) -> None:
         top = self.stack[-1] if self.stack else None
@@ -304,7 +349,7 @@ class OrderedThread:
             self._open(NodeKind.CALL, top.id, tracewriter.CALL)
         elif what == 5 and top and top.kind == NodeKind.FUNCTION:
             self._close(tracewriter.TAIL)
-            self._jumped, top.left = top, True
+            self.jumped, top.left = top, True
         elif top:
             self._close(tracewriter.LEAVE if top.kind == NodeKind.FUNCTION else tracewriter.RETURN)
 
@@ -317,21 +362,21 @@ class OrderedThread:
         self.units.event(event, number)
         self._seen[kind, number] += 1
         within = self._seen[kind, number] <= self._budget
-        call = Call(kind, number, len(self.stack), self.units.now, within, behind=self._jumped)
+        call = Call(kind, number, len(self.stack), self.units.now, within, behind=self.jumped)
         (self.stack[-1].children if self.stack else self.roots).append(call)
         self.stack.append(call)
-        self._jumped = None
+        self.jumped = None
 
     def _close(self, event: int) -> None:
-        self._jumped = None
+        self.jumped = None
         self.units.event(event, self.stack[-1].id)
         self.stack.pop().open = False
 
 
 def ordered_trace(units: Units, path: Path, block_units: int) -> TraceFile:
     writer = TraceWriter(units.unit_size)
-    functions = [(0x1000 * (at + 1), 16, 1, 0, 0, tracewriter.NONE) for at in range(16)]
-    sites = [(0x1001 + 0x1000 * at, at, 0, tracewriter.NONE) for at in range(16)]
+    functions = [(0x1000 * (at + 1), 16, 1, 0, 0, tracewriter.NONE) for at in range(FUNCTIONS)]
+    sites = [(0x1001 + 0x1000 * at, at, 0, tracewriter.NONE) for at in range(FUNCTIONS)]
     jumps = [(source, to) for source, targets in JUMPS.items() for to in targets]
     sites += [
         (0x1008 + 0x1000 * source + at, source | 1 << 31, 0x1000 * (to + 1), tracewriter.NONE)
@@ -342,18 +387,19 @@ def ordered_trace(units: Units, path: Path, block_units: int) -> TraceFile:
     return TraceFile(writer.write(path))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
-@given(
-    program=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3) | st.integers(0, 15)), max_size=250),
-    budget=st.sampled_from(BUDGETS),
-    block_units=st.integers(8, 60),
-)
-def test_nothing_else_is_written(
-    tmp_path: Path, program: list[tuple[int, int]], budget: int, block_units: int
-) -> None:
-    thread = OrderedThread(8, budget)
-    for what, which in program:
-        thread.act(what, which)
+def test_nothing_else_is_written(tmp_path: Path) -> None:
+    for seed in range(120):
+        rng = random.Random(seed)
+        budget = BUDGETS[seed % len(BUDGETS)]
+        thread = OrderedThread(8, budget)
+        for _ in range(rng.randrange(600)):
+            jumped = thread.jumped and rng.random() < 0.7
+            what = 0 if jumped else rng.choice([0, 0, 0, 0, 4, 5, 5, 6, 6, 6, 6, 7])
+            thread.act(what, rng.randrange(4) if rng.random() < 0.9 else rng.randrange(FUNCTIONS))
+        assert_written(thread, budget, rng.randrange(8, 60), tmp_path)
+
+
+def assert_written(thread: OrderedThread, budget: int, block_units: int, tmp_path: Path) -> None:
     find_written(thread.roots)
     wanted = [(call.kind, call.id, call.begin) for call in thread.calls(thread.roots) if call.written]
     with ordered_trace(thread.units, tmp_path / "t.calltrace", block_units) as trace:
