@@ -294,6 +294,20 @@ def test_times_are_those_of_all_events_whatever_was_muted_meanwhile(tmp_path: Pa
         assert_budgeted(trace, 1, tmp_path / "short.calltrace")
 
 
+def test_more_frames_than_are_held_back_are_written(tmp_path: Path) -> None:
+    deep, units = 66_000, Ticking(4)
+    for event in (tracewriter.ENTER, tracewriter.LEAVE):
+        for _ in range(deep):
+            units.event(event, 0)
+    units.event(tracewriter.ENTER, 1)
+    with open_trace(units, tmp_path / "t.calltrace") as trace:
+        made = with_budget(trace, 1)
+        assert not made.muted
+        with TraceFile(file_of(trace, made.blocks, tmp_path / "short.calltrace")) as short:
+            found, whole = ([step[5:] for step in steps(each)] for each in (short, trace))
+    assert found == whole
+
+
 # ---- exactly which calls are written ----
 
 
