@@ -43,7 +43,7 @@ class Counting:
         self._known: tracefile.TraceFile | None = None  # the file when a module was added last
         self._mapped: dict[int, mmap.mmap] = {}  # by offset in the file
         self._slots: list[int] = []  # addresses
-        self._looked_to = 0  # where the file ended when LIVE chunks were looked for, and no hole was in it
+        self._looked_to = file.slots - BLOCK  # what lies before in the file is known, and no hole
         self._thread: threading.Thread | None = None
         self._ends = False
         self._failed = False
@@ -179,15 +179,14 @@ class Counting:
     def _map_slots(self) -> None:
         """Map what slots the target has added: each is a LIVE chunk, which was a hole first."""
         end = self._file.header.append_end
-        if end == self._looked_to:
-            return
-        offset, holes = self._file.slots - BLOCK, False
+        offset, first_hole = self._looked_to, None
         while offset < end:
             self._slots_file.seek(offset)
             chunk = Chunk()
             header = self._slots_file.read(ctypes.sizeof(Chunk))
             ctypes.memmove(ctypes.addressof(chunk), header, len(header))
-            holes |= not chunk.kind
+            if not chunk.kind and first_hole is None:
+                first_hole = offset
             if chunk.kind == ChunkKind.LIVE and offset not in self._mapped:
                 size = chunk.length - BLOCK
                 mapped = mmap.mmap(self._slots_file.fileno(), size, offset=offset + BLOCK)
@@ -195,5 +194,4 @@ class Counting:
                 first = ctypes.addressof(c_char.from_buffer(mapped))
                 self._slots += range(first, first + size, BLOCK)
             offset += chunk.length or BLOCK
-        if not holes:
-            self._looked_to = end
+        self._looked_to = offset if first_hole is None else first_hole

@@ -221,7 +221,8 @@ class TraceFile:
     def put_events(self, block: bytes, offset: int, max_size: int) -> int:
         """Write an EVENTS chunk where an earlier state of it is, or, with `offset` 0, at the end.
 
-        Returns its offset; 0 if the file, which is not to grow beyond `max_size` (0: no limit), has no room.
+        Returns its offset; 0 if the file, which is not to grow beyond `max_size` (0: no limit), has no room,
+        or cannot be written.
         """
         header = ctypes.addressof(self.header)
         fresh = not offset
@@ -233,7 +234,7 @@ class TraceFile:
         try:
             self._put(offset + head, block[head:])
             self._put(offset, block[:head])  # until now it is a hole, or what it was
-        except OutOfSpace:
+        except (OutOfSpace, AccessRefused):
             if fresh:
                 _engine().ct_give_back(header, offset, len(block))
             return 0

@@ -9,6 +9,8 @@
  *   ct_reader_edges_*   callers or callees of some functions, in numbers
  *   ct_reader_export_*  pull: a whole trace as the bytes of another format
  *   ct_reader_columns_* pull: a whole trace as columns
+ *   ct_graph_*          while it is recorded: callers and callees of all, in numbers
+ *   ct_budget_*         beside that: the first calls of each function as events
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
