@@ -9,13 +9,11 @@ from pathlib import Path
 from calltrace import query
 from calltrace.commands.command import Command, Console, Option, Request
 from calltrace.commands.context import checked, open_text, open_trace, tell_muted
-from calltrace.commands.options import FILE, number
+from calltrace.commands.options import FILE, limit
 from calltrace.errors import UsageError
 from calltrace.export import FORMATS, To
 from calltrace.export.files import created
 from calltrace.tracefile import TraceFile
-
-_DEFAULT_QUERY_LIMIT = 1000
 
 
 def _export(request: Request, console: Console) -> int:
@@ -24,6 +22,7 @@ def _export(request: Request, console: Console) -> int:
         form, path = FORMATS[options.format], options.output
         if not form.of_counts:
             trace.need_events()
+        if not form.of_counts or form.to is To.PATH:
             tell_muted(trace, console)
         if path is None and (
             form.to is not To.TEXT or not console.shell
@@ -136,13 +135,7 @@ COMMANDS: Sequence[Command] = (
                 live_default="the trace of this recording, or of the last",
             ),
             Option(("sql",), "DuckDB's SQL; in double quotes if it has blanks", metavar="SQL"),
-            Option(
-                ("--limit",),
-                f"rows to show; 0: all; default: {_DEFAULT_QUERY_LIMIT}",
-                metavar="N",
-                convert=number,
-                default=_DEFAULT_QUERY_LIMIT,
-            ),
+            limit(1000, "rows to show"),
             Option(("--json",), "a JSON object for each row, a line each, complete", switch=True),
         ),
         _query,
