@@ -6,8 +6,9 @@ from pathlib import Path
 
 from calltrace.tracefile import TraceFile
 from rig import targets, windbg, windows
+from rig.sessions import own_calls
 from windbg.test_live import address, plain
-from windbg.test_modes import called, lines
+from windbg.test_modes import lines
 
 
 def test_a_budget_is_looked_at_marked_paused_and_stopped(tmp_path: Path) -> None:
@@ -55,6 +56,6 @@ def test_a_budget_is_looked_at_marked_paused_and_stopped(tmp_path: Path) -> None
     rows = [line.split() for line in lines(shown.said("!calltrace callers leaf"))[1:]]
     assert rows[0] == ["15", "session_calls!leaf"]
     for trace in (saved, file):
-        assert called(trace) == {"main": 1, "work": 1, "leaf": 15, "depth": 32}
+        assert own_calls(trace) == {"main": 1, "work": 1, "leaf": 15, "depth": 32}
     with TraceFile(file) as trace:
         assert [mark.name for mark in trace.marks] == ["first", "paused", "resumed"]
