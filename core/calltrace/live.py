@@ -211,7 +211,9 @@ class LiveSession:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
             if self._counts():
-                raise UsageError(NO_ORDER)
+                raise UsageError(
+                    f"{NO_ORDER}: `save` the counts of now into a file, and `diff` it with later ones"
+                )
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:

@@ -353,6 +353,8 @@ class Tracing:
             elif which == 0 or left <= 0:
                 return
             self._heed_pause()
+            if which is None and self._file and not self._file.header.tsc_hz:
+                self._file.tell_frequency()  # who reads meanwhile is given seconds, not ticks
 
     def _heed_pause(self) -> None:
         """Pause or go on recording the running target, if another process has asked for that."""

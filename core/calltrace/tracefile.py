@@ -205,7 +205,7 @@ class EdgeOptions(ctypes.LittleEndianStructure):
         ("flags", c_uint32),
         ("parts", c_void_p),
         ("part_count", c_uint32),
-        ("reserved", c_uint32),
+        ("limit", c_uint32),
     )
 
 
@@ -572,8 +572,9 @@ class TraceFile:
         """UsageError if the trace has counts only, and nobody knows in what order things happened."""
         if self.graph:
             raise UsageError(
-                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
-                "and `callees` show what it counted, `export` writes callgrind, dot, coverage and scripts"
+                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers`, "
+                "`callees` and `query` tell what it counted, `export` writes callgrind, dot, parquet, "
+                "coverage and scripts"
             )
 
     @property

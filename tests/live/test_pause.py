@@ -61,13 +61,8 @@ def recorded(trace: Path, *options: str) -> Iterator[Program]:
 
 def own_code() -> bytes:
     """How the code of step begins in the program's file."""
-    program = targets.build("pauses")
-    told = subprocess.run(
-        ["x86_64-w64-mingw32-nm", program], capture_output=True, text=True, check=True
-    ).stdout
-    [address] = [line.split()[0] for line in told.splitlines() if line.endswith(" t step")]
-    with pefile.PE(str(program), fast_load=True) as image:
-        return bytes(image.get_data(int(address, 16) - image.OPTIONAL_HEADER.ImageBase, 8))
+    with pefile.PE(str(targets.build("pauses")), fast_load=True) as image:
+        return bytes(image.get_data(targets.symbols("pauses")["step"] - image.OPTIONAL_HEADER.ImageBase, 8))
 
 
 def calls(trace: Path) -> dict[str, int]:
@@ -89,6 +84,8 @@ def test_while_paused_the_program_runs_its_own_code_and_nothing_is_recorded(
         assert program.work() == own_code()
         assert program.work() == own_code()
         assert calls(trace)["step"] == 6  # main, which does not end, is recorded all the while
+        with TraceFile(trace, counted=False) as opened:
+            assert opened.header.tsc_hz  # times are told in seconds already
         tracing.shell("resume", trace)
         assert program.work() != own_code()
     found = calls(trace)
