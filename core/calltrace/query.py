@@ -76,7 +76,7 @@ def _tables(trace: TraceFile, scratch: Path, tell: Callable[[str], None]) -> Pat
     elif parquet.is_current(folder, trace.path):
         return folder
     try:
-        tell(f"writing the tables of {trace.path.name}")
+        tell(f"writing the tables of {trace.name}")
         parquet.write(trace, folder)
     except AccessRefused:
         folder = scratch
