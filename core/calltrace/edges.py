@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from calltrace import graph
-from calltrace.calltree import MORE, NO_MEMORY, matching, no_memory, thread_range, units_of
+from calltrace.calltree import LIMIT, MORE, NO_MEMORY, matching, no_memory, thread_range, units_of
 from calltrace.errors import UsageError
 from calltrace.model import NOBODY, NONE_ID, NodeKind, module_stem
 from calltrace.patterns import Pattern
@@ -24,6 +24,7 @@ from calltrace.tracefile import EDGE, EdgeOptions, Graph, TraceFile, bits_of, re
 
 LEVELS = 64  # CT_EDGE_LEVELS
 ALL, BY_STACK = 1, 2  # enum ct_edge_flags
+_CONTEXTS = 1_000_000  # told apart at most; some 500 MB
 NOBODY_NAME = "code not traced"
 
 
@@ -102,12 +103,14 @@ def contexts(
     """Each function or import meant that was called, with up to LEVELS levels of callers or callees.
 
     Reads the whole trace; can be interrupted. Raises UsageError for an unknown thread, patterns that match
-    nothing, or a depth beyond LEVELS; EngineError if memory runs out.
+    nothing, a depth beyond LEVELS, or one at which there are too many contexts; EngineError if memory runs
+    out.
     """
     if not 1 <= depth <= LEVELS:
         raise UsageError(f"a depth of {depth} is out of range: 1 to {LEVELS} levels can be told apart")
     first, count = thread_range(trace, thread)
     options = EdgeOptions(first_thread=first, thread_count=count, depth=depth, callees=callees)
+    options.limit = _CONTEXTS if depth > 1 else 0
     functions, sites = matching(trace, patterns)
     return _merged(trace, _counted(trace, options, functions, sites))
 
@@ -232,6 +235,10 @@ def _in_slices(
             yield
         if pull == NO_MEMORY:
             raise no_memory(trace)
+        if pull == LIMIT:
+            raise UsageError(
+                f"{trace.path}: more than {options.limit:,} different chains of calls: give a smaller --depth"
+            )
         number = c_uint32()
         address = library.ct_reader_edges_of(handle, ctypes.byref(number))
         raw = ctypes.string_at(address, number.value * EDGE.size) if address else b""

@@ -107,7 +107,9 @@ class FileHeader(ctypes.LittleEndianStructure):
         ("load_base", c_uint64),
         ("load_size", c_uint32),
         ("load_answer", c_uint32),
-        ("load_path", c_uint16 * 512),
+        ("load_path", c_uint16 * 508),
+        ("pause", c_uint32),
+        ("reserved", c_uint32),
     )
 
 
@@ -203,7 +205,7 @@ class EdgeOptions(ctypes.LittleEndianStructure):
         ("flags", c_uint32),
         ("parts", c_void_p),
         ("part_count", c_uint32),
-        ("reserved", c_uint32),
+        ("limit", c_uint32),
     )
 
 
@@ -739,8 +741,8 @@ class TraceFile:
         if not self._library.ct_reader_graph(self._reader, ctypes.byref(span)):
             if self.state is State.RECORDING:
                 raise BadTrace(
-                    f"{self.path} has no counts yet: they are written when the recording ends, and lost if "
-                    "the calltrace that records ends before"
+                    f"{self.path} has no counts yet: they are written when the recording ends or is paused, "
+                    "and lost if the calltrace that records ends before"
                 )
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEPS_PER_RUN (1u << 22)
+#define STEPS_PER_RUN (1u << 20)
 #define NO_NODE CT_NONE
 
 struct place { /* on the path */
@@ -140,14 +140,19 @@ static bool grow_slots(struct ct_edges *edges)
     return true;
 }
 
-/* The node of this key; NO_NODE: no memory. */
+static bool is_full(const struct ct_edges *edges)
+{
+    return edges->options.limit && edges->edge_count == edges->options.limit;
+}
+
+/* The node of this key; NO_NODE: no memory, or there are too many. */
 static uint32_t node_of(struct ct_edges *edges, uint32_t parent, uint32_t part, uint8_t kind, uint32_t id, bool tail)
 {
     struct ct_edge key = {.parent = parent, .id = id, .kind = kind, .tail = tail, .part = part};
     uint64_t slot = slot_of(edges, &key);
     if (edges->slots[slot])
         return edges->slots[slot] - 1;
-    if (edges->edge_count == NO_NODE - 1 ||
+    if (is_full(edges) || edges->edge_count == NO_NODE - 1 ||
         !ct_reserve_items((void **)&edges->edges, &edges->edge_room, edges->edge_count + 1u, sizeof key) ||
         !ct_reserve_items((void **)&edges->active, &edges->active_room, edges->edge_count + 1u, sizeof(uint32_t)))
         return NO_NODE;
@@ -371,7 +376,7 @@ uint32_t ct_reader_edges_run(struct ct_edges *edges)
         else if (step.type == CT_STEP_CLOSE)
             memory = close_frame(edges, &step);
         if (!memory)
-            return CT_PULL_NO_MEMORY;
+            return is_full(edges) ? CT_PULL_LIMIT : CT_PULL_NO_MEMORY;
     }
     return CT_PULL_MORE;
 }

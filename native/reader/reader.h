@@ -261,7 +261,8 @@ struct ct_edge_options {
     /* By the number of the last named mark before a call, from 0 on: the part of the trace that it is counted for.
      * Null: all is part 0; CT_NONE is the part behind further marks. */
     const uint32_t *parts;
-    uint32_t part_count, reserved;
+    uint32_t part_count;
+    uint32_t limit; /* edges; where more are needed, the run ends with CT_PULL_LIMIT. 0: none */
 };
 
 /* A function or call in its context: below `parent`, which it calls, or is called by. */

@@ -206,6 +206,7 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
         .site_bits = 8 * sizeof bits,
         .through_bits = options[0] >> 4,
         .flags = options[1] & (CT_EDGES_ALL | CT_EDGES_BY_STACK),
+        .limit = options[1] >> 6,
     };
     const uint32_t parts[] = {1, 0, CT_NONE, 1};
     if (options[1] & 4) {
@@ -217,8 +218,9 @@ static void read_edges(struct ct_reader *reader, const uint8_t *options)
     uint32_t pull = CT_PULL_MORE, count;
     while (pull == CT_PULL_MORE)
         pull = ct_reader_edges_run(edges);
-    CHECK(pull == CT_PULL_END);
     const struct ct_edge *edge = ct_reader_edges_of(edges, &count);
+    CHECK(pull == CT_PULL_END || (pull == CT_PULL_LIMIT && count == chosen.limit));
+    CHECK(!chosen.limit || count <= chosen.limit);
     for (uint32_t at = 0; at < count; at++)
         CHECK((edge[at].parent < at || edge[at].parent == CT_NONE) && edge[at].kind <= CT_NODE_NOBODY);
     ct_reader_edges_close(edges);

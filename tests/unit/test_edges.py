@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calltrace import edges
 from calltrace.calltree import summarize
 from calltrace.edges import NOBODY_NAME, Context, callers, contexts
 from calltrace.errors import UsageError
@@ -260,6 +261,20 @@ def test_json_is_complete(trace: Path) -> None:
 def test_mistakes_are_one_line(trace: Path, verb: str, options: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run(f'{verb} "{trace}" {options}')
+
+
+def test_no_more_chains_of_calls_are_told_apart_than_fit_into_memory(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    six = run(f'callers "{trace}" f --depth 4')  # the function itself, and what stands below it
+    monkeypatch.setattr(edges, "_CONTEXTS", 6)
+    assert run(f'callers "{trace}" f --depth 4') == six
+    monkeypatch.setattr(edges, "_CONTEXTS", 5)
+    with pytest.raises(UsageError, match="more than 5 different chains of calls: give a smaller --depth"):
+        run(f'callers "{trace}" f --depth 4')
+    assert run(f'callers "{trace}" f').splitlines()[1:] == [
+        line for line in six.splitlines()[1:] if "     ←" not in line
+    ]
 
 
 def test_top_of_one_thread_in_any_order(trace: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,9 @@ _COMMANDS = (
 )
 
 
-def trace(path: Path, blocks: int) -> Path:
+def trace(path: Path, blocks: int, state: int = tracewriter.EXITED) -> Path:
     """A trace of so many blocks on two threads; each block has a page of its own, and is a hole otherwise."""
-    writer = TraceWriter(unit_size=8, threads=2, append_end=(3 + blocks) * tracewriter.BLOCK)
+    writer = TraceWriter(unit_size=8, state=state, threads=2, append_end=(3 + blocks) * tracewriter.BLOCK)
     names = [[0x1000, "main"], [0x2000, "f"]]
     functions = [(rva, 16, 1, 0, 0, tracewriter.NONE) for rva, _ in names]
     writer.module({"name": "demo.exe", "names": names}, functions, [(0x1004, 0, 0x2000, tracewriter.NONE)])
@@ -58,11 +59,12 @@ def trace(path: Path, blocks: int) -> Path:
     return path
 
 
-def sizes(path: Path, folder: Path) -> list[int]:
+def sizes(path: Path, commands: Sequence[tuple[str, ...]] = _COMMANDS) -> list[int]:
     """The largest resident size of each command, in KiB."""
+    folder = path.with_suffix("")
     folder.mkdir()
     lines = []
-    for words in _COMMANDS:
+    for words in commands:
         line = [*words, str(path)]
         if words[0] == "diff":
             line += [f"{path}@click"]
@@ -79,17 +81,24 @@ def sizes(path: Path, folder: Path) -> list[int]:
     told = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     codes = [code for code, _ in told]
     # two differ
-    assert codes == [int(words[0] == "diff") for words in _COMMANDS], done.stderr
+    assert codes == [int(words[0] == "diff") for words in commands], done.stderr
     return [size for _, size in told]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_no_command_takes_more_memory_of_a_larger_trace(tmp_path: Path) -> None:
-    small = sizes(trace(tmp_path / "small.calltrace", 64), tmp_path / "small")
-    large = sizes(trace(tmp_path / "large.calltrace", _BLOCKS), tmp_path / "large")
+    small = sizes(trace(tmp_path / "small.calltrace", 64))
+    large = sizes(trace(tmp_path / "large.calltrace", _BLOCKS))
     grown = {words: after - before for words, before, after in zip(_COMMANDS, small, large)}
-    print(grown)
     assert max(grown.values()) < _GROWTH, grown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_nor_does_it_of_one_that_is_being_recorded(tmp_path: Path) -> None:
+    commands = [("info",)]
+    [small] = sizes(trace(tmp_path / "small.calltrace", 64, tracewriter.RECORDING), commands)
+    [large] = sizes(trace(tmp_path / "large.calltrace", _BLOCKS, tracewriter.RECORDING), commands)
+    assert large - small < _GROWTH
 
 
 def test_a_loop_in_a_trace_is_told_by_as_many_calls_as_fit(

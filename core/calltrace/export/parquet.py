@@ -114,7 +114,7 @@ class _Tables:
         self._arrow = extras.package("pyarrow", "parquet")
         self._parquet = extras.package("pyarrow.parquet", "parquet")
         self._numbers: dict[tuple[int, int], int] = {}
-        self._stats: list[tuple[int, int, int]] = []  # calls, self, total; by number, as far as called
+        self._stats: dict[tuple[int, int], Stat] = {}  # by kind and id, of what was called
 
     def write(self) -> None:
         """Write all tables."""
@@ -142,7 +142,7 @@ class _Tables:
     # ---- events ----
 
     def _write_events(self) -> Sequence[Edge]:
-        """The native reader makes a part while the one before is written, and then goes on with the edges."""
+        """The native reader makes a part while the one before is written; in between it counts the edges."""
         arrow, library = self._arrow, reader_library()
         slices, edges = edges_in_slices(self._trace), None
         handle = library.ct_reader_columns_open(self._trace.reader)
@@ -172,17 +172,19 @@ class _Tables:
                         writing.result()
                     made = arrow.record_batch(arrays, schema=schema)
                     writing = executor.submit(writer.write_batch, made, row_group_size=_ROWS)
-                    if edges is None:
-                        edges = _next(slices)
                     tell()
+                    while edges is None and not writing.done():
+                        edges = _next(slices)
+                        tell()
                 while edges is None:
                     edges = _next(slices)
                     tell()
                 if writing:
                     writing.result()
-            for kind, number in nodes_of(library.ct_reader_columns_nodes, handle):
+            nodes = nodes_of(library.ct_reader_columns_nodes, handle)
+            for kind, number in nodes:
                 self._number(kind, number)
-            self._stats = _stats_of(handle)
+            self._stats = dict(zip(nodes, _stats_of(handle)))
             return edges
         finally:
             library.ct_reader_columns_close(handle)
@@ -193,7 +195,7 @@ class _Tables:
         self._parquet.write_table(empty, str(self._path("events")), store_schema=False)
         for kind, number, stat in node_stats(self._trace):
             self._number(kind, number)
-            self._stats.append((stat.calls, stat.self, stat.total))
+            self._stats[kind, number] = stat
         slices, edges = edges_in_slices(self._trace), None
         while edges is None:
             edges = _next(slices)
@@ -235,10 +237,10 @@ class _Tables:
             "self": (arrow.int64(), []),
             "total": (arrow.int64(), []),
         }
-        stats = self._stats + [(0, 0, 0)] * (len(self._numbers) - len(self._stats))
         for (kind, number), at in self._numbers.items():
             module, rva, name = place(trace, kind, number)
             found = trace.function(number) if kind == NodeKind.FUNCTION else None
+            stat = self._stats.get((kind, number), Stat())
             mark = kind == TextKind.MARK
             row = (
                 at,
@@ -249,7 +251,7 @@ class _Tables:
                 None if mark else trace.node_address(kind, number),
                 found[1].size if found else None,
                 not found[1].status if found else None,
-                *(min(value, _LARGEST) for value in stats[at]),
+                *(min(value, _LARGEST) for value in (stat.calls, stat.self, stat.total)),
             )
             for (_, values), value in zip(columns.values(), row):
                 values.append(value)
@@ -307,11 +309,12 @@ def _next(slices: Generator[None, None, Sequence[Edge]]) -> Sequence[Edge] | Non
     return None
 
 
-def _stats_of(columns: int) -> list[tuple[int, int, int]]:
+def _stats_of(columns: int) -> list[Stat]:
+    """Calls and times by node."""
     count = c_uint32()
     address = reader_library().ct_reader_columns_stats(columns, ctypes.byref(count))
     stats = (Stat * count.value).from_address(address) if address else ()
-    return [(stat.calls, stat.self, stat.total) for stat in stats]
+    return [Stat.from_buffer_copy(stat) for stat in stats]
 
 
 class _Batch:
