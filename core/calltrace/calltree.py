@@ -118,6 +118,18 @@ def function_stats(trace: TraceFile) -> Iterator[FunctionStat]:
                 yield FunctionStat(*found, stat.calls, stat.self, stat.total)
 
 
+def node_stats(trace: TraceFile) -> Iterator[tuple[NodeKind, int, Stat]]:
+    """Kind and id of all that was called, with what was counted.
+
+    Reads the whole trace first. Raises EngineError if memory runs out.
+    """
+    with _read_whole(trace, None) as (_, counted):
+        for kind in NodeKind:
+            for number, stat in counted(kind):
+                if stat.calls:
+                    yield kind, number, stat
+
+
 # By id, of one kind of frame; as long as what gave it is open.
 _Counted = Callable[[NodeKind], Iterable[tuple[int, Stat]]]
 

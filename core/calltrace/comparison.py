@@ -66,7 +66,10 @@ def count(parts: Sequence[Part], traces: Sequence[TraceFile], *, callers: bool) 
     """
     for part, trace in zip(parts, traces):
         if part.marks is not None and trace.mode == "graph":
-            raise UsageError(f"{part.text}: recorded with --mode graph, which counts without regard to marks")
+            raise UsageError(
+                f"{part.text}: recorded with --mode graph, which counts without regard to marks; in a "
+                "debugger `save` the counts, and compare those files"
+            )
     sides = {id(trace): _Side(trace) for trace in traces}
     notes = list(_tell_builds(list(sides.values())))
     for side in sides.values():

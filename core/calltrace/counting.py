@@ -37,7 +37,7 @@ class Counting:
         self._graph = self._library.ct_graph_open()
         self._known: tracefile.TraceFile | None = None  # the file when a module was added last
         self._mapped: dict[int, mmap.mmap] = {}  # by offset in the file
-        self._slots: list[int] = []  # addresses
+        self._slots: ctypes.Array[c_void_p] = (c_void_p * 0)()  # addresses
         self._looked_to = 0  # where the file ended when LIVE chunks were looked for, and no hole was in it
         self._thread: threading.Thread | None = None
         self._ends = False
@@ -145,9 +145,9 @@ class Counting:
         if self._failed:
             return 0
         self._map_slots()
-        slots = (c_void_p * len(self._slots))(*self._slots)
+        slots = self._slots
         status = c_uint32()
-        taken = self._library.ct_graph_take(self._graph, slots, len(self._slots), what, ctypes.byref(status))
+        taken = self._library.ct_graph_take(self._graph, slots, len(slots), what, ctypes.byref(status))
         if status.value:
             self._fail()
         return int(taken)
@@ -173,7 +173,8 @@ class Counting:
                 mapped = mmap.mmap(self._slots_file.fileno(), size, offset=offset + BLOCK)
                 self._mapped[offset] = mapped
                 first = ctypes.addressof(c_char.from_buffer(mapped))
-                self._slots += range(first, first + size, BLOCK)
+                slots = [*self._slots, *range(first, first + size, BLOCK)]
+                self._slots = (c_void_p * len(slots))(*slots)
             offset += chunk.length or BLOCK
         if not holes:
             self._looked_to = end

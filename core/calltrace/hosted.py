@@ -64,8 +64,11 @@ class Debugger(Protocol):
         """Let the debugger call a VA so, from now on. EngineError if it refuses."""
         ...
 
-    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
-        """Show how often functions were called, and by whom, if there is a place for that beside text."""
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf, first_only: bool) -> None:
+        """Show how often functions were called, and by whom, if there is a place for that beside text.
+
+        `first_only`: no more than their first calls are known.
+        """
         ...
 
     def interrupted(self) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export.status import Recording, Status
-from calltrace.marking import NO_ORDER
+from calltrace.marking import NO_ORDER, mark_now
 from calltrace.model import PAUSED, RESUMED, Policy, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
@@ -211,7 +211,9 @@ class LiveSession:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
             if self._counts():
-                raise UsageError(NO_ORDER)
+                raise UsageError(
+                    f"{NO_ORDER}: `save` the counts of now into a file, and `diff` it with later ones"
+                )
             self._mark(name)
 
     def save(self, path: Path, tell: Progress) -> None:
@@ -384,9 +386,7 @@ class LiveSession:
         assert self._file is not None
         if self._counts():
             return
-        with tracefile.TraceFile(self._file.path) as trace:
-            positions = trace.positions()
-        self._file.mark(name, positions)
+        mark_now(self._file, name)
 
     def _forget(self) -> None:
         if self._port is not None:

@@ -1,4 +1,4 @@
-"""A mark in a trace that another process records, as one in a shell does."""
+"""Marks in a trace, also in one that another process records, as one in a shell does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from calltrace.errors import UsageError
 from calltrace.model import Policy, State
 
 NO_ORDER = "with --mode graph no order is recorded in which a mark could stand"
+
+
+def mark_now(file: recorder.TraceFile, name: str) -> None:
+    """Give this moment a name in a file of ours. Errors as of TraceFile, OutOfSpace."""
+    with tracefile.TraceFile(file.path) as trace:
+        positions = trace.positions()
+    file.mark(name, positions)
 
 
 def mark(path: Path, name: str) -> None:

@@ -67,6 +67,15 @@ class State(enum.IntEnum):
     KILLED = 3
 
 
+class Pause(enum.IntEnum):
+    """enum ct_pause: what another process asks of the one that records."""
+
+    NONE = 0
+    WANTED = 1
+    PAUSED = 2
+    RESUME_WANTED = 3
+
+
 class Source(enum.IntFlag):
     """enum ct_source: who named a function."""
 

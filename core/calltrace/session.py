@@ -27,8 +27,9 @@ from typing import Any
 
 from calltrace import copies, plan, preflight, tracefile
 from calltrace.counting import Counting
-from calltrace.errors import CalltraceError, NotTraceable, OutOfSpace, TargetLost
-from calltrace.model import Clock, Policy, State
+from calltrace.errors import CalltraceError, EngineError, NotTraceable, OutOfSpace, TargetLost
+from calltrace.marking import mark_now
+from calltrace.model import PAUSED, RESUMED, Clock, Pause, Policy, State
 from calltrace.patches import Patch, around_threads, write_patches
 from calltrace.patterns import module_matches
 from calltrace.pe.image import Image
@@ -279,6 +280,7 @@ class Tracing:
         self._loads: LoadSignals | None = None
         self._slots: StartRequest | None = None
         self._counting: Counting | None = None
+        self._paused = False
         self._modules = self._functions = self._sites = 0  # ids given out
 
     @property
@@ -295,7 +297,7 @@ class Tracing:
         NotTraceable, OutOfSpace or EngineError if the program itself cannot be traced; of other modules that
         cannot, the user is told. After an error `stop` takes back what was done, and `discard` the rest.
         """
-        self._options, self._file = options, file
+        self._options, self._file, self._paused = options, file, False
         self._modules = self._functions = self._sites = 0
         if options.modules and self._port.supports(Capability.WAIT):
             self._loads = LoadSignals.create()
@@ -349,6 +351,45 @@ class Tracing:
                 self._answer_load()
             elif which == 0 or left <= 0:
                 return
+            else:
+                self._heed_pause()
+                if self._file and not self._file.header.tsc_hz:
+                    self._file.tell_frequency()  # who reads meanwhile is given seconds, not ticks
+
+    def _heed_pause(self) -> None:
+        """Pause or go on recording the running target, if another process has asked for that."""
+        assert self._file is not None
+        header, port = self._file.header, self._port
+        pauses = header.pause == Pause.WANTED
+        if not pauses and header.pause != Pause.RESUME_WANTED:
+            return
+        before, done = (Pause.NONE, Pause.PAUSED) if pauses else (Pause.PAUSED, Pause.NONE)
+        try:
+            port.stop()
+        except (EngineError, TargetLost):
+            return  # a thread may be loading a module, which is dealt with first: it is tried again
+        try:
+            if not pauses:
+                self._mark(RESUMED)
+                self.resume()
+            else:
+                self.pause()
+                self._mark(PAUSED)
+                self.write_counts()
+            before = done
+        except TargetLost:
+            return
+        except CalltraceError as error:
+            self.progress(f"the recording could not be {'paused' if pauses else 'resumed'}: {error}")
+        finally:
+            port.detach()
+            header.pause = before
+        self.progress("recording is paused" if header.pause == Pause.PAUSED else "recording goes on")
+
+    def _mark(self, name: str) -> None:
+        assert self._file is not None
+        if not self._counting:
+            mark_now(self._file, name)
 
     def wind_down(self) -> None:
         """Let the running target's module loads alone from now on. Standalone only.
@@ -371,6 +412,7 @@ class Tracing:
     def pause(self) -> None:
         """Put the original bytes back into the stopped target; only who is inside a copy still records."""
         assert self._recorder is not None
+        self._paused = True
         copies.take_out(self._port, self._active_codes(), self.progress)
         for each in self._copied:
             each.active = False
@@ -385,6 +427,7 @@ class Tracing:
             patches = copies.patches_of(self._port, code)
             patches, moves = around_threads(patches, self._standing(module), _by_rva(each))
             self._redirect(module, each, patches, moves)
+        self._paused = False
 
     def end_undebugged(self, process_id: int) -> None:
         """End the recording of a target that the host has let go: we become its debugger for a moment.
@@ -570,7 +613,8 @@ class Tracing:
         self._functions += made.function_count
         self._sites += made.site_count
         self._copied.append(made.copies)
-        self._redirect(module, made.copies, patches, moves)
+        if not self._paused:
+            self._redirect(module, made.copies, patches, moves)
         instrumented, refused = sum(not each.status for each in planned.functions), sum(made.refused.values())
         self.progress(
             f"{module.name}: {instrumented:,} of {planned.functions_found:,} functions instrumented"

@@ -107,7 +107,9 @@ class FileHeader(ctypes.LittleEndianStructure):
         ("load_base", c_uint64),
         ("load_size", c_uint32),
         ("load_answer", c_uint32),
-        ("load_path", c_uint16 * 512),
+        ("load_path", c_uint16 * 508),
+        ("pause", c_uint32),
+        ("reserved", c_uint32),
     )
 
 
@@ -570,8 +572,9 @@ class TraceFile:
         """UsageError if the trace has counts only, and nobody knows in what order things happened."""
         if self.graph:
             raise UsageError(
-                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers` "
-                "and `callees` show what it counted, `export` writes callgrind, dot, coverage and scripts"
+                f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers`, "
+                "`callees` and `query` tell what it counted, `export` writes callgrind, dot, parquet, "
+                "coverage and scripts"
             )
 
     @property
@@ -733,8 +736,8 @@ class TraceFile:
         if not self._library.ct_reader_graph(self._reader, ctypes.byref(span)):
             if self.state is State.RECORDING:
                 raise BadTrace(
-                    f"{self.path} has no counts yet: they are written when the recording ends, and lost if "
-                    "the calltrace that records ends before"
+                    f"{self.path} has no counts yet: they are written when the recording ends or is paused, "
+                    "and lost if the calltrace that records ends before"
                 )
             raise BadTrace(f"{self.path} is damaged: its counts are missing")
         try:

@@ -64,7 +64,8 @@ CALLTRACE_API calltrace_function_ret_t calltrace_function_ret;
 typedef enum calltrace_result calltrace_function_goto_t(const void *target, const void *call_site);
 CALLTRACE_API calltrace_function_goto_t calltrace_function_goto;
 
-/* Puts `number` into the trace, at this point of this thread. */
+/* Puts `number` into the trace, at this point of this thread. `calltrace diff FILE@7` is about what ran from the first
+ * mark of 7 to the next mark; other threads are parted there by time, for which the trace needs a clock. */
 typedef enum calltrace_result calltrace_mark_t(uint64_t number);
 CALLTRACE_API calltrace_mark_t calltrace_mark;
 

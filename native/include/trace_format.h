@@ -101,6 +101,14 @@ enum ct_state {
     CT_STATE_KILLED = 3,    /* the target was terminated without running its DLLs' exit code */
 };
 
+/* What another process asks of the host that records, which answers by the next value. */
+enum ct_pause {
+    CT_PAUSE_NONE = 0,
+    CT_PAUSE_WANTED = 1,
+    CT_PAUSE_PAUSED = 2,
+    CT_PAUSE_RESUME_WANTED = 3, /* answered by CT_PAUSE_NONE */
+};
+
 /* Offset 0. Fields marked * are changed by target and host while recording, with atomic instructions. */
 struct ct_file_header {
     char magic[8];
@@ -130,7 +138,9 @@ struct ct_file_header {
     uint64_t load_base;
     uint32_t load_size;
     uint32_t load_answer; /* 1: load_path holds a struct ct_code that the DLL is to register; 0: it has, or need not */
-    uint16_t load_path[512]; /* UTF-16, zero-terminated */
+    uint16_t load_path[508]; /* UTF-16, zero-terminated */
+    uint32_t pause;          /* * enum ct_pause */
+    uint32_t reserved;
 };
 
 enum ct_chunk_kind {

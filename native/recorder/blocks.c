@@ -3,6 +3,8 @@
 
 /* A thread that records nothing looks again after so many bytes of units. */
 #define IDLE_BYTES 2048u
+/* In use before the host is woken to count what is in them. */
+#define SLOTS_BEFORE_HOST 8
 
 struct ct_events *ct_busy_block;
 struct ct_events *ct_idle_block;
@@ -155,7 +157,8 @@ static void close_block(struct session *s, struct ct_events *block, uint64_t end
     ct_add64(&s->header->units_total, block->chunk.payload_size / s->unit_size);
 }
 
-/* Lets the host have a closed block, which empties it. Memory of our own it does not see. */
+/* Lets the host have a closed block, which empties it. It is not woken for each: lower slots are taken first, so that
+ * few are full as long as low ones are in use. Memory of our own it does not see. */
 static enum append_result give_to_host(struct session *s, struct slot *slot)
 {
     if (slot->is_private) {
@@ -165,7 +168,8 @@ static enum append_result give_to_host(struct session *s, struct slot *slot)
     if (is_emptied(s, slot))
         return APPEND_DONE;
     __atomic_store_n(&slot->block->chunk.flags, CT_EVENTS_LIVE | CT_EVENTS_FULL, __ATOMIC_RELEASE);
-    ct_wake_host(s);
+    if (slot - s->slots >= SLOTS_BEFORE_HOST)
+        ct_wake_host(s);
     return APPEND_NO_ROOM;
 }
 

@@ -112,6 +112,7 @@ bool ct_wait_for_room(struct session *s)
 {
     static const LARGE_INTEGER pause = MILLISECONDS(20), now = MILLISECONDS(0);
     if (s->counted) {
+        ct_wake_host(s);
         if (NtWaitForSingleObject(ct_handle(s->given.room), FALSE, (LARGE_INTEGER *)&pause) == STATUS_WAIT_0)
             return false;
         if (NtWaitForSingleObject(ct_handle(s->given.host_process), FALSE, (LARGE_INTEGER *)&now) == STATUS_WAIT_0)

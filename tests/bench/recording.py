@@ -3,6 +3,9 @@
 tests/targets/calls.c times its own calls, so nothing but the calls is in its figures: best of five rounds
 there, best of three runs here. Of cmake and duckdb, which time nothing themselves, a run that does next to
 nothing is subtracted: what remains is the program's own work, without starting it and without planning.
+
+Of cmake other modes than recording every call are measured too, and a recording that is paused before the
+program begins.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -33,7 +36,20 @@ message("${text}")
 DUCKDB_WORK = (
     "SET threads = 1; SELECT sum(hash(i) % 1000), count(DISTINCT i % 5003) FROM range(20000000) t(i);"
 )
-CHOICES = (("functions", "none"), ("functions", "coarse"), ("functions", "tsc"), ("outward", "none"))
+FUNCTIONS = ("--events", "functions")
+CHOICES = {
+    "functions": FUNCTIONS,
+    "functions, coarse": (*FUNCTIONS, "--clock", "coarse"),
+    "functions, tsc": (*FUNCTIONS, "--clock", "tsc"),
+    "outward": (),
+}
+MODES = {
+    "graph, functions": ("--mode", "graph", *FUNCTIONS),
+    "graph, outward": ("--mode", "graph"),
+    "hits": ("--mode", "hits"),
+}
+TRACE = "bench.calltrace"
+PAUSED = TESTS / "bench" / "hosted" / "paused_main.py"
 
 
 def per_call(output: bytes) -> dict[str, float]:
@@ -65,44 +81,56 @@ def bench_calls(folder: Path) -> None:
 
 def traced(folder: Path, program: Path, arguments: Sequence[str], *options: str) -> bytes:
     """The output of a program that is recorded."""
-    trace = folder / "bench.calltrace"
-    done = tracing.calltrace(
-        "run", "--quiet", "-o", trace, *options, "--", program, *arguments, timeout=600, cwd=folder
-    )
+    words = ("run", "--quiet", "-o", folder / TRACE, *options, "--", program, *arguments)
+    done = tracing.calltrace(*words, timeout=600, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
-    trace.unlink()
     return done.stdout
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """The least time of several runs."""
+def paused(folder: Path, program: Path, arguments: Sequence[str]) -> None:
+    """Run a program whose recording is paused before it begins."""
+    done = windows.python(PAUSED, folder / TRACE, program, *arguments, timeout=600, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def seconds(folder: Path, work: Callable[[], object]) -> float:
+    """The least time of several runs, none of which has to give back what the one before has written."""
     times = []
     for _ in range(RUNS):
+        (folder / TRACE).unlink(missing_ok=True)
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def bench_program(folder: Path, name: str, work: Sequence[str], nothing: Sequence[str]) -> None:
-    """Print what recording a real program costs, with each choice of events and clock."""
+def bench_program(
+    folder: Path, name: str, work: Sequence[str], nothing: Sequence[str], modes: Mapping[str, Sequence[str]]
+) -> None:
+    """Print what recording a real program costs: each choice of events and clock, and some `modes`."""
     program = corpus.program(name)
 
-    def plain(arguments: Sequence[str]) -> float:
-        return seconds(lambda: windows.run([program, *arguments], cwd=folder, timeout=600))
+    def added(run: Callable[[Sequence[str]], object]) -> float:
+        return seconds(folder, lambda: run(work)) - seconds(folder, lambda: run(nothing))
 
-    own = plain(work) - plain(nothing)
-    print(f"{name:18}{own * 1000:8,.0f} ms plain")
-    for events, clock in CHOICES:
-        options = ("--events", events, "--clock", clock)
-        idle = seconds(lambda options=options: traced(folder, program, nothing, *options))
-        busy = seconds(lambda options=options: traced(folder, program, work, *options))
-        print(f"  {events:10}{clock:7}{(busy - idle) * 1000:8,.0f} ms x{(busy - idle) / own:.2f}")
+    def tell(label: str, cost: float, of: str = "") -> None:
+        every = f", x{cost / costs[of]:.2f} of {of}" if of else ""
+        print(f"  {label:18}{cost * 1000:8,.0f} ms x{cost / own:.2f}{every}")
+
+    own = added(lambda arguments: windows.run([program, *arguments], cwd=folder, timeout=600))
+    print(f"{name:20}{own * 1000:8,.0f} ms plain")
+    costs = {}
+    for label, options in {**CHOICES, **modes}.items():
+        costs[label] = added(lambda arguments, options=options: traced(folder, program, arguments, *options))
+        mode, _, events = label.partition(", ")
+        tell(label, costs[label], events if mode == "graph" else "")
+    if modes:
+        tell("paused", added(lambda arguments: paused(folder, program, arguments)))
 
 
 def bench_planning(folder: Path, name: str, arguments: Sequence[str]) -> None:
     """Print how long planning a real program takes, and how large its copies are."""
-    trace = folder / "bench.calltrace"
+    trace = folder / TRACE
     figures = []
     for _ in range(RUNS):
         tracing.calltrace(
@@ -126,8 +154,8 @@ def main() -> None:
         for program in ("ninja", "cmake", "duckdb"):
             bench_planning(folder, program, ["--version"])
         (folder / "work.cmake").write_text(CMAKE_WORK)
-        bench_program(folder, "cmake", ["-P", "work.cmake"], ["--version"])
-        bench_program(folder, "duckdb", ["-c", DUCKDB_WORK], ["-c", "SELECT 1"])
+        bench_program(folder, "cmake", ["-P", "work.cmake"], ["--version"], MODES)
+        bench_program(folder, "duckdb", ["-c", DUCKDB_WORK], ["-c", "SELECT 1"], {})
 
 
 if __name__ == "__main__":

@@ -134,8 +134,8 @@ def test_with_the_counting_calltrace_killed_the_target_goes_on_and_the_file_says
         shown = tracing.calltrace("top", trace)
     assert shown.returncode != 0
     assert shown.stderr.decode() == (
-        f"calltrace: {trace} has no counts yet: they are written when the recording ends, and lost if the "
-        "calltrace that records ends before\n"
+        f"calltrace: {trace} has no counts yet: they are written when the recording ends or is paused, and "
+        "lost if the calltrace that records ends before\n"
     )
 
 

@@ -263,6 +263,23 @@ def test_the_time_line_tells_what_is_below_the_pointer(demo: Page) -> None:
     [text] = demo.texts("#tip")
     assert "demo!__tmainCRTStartup" in text
     assert "call" in text
+    # It is as wide at the right side as anywhere.
+    sizes = []
+    for part in (0.1, 0.999):
+        demo.run(
+            "const box = arguments[0].getBoundingClientRect();"
+            "arguments[0].dispatchEvent(new MouseEvent('mousemove',"
+            "{clientX: box.left + box.width * arguments[1], clientY: box.top + 25, bubbles: true}))",
+            lanes[0],
+            part,
+        )
+        sizes.append(
+            demo.run(
+                "const b = document.getElementById('tip').getBoundingClientRect(); return [b.height, b.right]"
+            )
+        )
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] <= demo.run("return innerWidth")
 
 
 def test_two_traces_show_what_differs(
@@ -317,6 +334,14 @@ def test_counts_without_events_have_a_table_with_callers(browser: Page, tmp_path
         assert [row[-1] for row in shown(page, "#callers tbody tr")] == ["demo!parse_sum"]
         assert page.all("#flame svg, #timeline canvas, #timeline svg") == []
         assert "no stacks and no time line" in page.texts("#notes li")[0]
+        assert not any(button.is_displayed() for button in page.all("#flame button, #detail button"))
+
+
+def test_a_trace_without_any_event_has_a_page(browser: Page, tmp_path: Path) -> None:
+    for page in opened(browser, tmp_path, TraceWriter(8).write(tmp_path / "t.calltrace")):
+        assert page.texts("#flame .hint") == ["None: no stacks were recorded."]
+        assert page.texts("#functions .body p") == ["None."]
+        assert not any(button.is_displayed() for button in page.all("#flame button"))
 
 
 def test_names_that_look_like_html_are_text(browser: Page, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from calltrace import wine
 from calltrace.calltree import summarize
 from calltrace.model import Cause
 from calltrace.tracefile import TraceFile
-from rig import coff, hooks, recorded, stated, targets, windows
+from rig import coff, counted, hooks, recorded, stated, targets, windows
 from rig.recorded import OwnTrees
 from rig.stated import Line, Statement
 
@@ -211,6 +211,8 @@ def test_a_target_does_what_its_source_states(rig: Rig, name: str) -> None:
     for run in traced:
         assert (run.exit_code, run.stdout) == (plain.exit_code, plain.stdout), (run.choice, run.told)
         check_trace(run, statement, names, is_hooked(name))
+        with TraceFile(run.trace) as trace:  # what a recording of mode "graph" would have counted
+            counted.assert_counted(trace)
         run.trace.unlink()
 
 

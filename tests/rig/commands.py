@@ -8,6 +8,8 @@ from pathlib import Path
 
 from calltrace import dispatch
 from calltrace.commands import Console
+from calltrace.export import FORMATS
+from calltrace.tracefile import TraceFile
 from rig import tracing, windows
 
 # What reads a trace of the demo, which is marked, or its counts, whose files go in place of {} and {counts}:
@@ -58,4 +60,12 @@ def run(line: str) -> str:
     """What a command line shows, from the verb on."""
     out = io.StringIO()
     assert dispatch.run_line(line, Console(out, lambda line: None)) == 0
+    return out.getvalue()
+
+
+def exported(path: Path, form: str) -> str:
+    """What `export` writes of a trace in a format of text."""
+    out = io.StringIO()
+    with TraceFile(path) as trace:
+        FORMATS[form].write(trace, out)
     return out.getvalue()

@@ -65,3 +65,13 @@ def called(trace: Path) -> set[str]:
     with TraceFile(trace) as opened:
         assert opened.state == State.STOPPED
         return {stat.name for stat in summarize(opened).stats if stat.calls}
+
+
+def own_calls(file: Path) -> dict[str, int]:
+    """Calls of the functions of session_calls' own source, in a recording that was stopped."""
+    with TraceFile(file) as trace:
+        assert trace.state == State.STOPPED
+        summary = summarize(trace)
+        assert summary.orphans == summary.gaps == summary.lost == 0
+        found = {stat.name.partition("!")[2]: stat.calls for stat in summary.stats}
+    return {name: found[name] for name in ("main", "work", "leaf", "depth") if name in found}

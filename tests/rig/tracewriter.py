@@ -13,7 +13,7 @@ from typing import Any
 
 BLOCK = 0x10000
 BLOCK_UNITS = {4: (BLOCK - 64) // 4, 8: (BLOCK - 64) // 8}
-HEADER = struct.Struct("<8s6I9Q4IQ2IQ2I1024s")
+HEADER = struct.Struct("<8s6I9Q4IQ2IQ2I1016s2I")
 NONE = 0xFFFFFFFF
 
 FRAME, ENTER, LEAVE, TAIL, CALL, RETURN, LAND, EXT = range(8)
@@ -100,6 +100,8 @@ class TraceWriter:
             "load_size": 0,
             "load_answer": 0,
             "load_path": b"",
+            "pause": 0,
+            "reserved": 0,
         } | fields
         self.chunks: list[bytes] = []
 

@@ -55,6 +55,8 @@ def test_the_verbs_are_those_promised() -> None:
         "stop",
         "reference",
         "pause",
+        "pause",
+        "resume",
         "resume",
         "status",
         "mark",

@@ -95,6 +95,8 @@ def test_functions_of_rust_are_named_as_binutils_name_them() -> None:
         ("?", "?"),
         ("?eat", "?eat"),
         ("_ZN3zoo4Lion3eatEi", "zoo::Lion::eat"),
+        ("_ZN3zoo5Löwe6frißtEi", "zoo::Löwe::frißt"),
+        ("_ZN3zoo5Löwe4frißEi", "_ZN3zoo5Löwe4frißEi"),
         ("_ZN3zoo4Lion3eatEi.part.0", "zoo::Lion::eat.part.0"),
         ("_ZN3zoo4CageINS_4LionEEC2ERKS2_", "zoo::Cage<zoo::Lion>::Cage"),
         ("_ZZN3zoo4Lion3eatEiENKUliE_clEi", "zoo::Lion::eat::{lambda(int)#1}::operator()"),

@@ -13,20 +13,14 @@ from typing import Any
 import pytest
 
 from calltrace.calltree import summarize
-from calltrace.export import FORMATS, report
+from calltrace.export import report
 from calltrace.tracefile import TraceFile
 from rig import readers, simulated, tracewriter
+from rig.commands import exported
 from rig.simulated import SimulatedThread, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
-
-
-def exported(path: Path, form: str) -> str:
-    out = io.StringIO()
-    with TraceFile(path) as trace:
-        FORMATS[form].write(trace, out)
-    return out.getvalue()
 
 
 def random_trace(path: Path, unit_size: int) -> tuple[Path, list[SimulatedThread]]:

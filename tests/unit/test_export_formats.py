@@ -20,18 +20,11 @@ from calltrace.edges import call_graph
 from calltrace.export import FORMATS, folded
 from calltrace.tracefile import TraceFile
 from rig import readers, simulated, tracewriter
-from rig.commands import run
+from rig.commands import exported, run
 from rig.simulated import Frame, simulated_trace
 from rig.tracewriter import TraceWriter, Units
 
 NONE = tracewriter.NONE
-
-
-def exported(path: Path, form: str) -> str:
-    out = io.StringIO()
-    with TraceFile(path) as trace:
-        FORMATS[form].write(trace, out)
-    return out.getvalue()
 
 
 # Short ones that can be made shorter, and long ones in which everything happens.

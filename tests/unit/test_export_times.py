@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from calltrace.export import FORMATS, perfetto, units
+from calltrace.export import perfetto, units
 from calltrace.tracefile import TraceFile
 from rig import readers, tracewriter
+from rig.commands import exported
 from rig.tracewriter import TraceWriter, Units
 
 START = 1 << 41
@@ -37,13 +37,6 @@ def trace_of(path: Path, steps: list[int], hz: int) -> tuple[Path, list[int]]:
     writer.module({"name": "m.exe"}, [(0x1000, 1, 1, 0, 0, tracewriter.NONE)])
     writer.thread(units_written, block_units=1)
     return writer.write(path), ticks
-
-
-def exported(path: Path, form: str) -> str:
-    out = io.StringIO()
-    with TraceFile(path) as trace:
-        FORMATS[form].write(trace, out)
-    return out.getvalue()
 
 
 @checked

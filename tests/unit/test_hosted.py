@@ -30,7 +30,7 @@ class Fake:
     def show(self, text: str) -> None:
         self.shown.append(text)
 
-    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf, first_only: bool) -> None:
         raise AssertionError
 
     def show_note(self, line: str) -> None:

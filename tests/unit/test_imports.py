@@ -27,6 +27,7 @@ LAYERS = (
         "comparison",
         "marking",
         "parts",
+        "pausing",
         "edges",
         "profile",
         "program_marks",

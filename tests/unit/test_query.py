@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -147,6 +148,30 @@ def test_numbers_no_writer_gives_are_no_end(tmp_path: Path) -> None:
         [(1 << 64) - 3], [(1 << 64) - 2],
     ]  # fmt: skip
     assert answers(path, "SELECT address FROM functions") == [[(1 << 64) - 1]]
+
+
+def test_counts_without_events_are_asked_too(demo_graph: Path, tmp_path: Path) -> None:
+    path = tmp_path / "graph.calltrace"
+    shutil.copy(demo_graph, path)
+    random_trace(tmp_path / "events.calltrace", 1)
+    sql = (
+        "SELECT name, sum(calls)::INT FROM functions WHERE trace = 'graph.calltrace' AND calls > 0 GROUP BY 1"
+    )
+    top = json.loads(run(f'top "{path}" --limit 0 --json'))["functions"]
+    expected = Counter()
+    for one in top:
+        expected[one["name"]] += one["calls"]
+    assert dict(map(tuple, answers(tmp_path, sql))) == expected
+    edges = answers(
+        path,
+        "SELECT b.name, sum(e.calls)::INT FROM edges e JOIN functions a ON a.function = caller "
+        "JOIN functions b ON b.function = callee WHERE a.name = 'demo!main' GROUP BY 1",
+    )
+    [main] = json.loads(run(f'callees "{path}" demo!main --json'))["functions"]
+    assert len(edges) > 5
+    assert dict(map(tuple, edges)) == {one["name"]: one["calls"] for one in main["callees"]}
+    assert answers(path, "SELECT count(*) FROM events") == [[0]]
+    assert answers(path, "SELECT count(*) FROM threads") == [[2]]
 
 
 # ---- many traces, other engines ----

@@ -57,6 +57,7 @@ ENUMS = {
     "CT_CLOCK_": (model.Clock,),
     "CT_POLICY_": (model.Policy,),
     "CT_STATE_": (model.State,),
+    "CT_PAUSE_": (model.Pause,),
     "CT_SOURCE_": (model.Source,),
     "CT_FUNCTION_": (model.FunctionFlag,),
     "CT_ENTRY_": (model.Entry,),

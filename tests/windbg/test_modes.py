@@ -5,20 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from calltrace.calltree import summarize
-from calltrace.model import State
 from calltrace.tracefile import TraceFile
 from rig import targets, windbg, windows
+from rig.sessions import own_calls
 from windbg.test_live import address, plain
-
-
-def called(file: Path) -> dict[str, int]:
-    """Calls of the functions of session_calls' own source."""
-    with TraceFile(file) as trace:
-        assert trace.state == State.STOPPED
-        summary = summarize(trace)
-        assert summary.orphans == summary.gaps == summary.lost == 0
-        found = {stat.name.partition("!")[2]: stat.calls for stat in summary.stats}
-    return {name: found[name] for name in ("main", "work", "leaf", "depth") if name in found}
 
 
 def lines(output: str) -> list[str]:
@@ -58,7 +48,8 @@ def test_first_entries_are_paused_resumed_and_stopped(tmp_path: Path) -> None:
     assert lines(tree)[2:] == ["  session_calls!depth"]
     assert top.startswith(said)
     assert "mode             hits: only the first entry" in shown.said("!calltrace info")
-    assert called(file) == {"main": 1, "depth": 1}  # work was paused before its jump, where its breakpoint is
+    # work was paused before its jump, where its breakpoint is
+    assert own_calls(file) == {"main": 1, "depth": 1}
 
 
 def test_a_function_is_as_before_once_it_was_entered_but_where_a_breakpoint_is(tmp_path: Path) -> None:
@@ -112,10 +103,10 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(tmp_path: Path) -> None
     assert "mode             graph" in status
     assert "recorded with --mode graph and knows no order of calls: `top`" in shown.said("!calltrace tree")
     assert "with --mode graph no order is recorded" in shown.said("!calltrace mark here")
-    assert called(saved) == {"main": 1, "work": 1, "leaf": 15, "depth": 32}
+    assert own_calls(saved) == {"main": 1, "work": 1, "leaf": 15, "depth": 32}
     assert "session_calls!work" in dot.read_text()
     assert shown.said("!calltrace stop").rstrip().endswith("`!calltrace top` shows it")
-    assert called(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 32}
+    assert own_calls(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 32}
 
 
 def test_counts_of_a_program_that_ends_or_is_let_go_are_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,10 @@ from calltrace.model import State
 from calltrace.tracefile import TraceFile
 from rig import targets, tracing, windows, x64dbg
 from rig.running import Running
-from x64dbg.test_live import ENDED, hits, plain, session
+from rig.sessions import own_calls
+from x64dbg.test_live import ENDED, TIMES, hits, plain, session
 
 LEAVES = 1000
-
-
-def called(file: Path) -> dict[str, int]:
-    """Calls of the functions of session_calls' own source."""
-    with TraceFile(file) as trace:
-        assert trace.state == State.STOPPED
-        summary = summarize(trace)
-        assert summary.orphans == summary.gaps == summary.lost == 0
-        found = {stat.name.partition("!")[2]: stat.calls for stat in summary.stats}
-    return {name: found[name] for name in ("main", "work", "leaf", "depth") if name in found}
 
 
 def rows(text: str) -> list[list[str]]:
@@ -49,6 +41,7 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
         *["run"] * 20,
         "calltrace tree --function depth",
         "calltrace top --limit 1",
+        "!notes session_calls:depth",
         "calltrace callers depth",
         "calltrace stacks",
         "calltrace new levels",
@@ -67,16 +60,19 @@ def test_first_entries_are_paused_resumed_and_stopped(debugger: str, tmp_path: P
         assert shown.said(f"calltrace {words}").startswith(said)
     tree = plain(shown.said("calltrace tree --function depth")).splitlines()
     assert [line for line in tree if "session_calls!" in line] == ["  session_calls!depth"]
+    assert shown.said("!notes session_calls:depth").startswith("calltrace: called|")
     assert rows(shown.said("calltrace new levels"))[-1] == ["1", "session_calls!depth"]
     assert "mode             hits: only the first entry" in shown.said("calltrace info")
     assert sum("INT3 breakpoint at <session_calls.depth>" in text for _, text in shown.commands) == 21
-    assert called(file) == {"main": 1, "depth": 1}  # work was paused before its jump, where its breakpoint is
+    # work was paused before its jump, where its breakpoint is
+    assert own_calls(file) == {"main": 1, "depth": 1}
 
 
 @x64dbg.both
 def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path: Path) -> None:
     asked = [f"!value calltrace.{what}(session_calls:leaf)" for what in ("hits", "traced")]
-    file, saved, dot = (tmp_path / name for name in ("graph.calltrace", "saved.calltrace", "graph.dot"))
+    names = ("graph.calltrace", "earlier.calltrace", "saved.calltrace", "graph.dot")
+    file, earlier, saved, dot = (tmp_path / name for name in names)
     script = [
         f"calltrace start --mode graph -o {windows.path(file)}",
         "bp session_calls:leaf",
@@ -85,6 +81,9 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
         "calltrace callers leaf",
         "calltrace callees work",
         "calltrace top --limit 2",
+        "!references",
+        "!notes session_calls:leaf",
+        f"calltrace save {windows.path(earlier)}",
         "calltrace pause",
         "calltrace status",
         "bc session_calls:leaf",
@@ -95,6 +94,7 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
         "calltrace tree",
         "calltrace mark here",
         f"calltrace save {windows.path(saved)}",
+        f"calltrace diff {windows.path(earlier)} {windows.path(saved)}",
         f"calltrace export dot -o {windows.path(dot)}",
         "calltrace top --limit 1",
         "bc session_calls:depth",
@@ -107,15 +107,26 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
         ["15", "session_calls!leaf"],  # the sixteenth stands before the jump
         ["15", "\N{LEFTWARDS ARROW}", "session_calls!work"],
     ]
+    [leaf] = [row for row in shown.said("!references").splitlines() if "!leaf|" in row]
+    assert [cell.strip() for cell in leaf.split("|")[1:]] == [
+        "15",
+        "session_calls!leaf",
+        f"session_calls!work {TIMES}15",
+    ]
+    assert shown.said("!notes session_calls:leaf").startswith("calltrace: 15 calls|")
     assert [int(shown.said(expression)) for expression in asked] == [15, 1]
     status = shown.said("calltrace status").splitlines()
     assert status[0].endswith(", paused")
     assert "mode             graph" in status
     assert "recorded with --mode graph and knows no order of calls: `top`" in shown.said("calltrace tree")
     assert "with --mode graph no order is recorded" in shown.said("calltrace mark here")
+    later = shown.said(f"calltrace diff {windows.path(earlier)} {windows.path(saved)}")
+    assert [row for row in rows(later) if row and row[-1].startswith("session_calls")] == [
+        ["20", "session_calls!depth"]
+    ]
     assert "session_calls!work" in dot.read_text()
     assert shown.said("calltrace stop").rstrip().endswith("`calltrace top` shows it")
-    assert called(saved) == called(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 20}
+    assert own_calls(saved) == own_calls(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 20}
 
 
 @x64dbg.only_real
@@ -167,7 +178,7 @@ def test_one_recording_after_the_other_each_in_its_mode(debugger: str, tmp_path:
     assert f"{ENDED} 0xB (11)" in shown.commands[-1][1]
     assert hits(shown, "leaf") == 12
     # The breakpoint stands before the jump; the first recording begins before main.
-    assert [called(file) for file in files] == [
+    assert [own_calls(file) for file in files] == [
         {"main": 1, "work": 1, "leaf": 2},
         {"leaf": 3},
         {"leaf": 1},
@@ -239,3 +250,37 @@ def test_a_program_that_was_attached_to_is_recorded_and_let_go(
         assert summary.orphans == summary.gaps == summary.lost == 0
         outers = [stat.calls for stat in summary.stats if stat.name == "port_threads!outer"]
     assert outers == [int(after_resume)]
+
+
+@x64dbg.only_real
+@pytest.mark.parametrize("end", ["stop", "detach"])
+def test_counts_of_a_program_that_is_killed_or_let_go_are_whole(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "graph.calltrace"
+    script = [
+        f"calltrace start --mode graph --clock tsc -o {windows.path(file)}",
+        "bp session_calls:depth",
+        "run",
+        "bc session_calls:depth",
+        end,
+    ]
+    session(x64dbg.REAL, script, "session_calls", str(LEAVES))
+    with TraceFile(file) as trace:
+        found = {stat.name.partition("!")[2]: stat.calls for stat in summarize(trace).stats}
+    assert found["leaf"] == LEAVES
+    assert end == "detach" or "depth" not in found
+
+
+@x64dbg.both
+def test_marks_of_the_program_bound_parts_while_it_is_recorded(debugger: str, tmp_path: Path) -> None:
+    script = [
+        f"calltrace start --clock tsc -o {windows.path(tmp_path / 't.calltrace')}",
+        f"bp {targets.symbols('program_marks')['first_behind']:x}",
+        "run",
+        "calltrace diff @7",
+        "calltrace new 7#2",
+    ]
+    shown = session(debugger, script, "program_marks")
+    between = shown.said("calltrace diff @7")
+    own = re.findall(r"^ +(\d+)  program_marks!((?:first|second)_\w+)", between, re.MULTILINE)
+    assert own == [("1", "first_between"), ("100", "second_between")]
+    assert shown.said("calltrace new 7#2").splitlines()[-1] == "nothing"

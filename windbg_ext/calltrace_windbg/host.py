@@ -84,7 +84,7 @@ class WinDbg:
         if result < 0:
             raise EngineError(f"the debugger's engine cannot name {address:#x}: {result & 0xFFFFFFFF:#010x}")
 
-    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf, first_only: bool) -> None:
         """Nothing: text is all there is."""
 
     def interrupted(self) -> bool:

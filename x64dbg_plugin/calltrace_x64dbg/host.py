@@ -102,9 +102,9 @@ class X64dbg:
         if not self.library.ct_views_command(line.encode()):
             raise EngineError(f"the debugger does not take `{line}`")
 
-    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf) -> None:
+    def show_functions(self, stats: Sequence[CallStat], callers: CallersOf, first_only: bool) -> None:
         """In the references view, in comments and in labels."""
-        views.show_functions(self.library, stats, callers())
+        views.show_functions(self.library, stats, callers(), first_only)
 
     def interrupted(self) -> bool:
         """Whether the menu's entry for that was chosen since this was last asked."""

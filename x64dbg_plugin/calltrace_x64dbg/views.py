@@ -14,12 +14,16 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def show_functions(
-    library: ctypes.CDLL, stats: Sequence[CallStat], callers: Mapping[str, Sequence[tuple[str, int]]]
+    library: ctypes.CDLL,
+    stats: Sequence[CallStat],
+    callers: Mapping[str, Sequence[tuple[str, int]]],
+    first_only: bool,
 ) -> None:
     """How often each function was called: all in the references view, and each at its first instruction.
 
     Left out is what is not where it was recorded. `callers` are those of a function by its name, the most
-    frequent first. `library` is the plugin: x64dbg_plugin/views.h.
+    frequent first. `first_only`: no more than first calls are known. `library` is the plugin:
+    x64dbg_plugin/views.h.
     """
     library.ct_views_is_in.argtypes, library.ct_views_is_in.restype = (c_uint64, c_char_p), c_bool
     library.ct_views_annotate.argtypes = (c_uint64, c_char_p, c_char_p)
@@ -37,8 +41,8 @@ def show_functions(
         # Cells are compared as text: figures of the same width are in order.
         cells = f"{stat.calls:>12}", stat.name, _text(callers.get(stat.name, ()))
         library.ct_views_row(row, address, *(cell.encode() for cell in cells))
-        comment = f"calltrace: {stat.calls:,} call{'' if stat.calls == 1 else 's'}"
-        library.ct_views_annotate(address, comment.encode(), f"sub_{address:x}".encode())
+        calls = "called" if first_only else f"{stat.calls:,} call{'' if stat.calls == 1 else 's'}"
+        library.ct_views_annotate(address, f"calltrace: {calls}".encode(), f"sub_{address:x}".encode())
     library.ct_views_end_table()
 
 

@@ -35,8 +35,11 @@ class Console:
     meter: Callable[[str, int, int], None] = lambda what, done, whole: None  # shows how far a long work is
     shell: bool = True  # the user is in a shell, not in a debugger that has a target already
     live: LiveSession | None = None  # in a debugger: the recordings of its targets
-    # Shows what was called how often, and by whom, where a debugger has a place for that beside text.
-    show_functions: Callable[[Sequence[calltree.CallStat], CallersOf], None] = lambda stats, callers: None
+    # Shows what was called how often (True: at least once), and by whom, where a debugger has a place for
+    # that beside text.
+    show_functions: Callable[[Sequence[calltree.CallStat], CallersOf, bool], None] = (
+        lambda stats, callers, first_only: None
+    )
 
 
 @dataclass(frozen=True)

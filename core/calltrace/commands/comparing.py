@@ -10,7 +10,7 @@ from pathlib import Path
 from calltrace import comparison, parts
 from calltrace.commands.command import Command, Console, Option, Request
 from calltrace.commands.context import checked, names_in
-from calltrace.commands.options import EDGES_LIMIT, number
+from calltrace.commands.options import limit
 from calltrace.errors import UsageError
 from calltrace.export import comparison as comparisons
 from calltrace.export.units import NameText
@@ -105,13 +105,7 @@ def _item_names(named: Sequence[parts.Part], console: Console) -> NameText:
 
 _COMPARED = (
     Option(("--edges",), "tell calls apart by their callers", switch=True),
-    Option(
-        ("--limit",),
-        f"lines of each list to show; 0: all; default: {EDGES_LIMIT}",
-        metavar="N",
-        convert=number,
-        default=EDGES_LIMIT,
-    ),
+    limit(100, "lines of each list to show"),
     Option(("--json",), "as JSON, complete", switch=True),
 )
 
@@ -143,7 +137,8 @@ COMMANDS: Sequence[Command] = (
                 ("parts",),
                 "two parts, or parts with & (in both), | (in either), - (but not in) and parentheses between "
                 "them, which a shell wants quoted. A part is FILE, or FILE@MARK: from that mark to the next; "
-                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name. In a "
+                "FILE@MARK..MARK, FILE@MARK.. or FILE@..MARK. MARK#2 is the second of that name, "
+                "and a number is also a mark that the program set through the C API. In a "
                 "debugger FILE may be left out, or a dot: the recording under way, or the last one",
                 metavar="PART",
                 many=True,

@@ -1,4 +1,4 @@
-"""The commands that begin, mark and end a recording of the debugger's target, or mark one from a shell."""
+"""The commands that begin, pause, mark and end a recording: the debugger's, or from a shell one under way."""
 
 from __future__ import annotations
 
@@ -89,6 +89,20 @@ def _mark_file(request: Request, console: Console) -> int:
     return 0
 
 
+def _pause_file(request: Request, console: Console) -> int:
+    from calltrace.pausing import pause
+
+    pause(Path(request.options.file))
+    return 0
+
+
+def _resume_file(request: Request, console: Console) -> int:
+    from calltrace.pausing import resume
+
+    resume(Path(request.options.file))
+    return 0
+
+
 def _mark_name(request: Request) -> str:
     """The name for a mark, as it will be read and can be typed."""
     name = printable(" ".join(request.options.name)).strip()
@@ -173,12 +187,28 @@ COMMANDS: Sequence[Command] = (
         live=True,
     ),
     Command(
+        "pause",
+        "Let the program that is recorded into FILE run as if untraced, until resume.",
+        "calltrace pause demo.calltrace",
+        (FILE,),
+        _pause_file,
+        shell_only=True,
+    ),
+    Command(
         "resume",
         "Go on recording after pause.",
         "calltrace resume",
         (),
         _resume,
         live=True,
+    ),
+    Command(
+        "resume",
+        "Go on recording into FILE after pause.",
+        "calltrace resume demo.calltrace",
+        (FILE,),
+        _resume_file,
+        shell_only=True,
     ),
     Command(
         "status",

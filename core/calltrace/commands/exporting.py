@@ -9,13 +9,11 @@ from pathlib import Path
 from calltrace import query
 from calltrace.commands.command import Command, Console, Option, Request
 from calltrace.commands.context import checked, open_text, open_trace
-from calltrace.commands.options import FILE, number
+from calltrace.commands.options import FILE, limit
 from calltrace.errors import UsageError
 from calltrace.export import FORMATS, To
 from calltrace.export.files import created
 from calltrace.tracefile import TraceFile
-
-_DEFAULT_QUERY_LIMIT = 1000
 
 
 def _export(request: Request, console: Console) -> int:
@@ -133,13 +131,7 @@ COMMANDS: Sequence[Command] = (
                 live_default="the trace of this recording, or of the last",
             ),
             Option(("sql",), "DuckDB's SQL; in double quotes if it has blanks", metavar="SQL"),
-            Option(
-                ("--limit",),
-                f"rows to show; 0: all; default: {_DEFAULT_QUERY_LIMIT}",
-                metavar="N",
-                convert=number,
-                default=_DEFAULT_QUERY_LIMIT,
-            ),
+            limit(1000, "rows to show"),
             Option(("--json",), "a JSON object for each row, a line each, complete", switch=True),
         ),
         _query,

@@ -14,7 +14,6 @@ from calltrace.patterns import Pattern
 
 _SIZE = re.compile(r"(\d+)([KMG]?)\Z", re.IGNORECASE)
 _DEBUGGER_THREAD = re.compile(r"~(\d+|[.#])\Z")
-EDGES_LIMIT = 100  # lines of a list of calls that are shown unless told otherwise
 
 
 def number(text: str) -> int:
@@ -153,6 +152,12 @@ THREAD = Option(
     metavar="N",
     convert=thread,
 )
+
+
+def limit(default: int, what: str = "lines to show") -> Option:
+    """How much is shown."""
+    text = f"{what}; 0: all; default: {default}"
+    return Option(("--limit",), text, metavar="N", convert=number, default=default)
 
 
 def trace_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import closing
 from calltrace import calltree, edges
 from calltrace.commands.command import Command, Console, Option, Request
 from calltrace.commands.context import names_of, open_trace, thread_of
-from calltrace.commands.options import EDGES_LIMIT, FILE, THREAD, number
+from calltrace.commands.options import FILE, THREAD, limit, number
 from calltrace.export import report
 from calltrace.export.edges import write_edges, write_edges_json
 from calltrace.export.stacks import write_stacks, write_stacks_json
@@ -17,10 +17,6 @@ from calltrace.export.tree import write_tree_json
 from calltrace.patterns import Pattern
 from calltrace.stacks import stacks
 from calltrace.tracefile import TraceFile
-
-_DEFAULT_TREE_LIMIT = 500
-_DEFAULT_TOP_LIMIT = 30
-_DEFAULT_STACK_LIMIT = 200
 
 
 def _info(request: Request, console: Console) -> int:
@@ -69,7 +65,9 @@ def _top(request: Request, console: Console) -> int:
             report.write_top(trace, summary, options.limit, console.out, order, names)
             if options.file is None:
                 whole = options.thread is None
-                console.show_functions(summary.stats, lambda: edges.callers(trace) if whole else {})
+                console.show_functions(
+                    summary.stats, lambda: edges.callers(trace) if whole else {}, trace.mode == "hits"
+                )
     return 0
 
 
@@ -133,13 +131,7 @@ _EDGES = (
         default=1,
     ),
     THREAD,
-    Option(
-        ("--limit",),
-        f"lines to show; 0: all; default: {EDGES_LIMIT}",
-        metavar="N",
-        convert=number,
-        default=EDGES_LIMIT,
-    ),
+    limit(100),
     Option(("--json",), "as JSON, complete", switch=True),
 )
 
@@ -171,13 +163,7 @@ COMMANDS: Sequence[Command] = (
                 metavar="N",
                 convert=number,
             ),
-            Option(
-                ("--limit",),
-                f"lines to show; 0: all; default: {_DEFAULT_TREE_LIMIT}",
-                metavar="N",
-                convert=number,
-                default=_DEFAULT_TREE_LIMIT,
-            ),
+            limit(500),
             Option(("--json",), "as JSON, with addresses, and times in ticks", switch=True),
         ),
         _tree,
@@ -194,13 +180,7 @@ COMMANDS: Sequence[Command] = (
                 "by calls, self time, or total time; default: self, without a clock calls",
                 choices=tuple(order.value for order in report.Order),
             ),
-            Option(
-                ("--limit",),
-                f"lines to show; 0: all; default: {_DEFAULT_TOP_LIMIT}",
-                metavar="N",
-                convert=number,
-                default=_DEFAULT_TOP_LIMIT,
-            ),
+            limit(30),
             Option(("--json",), "as JSON, with times in ticks", switch=True),
         ),
         _top,
@@ -226,13 +206,7 @@ COMMANDS: Sequence[Command] = (
         (
             FILE,
             THREAD,
-            Option(
-                ("--limit",),
-                f"frames of each thread to show; 0: all; default: {_DEFAULT_STACK_LIMIT}",
-                metavar="N",
-                convert=number,
-                default=_DEFAULT_STACK_LIMIT,
-            ),
+            limit(200, "frames of each thread to show"),
             Option(("--json",), "as JSON, with addresses", switch=True),
         ),
         _stacks,

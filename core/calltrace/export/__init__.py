@@ -50,7 +50,7 @@ FORMATS = {
     "chrome": Format(chrome.write, ".json"),
     "perfetto": Format(perfetto.write, ".pftrace", To.PATH),
     "speedscope": Format(speedscope.write, ".speedscope.json"),
-    "parquet": Format(parquet.write, ".parquet", To.PATH),
+    "parquet": Format(parquet.write, ".parquet", To.PATH, of_counts=True),
     "folded": Format(folded.write, ".folded"),
     "callgrind": Format(callgrind.write, ".callgrind", of_counts=True),
     "dot": Format(dot.write, ".dot", of_counts=True),

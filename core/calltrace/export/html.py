@@ -323,7 +323,7 @@ class _Page:
         return f"thread {thread.index} (id {thread.id})"
 
     def _stacks_told(self, kept: int, count: int, hidden: int) -> str:
-        if self._stackless:
+        if self._stackless or not kept:
             return "None: no stacks were recorded."
         text = (
             "As wide as the time spent on each stack, callers above callees."

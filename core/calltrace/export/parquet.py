@@ -1,7 +1,8 @@
 """Apache Parquet, for DuckDB, pandas, Polars, Dask, Spark and the like: a folder with four tables.
 
 Every table has the column ``trace``, the trace file's name, so that the tables of many traces can be read as
-one. Times are ticks of the clock, in a trace without a clock events. Null: there is none.
+one; of a recording with ``--mode graph`` that of events is empty. Times are ticks of the clock, in a trace
+without a clock events. Null: there is none.
 
 ``events.parquet``, a row for each event, as in CSV, thread by thread in order:
 
@@ -44,7 +45,7 @@ from pathlib import Path
 from typing import Any
 
 from calltrace import extras
-from calltrace.calltree import MORE, NO_MEMORY, no_memory, units_of
+from calltrace.calltree import MORE, NO_MEMORY, no_memory, node_stats, units_of
 from calltrace.edges import Edge, edges_in_slices
 from calltrace.errors import AccessRefused
 from calltrace.export.csv import cause_name, place
@@ -66,10 +67,8 @@ _SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limi
 def write(trace: TraceFile, folder: Path) -> list[Path]:
     """Write the tables into `folder`, which is made unless it exists; their paths.
 
-    Raises UsageError for a trace without events, EngineError without pyarrow or memory, FileMissing or
-    AccessRefused if they cannot be written.
+    Raises EngineError without pyarrow or memory, FileMissing or AccessRefused if they cannot be written.
     """
-    trace.need_events()
     tables = _Tables(trace, folder)
     created(folder, trace.path, lambda path: path.mkdir(exist_ok=True))
     try:
@@ -115,7 +114,7 @@ class _Tables:
 
     def write(self) -> None:
         """Write all tables."""
-        edges = self._write_events()
+        edges = self._write_counts() if self._trace.graph else self._write_events()
         for edge in edges:
             self._number(edge.kind, edge.id)
         for module in self._trace.modules:
@@ -185,6 +184,18 @@ class _Tables:
             return edges
         finally:
             library.ct_reader_columns_close(handle)
+
+    def _write_counts(self) -> Sequence[Edge]:
+        """Of counts without events; the table of these is there, and empty."""
+        empty = self._event_schema().empty_table()
+        self._parquet.write_table(empty, str(self._path("events")), store_schema=False)
+        for kind, number, stat in node_stats(self._trace):
+            self._number(kind, number)
+            self._stats[kind, number] = stat
+        slices, edges = edges_in_slices(self._trace), None
+        while edges is None:
+            edges = _next(slices)
+        return edges
 
     def _event_schema(self) -> Any:
         arrow = self._arrow

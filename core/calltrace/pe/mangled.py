@@ -87,7 +87,8 @@ _DECLARED = re.compile(r"T[yp]")  # a parameter of a template lambda
 
 def type_name(mangled: str) -> str | None:
     """What a type's mangled name says; None if it is none or of a kind that is not known here."""
-    return _Reader(mangled).whole()
+    name = _Reader(_bytes_of(mangled)).whole()
+    return None if name is None else _text_of(name)
 
 
 def function_name(mangled: str) -> str | None:
@@ -95,9 +96,18 @@ def function_name(mangled: str) -> str | None:
     if not mangled.startswith("_Z"):
         return None
     try:
-        return limited(_Reader(mangled[2:]).encoding())
+        return _text_of(limited(_Reader(_bytes_of(mangled[2:])).encoding()))
     except UnknownError:
         return None
+
+
+def _bytes_of(text: str) -> str:
+    """A character for each byte of UTF-8, which is what lengths in a name count."""
+    return text if text.isascii() else text.encode(errors="replace").decode("latin-1")
+
+
+def _text_of(characters: str) -> str:
+    return characters if characters.isascii() else characters.encode("latin-1").decode(errors="replace")
 
 
 class _Reader(Reader):

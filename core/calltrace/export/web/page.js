@@ -249,7 +249,7 @@
       search(name);
       document.getElementById("flame").scrollIntoView();
     });
-    detail.replaceChildren(head, about, seek);
+    detail.replaceChildren(head, about, ...(chart ? [seek] : []));
     for (const [title, from, to] of [
       ["Callers", 1, 0],
       ["Callees", 0, 1],
@@ -318,13 +318,14 @@
     const section = document.getElementById("flame");
     const body = section.querySelector(".body");
     section.querySelector(".hint").textContent = side.told.stacks;
-    section.querySelector(".tools").hidden = side.stackless;
+    section.querySelector(".tools").hidden = true;
     body.replaceChildren();
     chart = null;
     if (side.stackless) return;
     const tree = stacks();
     whole = tree.value;
     if (!whole) return;
+    section.querySelector(".tools").hidden = false;
     chart = flamegraph
       .default()
       .width(body.clientWidth)
@@ -416,6 +417,7 @@
     canvas.addEventListener("click", (event) => {
       const run = under(event, thread, canvas).run;
       if (run) {
+        tip(null);
         choose(side.names[run[2]]);
         document.getElementById("functions").scrollIntoView();
       }
