@@ -278,11 +278,12 @@ static void read_exports(struct ct_reader *reader, const struct ct_index *index,
     }
 }
 
-/* All blocks as if they were slots, looked at before they are taken, between some of which the modules become known
- * once more; each frame counts once. */
+/* All blocks as if they were slots, looked at before they are taken. Behind some of them counts are written down, and
+ * the modules become known once more. Each frame counts once. */
 static void count_blocks(struct ct_reader *reader, const struct input *input)
 {
     struct ct_graph *graph = ct_graph_open();
+    uint64_t size;
     CHECK(graph && ct_graph_set_reader(graph, reader, NULL, 0));
     for (size_t at = 0; at < input->size / CT_BLOCK; at++) {
         void *slot = malloc(CT_BLOCK);
@@ -294,9 +295,12 @@ static void count_blocks(struct ct_reader *reader, const struct input *input)
             CHECK(status == CT_READER_OK);
         }
         free(slot);
-        CHECK(!(input->options[1] >> at % 8 & 1) || ct_graph_set_reader(graph, reader, NULL, 0));
+        if (input->options[1] >> at % 8 & 1) {
+            void *looked = ct_graph_write(graph, CT_CAUSE_CUT, &size);
+            CHECK(looked && ct_graph_set_reader(graph, reader, NULL, 0));
+            ct_graph_free(looked);
+        }
     }
-    uint64_t size;
     uint8_t *written = ct_graph_write(graph, CT_CAUSE_CUT, &size);
     CHECK(written);
     const struct ct_graph_header *header = (const void *)written;
