@@ -28,7 +28,7 @@
 #include <string.h>
 
 #define POOL 256u               /* nodes that are allocated together */
-#define CONTEXTS (1u << 14)     /* before they are folded; more for stacks that alone have as many */
+#define CONTEXTS (1u << 12)     /* before they are folded; more for stacks that alone have as many */
 #define BLOCKS_PER_TAKE 16u     /* before somebody who waits for room is told */
 #define THREAD_LIMIT (1u << 20) /* no writer has more */
 #define JUMPS CT_GRAPH_BY_JUMPS
