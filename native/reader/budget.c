@@ -9,11 +9,12 @@
  *   else it was muted when it ends. So the frames held back lie above those that were written.
  *
  *   A frame that left by a jump stays with those held back, as long as it can be the one that led to the frame above
- * it: they are written together, or muted together. What follows right behind a CT_TAIL that was written is written.
+ *   it, and is one of the last few: they are written together, or muted together. Where a jump leads that was written
+ *   is written, too, but for what that one leads to.
  *
  *   All else is written as it is, all that was held back before it: what has no end of its own, or ends more than the
- *   frame on top, is the machine's to find out. From there on it is known of no frame that it is open, until
- *   the next one is opened.
+ *   frame on top, is the machine's to find out. From there on it is known of no frame that it is open, until the next
+ *   one is opened.
  *
  * Most units are entries and exits of what is muted: mute() takes those.
  */
@@ -24,6 +25,7 @@
 
 #define OPEN_LIMIT (1u << 16)   /* frames that are followed, the last ones opened */
 #define THREAD_LIMIT (1u << 20) /* no writer has more */
+#define LEFT_LIMIT 4u           /* frames held back that left by a jump, one to the other */
 #define TOLD 4u                 /* of what was muted at a place, one by one or together */
 #define SHORT_TIME (UINT64_C(1) << 39)
 #define FAR_TIME (UINT64_C(1) << 47)
@@ -38,8 +40,10 @@ struct open {
     uint64_t time, left_time, sp;
     uint32_t id;
     uint8_t event; /* CT_ENTER or CT_CALL; 0: was muted */
-    bool has_sp;
-    bool left; /* by a jump; of what is held back only */
+    bool has_sp : 1;
+    bool left : 1;   /* by a jump; of what is held back only */
+    bool led : 1;    /* held back; right behind a CT_TAIL that was written */
+    bool forced : 1; /* written beyond its budget, since a jump led to it */
 };
 
 struct made { /* a block on its way into the file */
@@ -68,9 +72,11 @@ struct thread {
     uint32_t ids;          /* there is room for in `held.of` */
     uint32_t unspoken;     /* units muted since it was told */
     uint64_t open_room;
-    uint32_t quiet; /* where no frame is followed: calls in this function close no frame; CT_NONE: that is not known */
-    bool forced;    /* what is entered or called next is written */
-    bool switching; /* it may be on another stack */
+    uint32_t quiet;  /* where no frame is followed: calls in this function close no frame; CT_NONE: that is not known */
+    bool forced;     /* what is entered or called next is written */
+    bool after_jump; /* the unit before was a CT_TAIL, and was written */
+    bool leads;      /* ... and where that leads is written */
+    bool switching;  /* it may be on another stack */
     bool behind_tail; /* the last unit written is a CT_TAIL */
     bool behind_gap;  /* ... says that units are missing */
     bool has_sp;      /* a CT_FRAME came and waits for what it belongs to */
@@ -241,7 +247,7 @@ static inline void count_muted(struct held *held, uint32_t kind, uint32_t id)
 static inline void mute_top(struct held *held)
 {
     const struct open *open = &held->open[--held->depth];
-    count_muted(held, open->event == CT_CALL, open->id);
+    count_muted(held, open->event == CT_CALL ? CT_MUTED_SITE : CT_MUTED_FUNCTION, open->id);
 }
 
 /* What left by a jump, and led to nothing that is still open. */
@@ -260,12 +266,28 @@ static inline bool is_held(const struct held *held, uint32_t event, uint32_t id)
     return top->id == id && top->event == event;
 }
 
+/* The frame on top, which is held back, leaves by a jump: of many that did so, one to the other, the first is muted. */
+static inline void leave_held(struct held *held, uint64_t time)
+{
+    struct open *top = &held->open[held->depth - 1];
+    uint32_t others = 0;
+    top->left = true;
+    top->left_time = time;
+    while (others < LEFT_LIMIT && held->depth - 1 - others > held->written && top[-1 - (int)others].left)
+        others++;
+    if (others < LEFT_LIMIT)
+        return;
+    struct open *first = top - LEFT_LIMIT;
+    count_muted(held, CT_MUTED_FUNCTION, first->id);
+    memmove(first, first + 1, LEFT_LIMIT * sizeof *first);
+    held->depth--;
+}
+
 /* The frame on top, which is held back, ends. */
 static inline void end_held(struct held *held, bool left, uint64_t time)
 {
     if (left) {
-        held->open[held->depth - 1].left = true;
-        held->open[held->depth - 1].left_time = time;
+        leave_held(held, time);
     } else {
         mute_top(held);
         mute_left(held);
@@ -292,7 +314,7 @@ static void drop_left(const struct ct_budget *budget, struct thread *thread, uin
             leads_on = true;
         } else if (!leads_on || (event == CT_ENTER && !ct_may_tail(budget->reader, open->id, id))) {
             leads_on = false;
-            count_muted(&thread->held, 0, open->id); /* no call leaves by a jump */
+            count_muted(&thread->held, CT_MUTED_FUNCTION, open->id); /* no call leaves by a jump */
             open->event = 0;
         }
         event = own;
@@ -310,14 +332,20 @@ static bool write_held(struct ct_budget *budget, struct thread *thread, const st
 /* Writes what was muted and what is held back, up to `end`; the rest stays. False: no memory. */
 static bool write_up_to(struct ct_budget *budget, struct thread *thread, uint32_t end)
 {
+    uint32_t kept = thread->held.written, first = kept;
+    const struct open *led = &thread->held.open[kept];
+    if (first < end && thread->behind_tail && led->led && led->event && !led->left) {
+        if (!write_held(budget, thread, led)) /* what was muted since then was muted in it */
+            return false;
+        first = ++kept;
+    }
     uint64_t time = thread->time;
-    for (uint32_t at = thread->held.depth; at-- > thread->held.written;)
+    for (uint32_t at = thread->held.depth; at-- > first;)
         if (thread->held.open[at].event)
             time = thread->held.open[at].time;
     if (!tell(budget, thread, time))
         return false;
-    uint32_t kept = thread->held.written;
-    for (uint32_t at = thread->held.written; at < end; at++) {
+    for (uint32_t at = first; at < end; at++) {
         if (thread->held.open[at].event && !write_held(budget, thread, &thread->held.open[at]))
             return false;
         if (!thread->held.open[at].left)
@@ -356,7 +384,7 @@ static bool lose(struct ct_budget *budget, struct thread *thread, uint64_t units
     if (!write_before(budget, thread, 0, 0) || !settle(budget, thread))
         return false;
     forget_open(thread);
-    thread->forced = thread->switching = thread->has_sp = false;
+    thread->forced = thread->switching = thread->after_jump = thread->has_sp = false;
     if (units > block_units(budget)) {
         end_block(budget, thread);
         thread->position += units;
@@ -425,12 +453,12 @@ static inline __attribute__((always_inline)) const uint8_t *mute(const struct ct
             break;
         uint64_t now = unit_size == 8 ? ct_ticked(time, unit) : 0;
         if (event == CT_ENTER) {
-            if (held.of[0][id].calls < calls || (has_sp && (whole || parents[id] != CT_NONE)) ||
+            if (held.of[CT_MUTED_FUNCTION][id].calls < calls || (has_sp && (whole || parents[id] != CT_NONE)) ||
                 (whole && unit >> 24 != CT_WHOLE >> 24))
                 break;
             uint64_t last = here + unit_size < end ? load_unit(here + unit_size, unit_size) : 0;
             if (whole || (unit_size == 4 ? last : last & 0xFFFFFF) == (id << 3 | CT_LEAVE)) {
-                count_muted(&held, 0, id);
+                count_muted(&held, CT_MUTED_FUNCTION, id);
                 mute_left(&held);
                 if (!whole) {
                     here += unit_size;
@@ -448,7 +476,7 @@ static inline __attribute__((always_inline)) const uint8_t *mute(const struct ct
                 break;
             end_held(&held, event == CT_TAIL, now);
         } else if (event == CT_CALL) {
-            if (held.of[1][id].calls < calls || held.depth >= room || !is_quiet(reader, &held, quiet, id))
+            if (held.of[CT_MUTED_SITE][id].calls < calls || held.depth >= room || !is_quiet(reader, &held, quiet, id))
                 break;
             held.open[held.depth++] = (struct open){.time = now, .id = id, .event = CT_CALL};
         } else {
@@ -475,7 +503,7 @@ static bool is_within(const struct ct_budget *budget, struct thread *thread, uin
     return within;
 }
 
-static bool push(struct thread *thread, uint32_t event, uint32_t id, bool written)
+static bool push(struct thread *thread, uint32_t event, uint32_t id, bool written, bool forced)
 {
     if (thread->held.depth == OPEN_LIMIT) /* then all of them are written */
         forget_open(thread);
@@ -488,6 +516,8 @@ static bool push(struct thread *thread, uint32_t event, uint32_t id, bool writte
         .id = id,
         .event = (uint8_t)event,
         .has_sp = thread->has_sp,
+        .led = thread->after_jump && !written,
+        .forced = forced,
     };
     thread->held.written += written;
     return true;
@@ -499,11 +529,12 @@ static bool enter(struct ct_budget *budget, struct thread *thread, uint32_t unit
     uint32_t id = (unit & 0xFFFFFF) >> 3;
     bool whole = budget->unit_size == 4 && unit & CT_WHOLE;
     bool funclet = thread->has_sp && id < budget->reader->id_count && budget->reader->parents[id] != CT_NONE;
-    bool held = !is_within(budget, thread, 0, id) && !funclet && !thread->forced && thread->held.depth < OPEN_LIMIT;
+    bool within = is_within(budget, thread, CT_MUTED_FUNCTION, id);
+    bool held = !within && !funclet && !thread->forced && thread->held.depth < OPEN_LIMIT;
     if (held && !whole)
-        return push(thread, CT_ENTER, id, false);
+        return push(thread, CT_ENTER, id, false, false);
     if (held) {
-        count_muted(&thread->held, 0, id);
+        count_muted(&thread->held, CT_MUTED_FUNCTION, id);
         mute_left(&thread->held);
         return true;
     }
@@ -512,17 +543,17 @@ static bool enter(struct ct_budget *budget, struct thread *thread, uint32_t unit
         return false;
     if (funclet)
         forget_open(thread); /* what the exception has ended */
-    return whole || push(thread, CT_ENTER, id, true);
+    return whole || push(thread, CT_ENTER, id, true, !within && thread->forced);
 }
 
 /* A call; with a stack pointer the thread may go on with another stack. False: no memory. */
 static bool call(struct ct_budget *budget, struct thread *thread, uint32_t site)
 {
     bool quiet = is_quiet(budget->reader, &thread->held, thread->quiet, site);
-    bool held = !is_within(budget, thread, 1, site) && quiet && !thread->forced && !thread->has_sp &&
+    bool held = !is_within(budget, thread, CT_MUTED_SITE, site) && quiet && !thread->forced && !thread->has_sp &&
                 thread->held.depth < OPEN_LIMIT;
     if (held)
-        return push(thread, CT_CALL, site, false);
+        return push(thread, CT_CALL, site, false, false);
     if (!write_before(budget, thread, CT_CALL, site) ||
         !put(budget, thread, thread->has_sp ? &thread->sp : NULL, site << 3 | CT_CALL, thread->time, NULL, 0))
         return false;
@@ -532,7 +563,7 @@ static bool call(struct ct_budget *budget, struct thread *thread, uint32_t site)
         return true;
     if (!quiet)
         thread->quiet = holder_of(budget->reader, site);
-    return push(thread, CT_CALL, site, true);
+    return push(thread, CT_CALL, site, true, false);
 }
 
 /* The end of a frame. False: no memory. */
@@ -550,6 +581,7 @@ static bool end(struct ct_budget *budget, struct thread *thread, uint32_t event,
     if (!write_before(budget, thread, 0, 0) ||
         !put(budget, thread, thread->has_sp ? &thread->sp : NULL, id << 3 | event, thread->time, NULL, 0))
         return false;
+    thread->leads = !on_top || !held->open[held->depth - 1].forced;
     if (on_top) {
         held->written = --held->depth;
     } else {
@@ -585,6 +617,7 @@ static bool extended(struct ct_budget *budget, struct thread *thread, uint32_t k
         return false;
     *at += (size_t)units * budget->unit_size;
     thread->forced |= kind == CT_EXT_GOTO;
+    thread->after_jump = false;
     if (kind != CT_EXT_THREAD_START && kind != CT_EXT_MARK && kind != CT_EXT_MUTED)
         forget_open(thread);
     return true;
@@ -627,9 +660,8 @@ static bool take_unit(struct ct_budget *budget, struct thread *thread, const uin
         memory = land(budget, thread, id);
     else
         memory = end(budget, thread, event, id);
-    /* Behind a jump that was written, or on another stack. */
-    bool left = event == CT_TAIL && thread->held.depth == thread->held.written;
-    thread->forced = thread->switching || left;
+    thread->after_jump = event == CT_TAIL && thread->held.depth == thread->held.written;
+    thread->forced = thread->switching || (thread->after_jump && thread->leads);
     thread->has_sp = false;
     return memory;
 }
@@ -692,7 +724,7 @@ bool ct_budget_take(struct ct_budget *budget, const struct ct_reader *reader, co
         thread->time = piece->open_tsc;
     const uint8_t *at = piece->units_at, *end = at + (size_t)piece->units * budget->unit_size;
     while (at < end) {
-        if (!thread->forced && !thread->has_sp)
+        if (!thread->forced && !thread->after_jump && !thread->has_sp)
             at = budget->unit_size == 4 ? mute(budget, thread, at, end, 4) : mute(budget, thread, at, end, 8);
         if (at < end && !take_unit(budget, thread, &at, end))
             return false;

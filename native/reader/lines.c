@@ -83,6 +83,8 @@ static char *put_frame(const struct ct_export *made, char *at, const struct ct_l
         at = ct_put_duration(CT_PUT(at, "  "), line->duration, made->options.hz);
     if (texts->to)
         at = put_text(CT_PUT(at, "  tail " ARROW " "), texts->to);
+    else if (line->cause == CT_CAUSE_TAIL && made->machine.reader->header.policy == CT_POLICY_COUNT)
+        at = CT_PUT(at, "  tail " ARROW " code muted or not traced");
     else if (line->cause == CT_CAUSE_TAIL)
         at = CT_PUT(at, "  tail " ARROW " code not traced");
     else if (texts->cause)
