@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -357,10 +358,9 @@ class Tracing:
                 self._answer_load()
             elif which == 0 or left <= 0:
                 return
-            else:
-                self._heed_pause()
-                if self._file and not self._file.header.tsc_hz:
-                    self._file.tell_frequency()  # who reads meanwhile is given seconds, not ticks
+            self._heed_pause()
+            if which is None and self._file and not self._file.header.tsc_hz:
+                self._file.tell_frequency()  # who reads meanwhile is given seconds, not ticks
 
     def _heed_pause(self) -> None:
         """Pause or go on recording the running target, if another process has asked for that."""
@@ -371,9 +371,10 @@ class Tracing:
             return
         before, done = (Pause.NONE, Pause.PAUSED) if pauses else (Pause.PAUSED, Pause.NONE)
         try:
-            port.stop()
+            with self._loads_answered():
+                port.stop()
         except (EngineError, TargetLost):
-            return  # a thread may be loading a module, which is dealt with first: it is tried again
+            return  # it is tried again until nobody asks any more
         try:
             if not pauses:
                 self._mark(RESUMED)
@@ -391,6 +392,34 @@ class Tracing:
             port.detach()
             header.pause = before
         self.progress("recording is paused" if header.pause == Pause.PAUSED else "recording goes on")
+
+    @contextlib.contextmanager
+    def _loads_answered(self) -> Iterator[None]:
+        """Meanwhile another thread of ours answers the target's module loads.
+
+        A thread that waits for an answer holds the loader's lock, without which no target can be stopped.
+        """
+        if not self._loads:
+            yield
+            return
+        port, request, over = self._port, self._loads.request, threading.Event()
+        assert isinstance(port, Win32Port)
+
+        def answer() -> None:
+            while not over.is_set():
+                which = port.wait(_LAST_LOADS_SECONDS, request)
+                if which == 1:
+                    self._answer_load()
+                elif which == 0:
+                    return
+
+        answering = threading.Thread(target=answer, name="calltrace loads")
+        answering.start()
+        try:
+            yield
+        finally:
+            over.set()
+            answering.join()
 
     def _mark(self, name: str) -> None:
         assert self._file is not None
@@ -419,7 +448,7 @@ class Tracing:
         """Put the original bytes back into the stopped target; only who is inside a copy still records."""
         assert self._recorder is not None
         self._paused = True
-        copies.take_out(self._port, self._active_codes(), self.progress)
+        copies.take_out(self._port, self._led_to(self._file), self.progress)
         for each in self._copied:
             each.active = False
 
@@ -428,7 +457,7 @@ class Tracing:
         assert self._recorder is not None
         modules = {module.base: module for module in self._port.modules()}
         copied = {each.region: each for each in self._copied}
-        for code in self._active_codes():
+        for code in self._led_to(self._file):
             module, each = modules[code.base], copied[code.region]
             patches = copies.patches_of(self._port, code)
             patches, moves = around_threads(patches, self._standing(module), _by_rva(each))
@@ -500,10 +529,8 @@ class Tracing:
         """End the recording that the stopped target is in, ours into `file` or a dead process's."""
         port, recorder = self._port, self._recorder
         assert recorder is not None
-        codes = self._active_codes()
+        codes = self._led_to(file)
         answered = file.unregistered_code() if file else None
-        if answered and answered.region not in {code.region for code in codes}:
-            codes.append(answered)
         copies.withdraw(port, recorder, codes, self.progress)
         while not recorder.stop():
             copies.withdraw(port, recorder, codes, self.progress)
@@ -515,9 +542,14 @@ class Tracing:
         for each in self._copied:
             each.active = False
 
-    def _active_codes(self) -> list[Code]:
+    def _led_to(self, file: TraceFile | None) -> list[Code]:
+        """The copies that jumps lead to: those registered, and what was just answered for a module's load."""
         assert self._recorder is not None
-        return [code for code in self._recorder.codes() if code.state == CodeState.ACTIVE]
+        codes = [code for code in self._recorder.codes() if code.state == CodeState.ACTIVE]
+        answered = file.unregistered_code() if file else None
+        if answered and answered.region not in {code.region for code in codes}:
+            codes.append(answered)
+        return codes
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):

@@ -623,6 +623,11 @@ class TraceFile:
             )
 
     @property
+    def name(self) -> str:
+        """What the file is called, without its folder, fit to be shown and written."""
+        return printable(self.path.name)
+
+    @property
     def mode(self) -> str:
         """What was recorded: "trace", or as TraceOptions.mode says. Without a word there is every event."""
         return _text(_dict(self.info.get("options")).get("mode")) or "trace"

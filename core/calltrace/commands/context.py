@@ -49,7 +49,7 @@ def checked(trace: TraceFile, console: Console) -> TraceFile:
     """The trace; what is missing from it is told."""
     for line in report.missing(trace):
         console.progress(line)
-    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
+    trace.on_read = functools.partial(console.meter, f"reading {trace.name}")
     return trace
 
 

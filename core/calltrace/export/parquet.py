@@ -52,7 +52,7 @@ from calltrace.errors import AccessRefused
 from calltrace.export.csv import cause_name, place
 from calltrace.export.files import created
 from calltrace.export.native import TextKind, nodes_of
-from calltrace.model import NONE_ID, Cause, Clock, NodeKind, State
+from calltrace.model import NONE_ID, Cause, Clock, NodeKind, State, printable
 from calltrace.tracefile import Columns, Stat, TraceFile, reader_library
 
 TABLES = ("events", "functions", "edges", "threads")
@@ -71,6 +71,10 @@ def write(trace: TraceFile, folder: Path) -> list[Path]:
     Raises EngineError without pyarrow or memory, FileMissing or AccessRefused if they cannot be written.
     """
     tables = _Tables(trace, folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise AccessRefused(f"cannot create {printable(str(folder))}: Arrow opens UTF-8 names only") from None
     created(folder, trace.path, lambda path: path.mkdir(exist_ok=True))
     try:
         tables.write()
@@ -284,7 +288,7 @@ class _Tables:
     def _write_rows(self, table: str, columns: dict[str, tuple[Any, list[Any]]]) -> None:
         arrow = self._arrow
         count = len(next(iter(columns.values()))[1])
-        arrays = {"trace": arrow.array([self._trace.path.name] * count, arrow.string())}
+        arrays = {"trace": arrow.array([self._trace.name] * count, arrow.string())}
         arrays.update({name: arrow.array(values, form) for name, (form, values) in columns.items()})
         self._parquet.write_table(arrow.table(arrays), str(self._path(table)), store_schema=False)
 
@@ -324,7 +328,7 @@ class _Batch:
         self._timed = trace.clock is not Clock.NONE
         name_of: Callable[[int], bytes | None] = reader_library().ct_reader_row_name
         names = [(name_of(row) or b"").decode() for row in range(_ROW_NAMES)]
-        self._traces = arrow.array([trace.path.name])
+        self._traces = arrow.array([trace.name])
         self._events = arrow.array(names)
         self._causes = arrow.array([cause_name(cause) for cause in Cause])
         self._buffers, self._others = self._allocate(), self._allocate()
