@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from calltrace import copies, plan, preflight, tracefile
+from calltrace.budget import Budget
 from calltrace.counting import Counting
 from calltrace.errors import CalltraceError, EngineError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.marking import mark_now
@@ -77,6 +78,9 @@ class TraceOptions:
     breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
+    # In mode "trace": of each function and call site, in each thread, so many calls are recorded, and the
+    # others counted; 0: all are recorded
+    budget: int = 0
 
 
 @dataclass(frozen=True)
@@ -311,6 +315,8 @@ class Tracing:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
         if options.mode == "graph":
             self._counting = Counting(file)
+        elif options.budget:
+            self._counting = Counting(file, Budget(file, options.budget, options.max_size))
         self._slots = self._recorder.start(file, self._loads, options.mode, self._counting)
         program, *others = self._port.modules()
         if options.program:
@@ -485,7 +491,7 @@ class Tracing:
             self._recorder.wait_for_release()
 
     def write_counts(self) -> None:
-        """In mode "graph": write down the counts as they are now. EngineError or OutOfSpace if that fails."""
+        """Write down what is counted as it is now, if it is. EngineError or OutOfSpace if that fails."""
         if self._counting:
             self._counting.write()
 
@@ -496,12 +502,13 @@ class Tracing:
     def finish(self, state: State, exit_code: int = 0) -> Path:
         """Complete the trace file, and tell the user what it lacks; where it is."""
         assert self._file is not None
-        path, lost = self._file.path, self._file.header.units_lost
+        path = self._file.path
         self._release_loads()
         counting, self._counting = self._counting, None
         if counting:
             known = State(self._file.header.state)
             counting.finish(state if known is State.RECORDING else known)
+        lost = self._file.header.units_lost
         self._file.finish(state, exit_code)
         self._file = None
         if lost:
@@ -738,9 +745,10 @@ def create_file(options: TraceOptions, output: Path, about: dict[str, Any]) -> T
         "versions": {"system": platform.platform(), "python": platform.python_version()},
     }
     clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
-    if options.mode == "graph":
-        policy = Policy.COUNT
-    return TraceFile(output, clock, policy, options.max_size, info)
+    max_size = options.max_size
+    if options.mode == "graph" or options.budget:
+        policy, max_size = Policy.COUNT, 0  # the target's part of the file is not what grows
+    return TraceFile(output, clock, policy, max_size, info)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Target:
     def trace(self, mode: str) -> Path:
         return self.folder / f"{mode}.calltrace"
 
-    def run(self, mode: str = "", **options: str | list[str]) -> tuple[int, bytes]:
+    def run(self, mode: str = "", **options: str | int | list[str]) -> tuple[int, bytes]:
         """Exit code and output; without a mode untraced."""
         statement = TARGETS[self.name]
         program = targets.build(self.name)
