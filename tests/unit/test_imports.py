@@ -43,6 +43,7 @@ LAYERS = (
         "places",
         "recorder",
         "counting",
+        "budget",
         "graph",
         "flow",
         "install",

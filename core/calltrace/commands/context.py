@@ -53,6 +53,12 @@ def checked(trace: TraceFile, console: Console) -> TraceFile:
     return trace
 
 
+def tell_muted(trace: TraceFile, console: Console) -> None:
+    """Say which calls the events of a trace do not tell of."""
+    if trace.budget:
+        console.progress(report.muted_text(trace))
+
+
 def thread_of(request: Request, console: Console) -> int | None:
     """The thread that was named: an index or a system id."""
     named: int | str | None = request.options.thread

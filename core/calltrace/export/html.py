@@ -124,7 +124,7 @@ class _Page:
         self._names = _Names()
         self._timed = trace.clock is not Clock.NONE
         self._hits = trace.mode == "hits"
-        self._counts_only = trace.graph is not None
+        self._counts_only = trace.counts_only
         self._stackless = self._hits or self._counts_only
 
     def told(self) -> dict[str, Any]:
@@ -179,6 +179,13 @@ class _Page:
         if self._counts_only:
             notes.append(
                 "Recorded by --mode graph: counts and times only. There are no stacks and no time line."
+            )
+        if trace.budget:
+            muted = sum(calls for _, calls in report.muted_calls(trace))
+            notes.append(
+                f"Recorded by --budget {trace.budget:,}: {units.count(muted, 'call')} were muted. Functions, "
+                "callers and callees have all calls; time line and stacks only the others, with the time of "
+                "the muted ones in their callers."
             )
         return notes
 

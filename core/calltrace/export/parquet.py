@@ -11,7 +11,8 @@ without a clock events. Null: there is none.
 - ``event``: ``enter``, ``leave``, ``call``, ``return``, ``tail``, ``unwind`` and so on, as in CSV
 - ``depth``: frames open below; ``function``: number in ``functions``
 - ``cause``: how a frame was closed, ``duration`` from its begin, ``self`` of it in none of its callees
-- ``value``: of a mark that the program made; units lost in a gap; call-site VA of a frame of the C API
+- ``value``: of a mark that the program made; units lost in a gap; call-site VA of a frame of the C API; calls
+  that a budget left out (``muted``)
 
 ``functions.parquet``, a row for everything that events name, and each function found:
 
@@ -58,7 +59,7 @@ TABLES = ("events", "functions", "edges", "threads")
 _VERSION = 1  # of what is written
 _SOURCE = "_source.json"  # what the tables were made of: engines leave out names that begin like this
 _ROWS = 1 << 20  # of events in memory at a time, which become one row group
-_ROW_NAMES = 28  # CT_ROWS
+_ROW_NAMES = 29  # CT_ROWS
 _LARGEST = (1 << 63) - 1
 _DELTAS = ("thread", "position", "time", "depth", "function", "value", "duration", "self")
 _SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limits each row group tells
@@ -118,7 +119,7 @@ class _Tables:
 
     def write(self) -> None:
         """Write all tables."""
-        edges = self._write_counts() if self._trace.graph else self._write_events()
+        edges = self._write_counts() if self._trace.counts_only else self._write_events()
         for edge in edges:
             self._number(edge.kind, edge.id)
         for module in self._trace.modules:
@@ -185,6 +186,8 @@ class _Tables:
             for kind, number in nodes:
                 self._number(kind, number)
             self._stats = dict(zip(nodes, _stats_of(handle)))
+            if self._trace.graph:  # not all calls are events
+                self._stats = {(kind, number): stat for kind, number, stat in node_stats(self._trace)}
             return edges
         finally:
             library.ct_reader_columns_close(handle)
