@@ -188,7 +188,8 @@ COMMANDS: Sequence[Command] = (
     ),
     Command(
         "pause",
-        "Let the program that is recorded into FILE run as if untraced, until resume.",
+        "Let the program that is recorded into FILE run as if untraced, until resume. Frames that are open "
+        "now are recorded until they end.",
         "calltrace pause demo.calltrace",
         (FILE,),
         _pause_file,
