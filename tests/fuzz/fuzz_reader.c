@@ -321,11 +321,11 @@ static void check_counts(struct ct_graph *graph, uint64_t frames[CT_NODE_KINDS])
     }
     CHECK(at == size);
     ct_graph_free(written);
-    ct_graph_close(graph);
 }
 
-/* All blocks as if they were slots, looked at before they are taken. Of each frame it is either told that it was muted,
- * or it is found again in what is written. */
+/* All blocks as if they were slots, looked at before they are taken; behind some of them counts are written down, and
+ * the modules become known once more. Of each frame it is either told that it was muted, or it is found again in what
+ * is written. */
 static void count_blocks(struct ct_reader *reader, const struct input *input)
 {
     struct ct_graph *graph = ct_graph_open(), *again = ct_graph_open();
@@ -336,6 +336,10 @@ static void count_blocks(struct ct_reader *reader, const struct input *input)
     for (size_t at = 0; at < input->size / CT_BLOCK; at++) {
         take_block(graph, input->file + at * CT_BLOCK);
         CHECK(!(input->options[1] & 4) || ct_budget_settle(budget, 0));
+        if (input->options[1] >> at % 8 & 1) {
+            check_counts(graph, (uint64_t[CT_NODE_KINDS]){0});
+            CHECK(ct_graph_set_reader(graph, reader, NULL, 0));
+        }
     }
     uint64_t frames[CT_NODE_KINDS] = {0}, left[CT_NODE_KINDS] = {0}, place;
     check_counts(graph, frames);
@@ -351,6 +355,8 @@ static void count_blocks(struct ct_reader *reader, const struct input *input)
             left[kind] += muted[id];
         CHECK(left[kind] == frames[kind]);
     }
+    ct_graph_close(graph);
+    ct_graph_close(again);
     ct_budget_close(budget);
 }
 

@@ -58,7 +58,7 @@ LAYERS = (
     ("ports",),
     ("model",),
     ("extras",),
-    ("errors",),
+    ("errors", "__version__"),
 )
 PARTS = 7  # the layer whose modules may import each other
 
