@@ -79,6 +79,7 @@ struct thread {
     bool switching;  /* it may be on another stack */
     bool behind_tail; /* the last unit written is a CT_TAIL */
     bool behind_gap;  /* ... says that units are missing */
+    bool exited;      /* it has said that it ends */
     bool has_sp;      /* a CT_FRAME came and waits for what it belongs to */
     uint64_t sp;
     struct made *block; /* being filled */
@@ -329,13 +330,17 @@ static bool write_held(struct ct_budget *budget, struct thread *thread, const st
            (!open->left || put(budget, thread, NULL, open->id << 3 | CT_TAIL, open->left_time, NULL, 0));
 }
 
+static bool is_led(const struct open *open)
+{
+    return open->led && open->event && !open->left;
+}
+
 /* Writes what was muted and what is held back, up to `end`; the rest stays. False: no memory. */
 static bool write_up_to(struct ct_budget *budget, struct thread *thread, uint32_t end)
 {
     uint32_t kept = thread->held.written, first = kept;
-    const struct open *led = &thread->held.open[kept];
-    if (first < end && thread->behind_tail && led->led && led->event && !led->left) {
-        if (!write_held(budget, thread, led)) /* what was muted since then was muted in it */
+    if (first < end && thread->behind_tail && is_led(&thread->held.open[first])) {
+        if (!write_held(budget, thread, &thread->held.open[first])) /* what was muted since then was muted in it */
             return false;
         first = ++kept;
     }
@@ -617,6 +622,7 @@ static bool extended(struct ct_budget *budget, struct thread *thread, uint32_t k
         return false;
     *at += (size_t)units * budget->unit_size;
     thread->forced |= kind == CT_EXT_GOTO;
+    thread->exited |= kind == CT_EXT_THREAD_EXIT;
     thread->after_jump = false;
     if (kind != CT_EXT_THREAD_START && kind != CT_EXT_MARK && kind != CT_EXT_MUTED)
         forget_open(thread);
@@ -712,6 +718,30 @@ static struct thread *thread_of(struct ct_budget *budget, const struct ct_piece 
     return know_ids(budget->threads[index], budget->reader->id_count) ? budget->threads[index] : NULL;
 }
 
+static void free_tables(struct thread *thread)
+{
+    free(thread->held.of[0]);
+    free(thread->held.of[1]);
+    free(thread->held.touched);
+    free(thread->held.open);
+    thread->held = (struct held){0};
+    thread->ids = 0;
+    thread->open_room = 0;
+}
+
+/* A thread that has said that it ends may record a little more; it needs no memory for that now. False: there is none
+ * for what it has left. */
+static bool let_go(struct ct_budget *budget, struct thread *thread)
+{
+    thread->exited = false;
+    if (!write_before(budget, thread, 0, 0) || !settle(budget, thread))
+        return false;
+    end_block(budget, thread);
+    forget_open(thread);
+    free_tables(thread);
+    return true;
+}
+
 bool ct_budget_take(struct ct_budget *budget, const struct ct_reader *reader, const struct ct_piece *piece,
                     uint64_t missing)
 {
@@ -729,6 +759,8 @@ bool ct_budget_take(struct ct_budget *budget, const struct ct_reader *reader, co
         if (at < end && !take_unit(budget, thread, &at, end))
             return false;
     }
+    if (thread->exited)
+        return let_go(budget, thread);
     return thread->unspoken < MANY_UNITS || tell(budget, thread, thread->written_time);
 }
 
@@ -803,10 +835,7 @@ void ct_budget_close(struct ct_budget *budget)
         struct thread *thread = budget->threads[index];
         if (!thread)
             continue;
-        free(thread->held.of[0]);
-        free(thread->held.of[1]);
-        free(thread->held.touched);
-        free(thread->held.open);
+        free_tables(thread);
         free(thread->block);
         free(thread);
     }

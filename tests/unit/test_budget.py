@@ -337,6 +337,27 @@ def test_functions_that_jump_from_one_to_the_other_for_ever_are_muted(tmp_path: 
     assert all(frame.callee for frame in last[1:])
 
 
+def test_a_thread_that_says_it_ends_may_go_on(tmp_path: Path) -> None:
+    units = Ticking(8)
+    for _ in range(3):
+        units.event(tracewriter.ENTER, 0)
+        for number in (1, 1, 1, 2):
+            units.event(tracewriter.ENTER, number)
+            units.event(tracewriter.LEAVE, number)
+        units.event(tracewriter.ENTER, 1)
+        units.event(tracewriter.TAIL, 1)
+        units.ext(tracewriter.THREAD_EXIT)
+        units.event(tracewriter.CALL, 0)
+        units.event(tracewriter.ENTER, 1)
+        units.event(tracewriter.LEAVE, 1)
+        units.event(tracewriter.RETURN, 0)
+        units.event(tracewriter.ENTER, 2)
+        units.event(tracewriter.TAIL, 2)
+    for block_units in (1, 2, 3, 100):
+        with ordered_trace(units, tmp_path / "t.calltrace", block_units) as trace:
+            assert_budgeted(trace, 1, tmp_path / "short.calltrace", 1)
+
+
 # ---- exactly which calls are written ----
 
 
