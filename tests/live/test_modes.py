@@ -73,7 +73,9 @@ class Target:
         trace = {
             "output": windows.path(self.trace(mode)),
             "mode": mode,
-            "exclude": statement.exclude + [start + "*" for start in HOOKS if is_hooked(self.name)],
+            "exclude": statement.exclude
+            + [start + "*" for start in HOOKS if is_hooked(self.name)]
+            + ["__dyn_tls_*"],  # at a thread's start: the system's pools have threads that may not come to it
             "modules": statement.modules,
             **options,
         }
