@@ -137,6 +137,7 @@ _Counted = Callable[[NodeKind], Iterable[tuple[int, Stat]]]
 @contextmanager
 def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, _Counted]]:
     """What has been read or, where nobody has kept the events, counted."""
+    trace.need_counts()
     if trace.graph:
         yield graph.summary(trace.graph, *thread_range(trace, thread))
         return

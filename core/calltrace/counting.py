@@ -1,4 +1,4 @@
-"""Counting what a target records, while it does: recordings without events (--mode graph).
+"""Counting what a target records, while it does: without events (--mode graph), or with few (--budget).
 
 The target's threads fill blocks of the trace file, which both have mapped. A thread here counts what is in
 them and gives them back, so the file does not grow. What it has counted goes into the file when somebody
@@ -13,6 +13,7 @@ import threading
 from ctypes import c_char, c_uint32, c_uint64, c_void_p
 
 from calltrace import tracefile
+from calltrace.budget import Budget
 from calltrace.edges import sites_of_traced_imports
 from calltrace.errors import EngineError
 from calltrace.model import Cause, State
@@ -28,9 +29,13 @@ _CAUSES = {State.EXITED: Cause.PROCESS_END, State.KILLED: Cause.PROCESS_END, Sta
 class Counting:
     """Counts what is recorded into one file, from `modules_changed` to `finish` or `give_up`."""
 
-    def __init__(self, file: TraceFile) -> None:
-        """Nothing is counted before the first module is known. EngineError without memory or events."""
+    def __init__(self, file: TraceFile, budget: Budget | None = None) -> None:
+        """Nothing is counted before the first module is known. EngineError without memory or events.
+
+        `budget`, which is ours from here on, lets events into the file; without one none are.
+        """
         self._file = file
+        self._budget = budget
         self._slots_file = file.open_for_target()  # by its position nobody else reads or writes
         self._library = reader_library()
         self._lock = threading.Lock()  # held by whoever uses _graph
@@ -38,7 +43,7 @@ class Counting:
         self._known: tracefile.TraceFile | None = None  # the file when a module was added last
         self._mapped: dict[int, mmap.mmap] = {}  # by offset in the file
         self._slots: ctypes.Array[c_void_p] = (c_void_p * 0)()  # addresses
-        self._looked_to = 0  # where the file ended when LIVE chunks were looked for, and no hole was in it
+        self._looked_to = file.slots - BLOCK  # what lies before in the file is known, and no hole
         self._thread: threading.Thread | None = None
         self._ends = False
         self._failed = False
@@ -46,6 +51,8 @@ class Counting:
         self.full, self.room = (api.kernel32().CreateEventW(None, 0, 0, None) for _ in range(2))
         if not (self._graph and self.full and self.room):
             raise EngineError("no memory to count calls in")
+        if budget:
+            self._library.ct_graph_set_budget(self._graph, budget.handle)
 
     def modules_changed(self) -> None:
         """Before any event of a module that was just added to the file. EngineError if memory runs out."""
@@ -83,10 +90,19 @@ class Counting:
         finally:
             self._library.ct_graph_free(data)
 
-    def write(self, cause: Cause = Cause.CUT) -> None:
-        """Add to the file what `counted` gives. EngineError as there, OutOfSpace if the disk is full."""
+    def write(self, cause: Cause = Cause.CUT, last: bool = False) -> None:
+        """Add to the file what `counted` gives, and with a budget all events that it has so far.
+
+        `last`: nothing comes any more. Errors as of `counted`, OutOfSpace if the disk is full.
+        """
         payload = self.counted(cause)
         header = Chunk.before(ChunkKind.GRAPH, len(payload))
+        if self._budget:
+            with self._lock:
+                self._budget.settle(last)
+                self._budget.write(everything=True)
+                muted = self._budget.muted()
+            self._file.append_info(muted)
         self._file.append(bytes(header) + payload, header.length)
 
     def finish(self, state: State) -> None:
@@ -98,7 +114,7 @@ class Counting:
                     pass
             if self._failed:
                 raise EngineError("no memory was left to count calls in")
-            self.write(_CAUSES.get(state, Cause.CUT))
+            self.write(_CAUSES.get(state, Cause.CUT), last=True)
         finally:
             self._close()
 
@@ -115,6 +131,8 @@ class Counting:
 
     def _close(self) -> None:
         self._library.ct_graph_close(self._graph)
+        if self._budget:
+            self._budget.close()
         if self._known:
             self._known.close()
         for event in (self.full, self.room):
@@ -148,6 +166,8 @@ class Counting:
         slots = self._slots
         status = c_uint32()
         taken = self._library.ct_graph_take(self._graph, slots, len(slots), what, ctypes.byref(status))
+        if self._budget:
+            self._budget.write()
         if status.value:
             self._fail()
         return int(taken)
@@ -159,15 +179,14 @@ class Counting:
     def _map_slots(self) -> None:
         """Map what slots the target has added: each is a LIVE chunk, which was a hole first."""
         end = self._file.header.append_end
-        if end == self._looked_to:
-            return
-        offset, holes = self._file.slots - BLOCK, False
+        offset, first_hole = self._looked_to, None
         while offset < end:
             self._slots_file.seek(offset)
             chunk = Chunk()
             header = self._slots_file.read(ctypes.sizeof(Chunk))
             ctypes.memmove(ctypes.addressof(chunk), header, len(header))
-            holes |= not chunk.kind
+            if not chunk.kind and first_hole is None:
+                first_hole = offset
             if chunk.kind == ChunkKind.LIVE and offset not in self._mapped:
                 size = chunk.length - BLOCK
                 mapped = mmap.mmap(self._slots_file.fileno(), size, offset=offset + BLOCK)
@@ -176,5 +195,4 @@ class Counting:
                 slots = [*self._slots, *range(first, first + size, BLOCK)]
                 self._slots = (c_void_p * len(slots))(*slots)
             offset += chunk.length or BLOCK
-        if not holes:
-            self._looked_to = end
+        self._looked_to = offset if first_hole is None else first_hole

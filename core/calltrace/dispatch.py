@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from calltrace import __version__
 from calltrace.commands import Console, Request, find, parser_for
 from calltrace.errors import EngineError, UsageError
 
@@ -56,6 +57,9 @@ def run_words(words: Sequence[str], console: Console, program_line: str | None =
 def _run(words: list[str], program: list[str] | None, program_line: str | None, console: Console) -> int:
     if not words or words[0] in _HELP:
         words = ["help"]
+    if words == ["--version"]:
+        console.out.write(f"calltrace {__version__}\n")
+        return 0
     command = find(words[0], console)
     parser = parser_for(words[0], console)
     if _HELP & set(words[1:]):

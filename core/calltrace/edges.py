@@ -217,6 +217,7 @@ def _counted(
 def _in_slices(
     trace: TraceFile, options: EdgeOptions, functions: Sequence[int] = (), sites: Sequence[int] = ()
 ) -> Generator[None, None, Sequence[Edge]]:
+    trace.need_counts()
     if trace.graph:
         yield
         return _of_counts(trace, trace.graph, options, functions, sites)
@@ -247,13 +248,17 @@ def _in_slices(
         library.ct_reader_edges_close(handle)
 
 
+def _counting_option(trace: TraceFile) -> str:
+    return "--budget" if trace.budget else "--mode graph"
+
+
 def _of_counts(
     trace: TraceFile, counts: Graph, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
 ) -> list[Edge]:
     if options.depth > 1:
         raise UsageError(
-            f"{trace.path} was recorded with --mode graph and knows one level of callers and callees: "
-            "leave out --depth"
+            f"{trace.path} was recorded with {_counting_option(trace)} and knows one level of callers and "
+            "callees: leave out --depth"
         )
     ids = {NodeKind.FUNCTION: set(functions), NodeKind.CALL: set(sites)}
 

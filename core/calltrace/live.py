@@ -19,7 +19,7 @@ from calltrace import tracefile
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, TargetLost, UsageError
 from calltrace.export.status import Recording, Status
 from calltrace.marking import NO_ORDER, mark_now
-from calltrace.model import PAUSED, RESUMED, Policy, State
+from calltrace.model import PAUSED, RESUMED, State
 from calltrace.patterns import Pattern, module_matches
 from calltrace.ports import Capability, Port, TargetModule
 
@@ -90,6 +90,7 @@ class LiveSession:
         self._tracing: Tracing | None = None  # of the same
         self._vtables: dict[int, Vtables] = {}  # by process id
         self._file: TraceFile | None = None  # of the recording under way
+        self._counts_only = False  # it has no events
         self._trace: Path | None = None  # of that, or of the last one
 
     @property
@@ -210,7 +211,7 @@ class LiveSession:
     def mark(self, name: str, tell: Progress) -> None:
         """Give this moment a name, which the call tree shows in every thread."""
         with self._while_recording(tell):
-            if self._counts():
+            if self._counts_only:
                 raise UsageError(
                     f"{NO_ORDER}: `save` the counts of now into a file, and `diff` it with later ones"
                 )
@@ -309,6 +310,7 @@ class LiveSession:
                 process_id=self._port.process_id,
                 paused=self.paused,
                 mode=trace.mode,
+                budget=trace.budget,
                 since=trace.header.created_ns / 1e9,
                 size=trace.index.file_size,
                 units=trace.index.units,
@@ -364,6 +366,7 @@ class LiveSession:
             tracing.discard()
             raise
         self._file, self._trace, self.paused = file, options.output, False
+        self._counts_only = options.mode == "graph"
         self._tell_copies(tracing)
 
     def _tell_copies(self, tracing: Tracing) -> None:
@@ -378,14 +381,12 @@ class LiveSession:
         self._file, self.paused = None, False
         return self._tracing.finish(state, exit_code)
 
-    def _counts(self) -> bool:
-        assert self._file is not None
-        return bool(self._file.header.policy == Policy.COUNT)
-
     def _mark(self, name: str) -> None:
         assert self._file is not None
-        if self._counts():
+        assert self._tracing is not None
+        if self._counts_only:
             return
+        self._tracing.write_counts()
         mark_now(self._file, name)
 
     def _forget(self) -> None:

@@ -28,7 +28,11 @@ def mark(path: Path, name: str) -> None:
         if trace.state is not State.RECORDING:
             raise UsageError(f"{path} is finished: a mark is for a trace that is being recorded")
         if trace.policy is Policy.COUNT:
-            raise UsageError(NO_ORDER)
+            if not trace.budget:
+                raise UsageError(NO_ORDER)
+            raise UsageError(
+                f"{path} is recorded with --budget, which writes events later: only its debugger can mark it"
+            )
         positions = trace.positions()
     with closing(recorder.TraceFile.join(path)) as recording:
         recording.mark(name, positions)

@@ -40,6 +40,7 @@ class Ext(enum.IntEnum):
     GOTO = 8
     RESET = 9
     STOP = 10
+    MUTED = 11
 
 
 class Clock(enum.IntEnum):
@@ -55,7 +56,7 @@ class Policy(enum.IntEnum):
 
     BLOCK = 0
     DROP_OLDEST = 1
-    COUNT = 2  # no events are kept: the host counts them
+    COUNT = 2  # the host counts events, and keeps none, or what budgets leave of them
 
 
 class State(enum.IntEnum):
@@ -187,6 +188,7 @@ class StepType(enum.IntEnum):
     THREAD_EXIT = 9
     STOP = 10
     RESET = 11
+    MUTED = 12
 
 
 class LineType(enum.IntEnum):
@@ -197,14 +199,17 @@ class LineType(enum.IntEnum):
     CLOSE = 3
     MARK = 4
     GAP = 5
+    MUTED = 6
 
 
 NOBODY = 4  # CT_NODE_NOBODY: in place of a NodeKind where no recorded frame has called
 STEP_TAIL_CALLEE = 1
 STEP_OUTERMOST = 2
 STEP_RESUMED = 4
+STEP_OTHERS = 8
 LINE_TAIL_CALLEE = 1
 LINE_TAIL_KNOWN = 2
+LINE_OTHERS = 8
 
 
 class Step(NamedTuple):

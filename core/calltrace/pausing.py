@@ -10,7 +10,7 @@ from calltrace import recorder, tracefile
 from calltrace.errors import EngineError, UsageError
 from calltrace.model import Pause, State
 
-_SECONDS = 15.0  # to stop a program, which looks for its modules' loads first
+_SECONDS = 30.0  # to stop a program, for which there may be two tries
 _SLICE_SECONDS = 0.02
 
 

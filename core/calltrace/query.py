@@ -12,6 +12,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,7 @@ from calltrace.tracefile import TraceFile
 _MEMORY = "1GB"  # of DuckDB's; what takes more goes to the disk
 _ROWS = 1000  # that the widths of columns are made for
 _WIDEST = 100  # characters
+_SECONDS = 0.1  # between looks at what may interrupt: not all hosts wake who waits
 
 Result = tuple[Sequence[str], Iterator[tuple[Any, ...]]]  # names of the columns, and the rows
 
@@ -43,7 +45,7 @@ def traces_in(path: Path) -> list[Path]:
 def run(
     traces: Sequence[TraceFile], sql: str, use: Callable[[Result], None], tell: Callable[[str], None]
 ) -> None:
-    """Answer `sql` over the tables of all these traces; `use` takes the result.
+    """Answer `sql` over the tables of all these traces; `use` takes the result. Can be interrupted.
 
     Raises UsageError if the SQL is wrong, EngineError without DuckDB, pyarrow or memory.
     """
@@ -59,10 +61,11 @@ def run(
         for table in parquet.TABLES:
             files = ", ".join(_quoted(glob.escape(str(folder / f"{table}.parquet"))) for folder in folders)
             connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{files}])")
+        awaited = _Awaited(connection, opened.enter_context(ThreadPoolExecutor(1)))
         try:
-            connection.execute(sql)
+            awaited(lambda: connection.execute(sql))
             names = _distinct([column[0] for column in connection.description or ()])
-            use((names, _rows(connection) if names else iter(())))
+            use((names, _rows(awaited, connection) if names else iter(())))
         except duckdb.Error as error:
             told = str(error).partition("LINE 1:")[0]  # what follows shows the place in several lines
             raise UsageError(f"query: {' '.join(told.split())}") from None
@@ -76,7 +79,7 @@ def _tables(trace: TraceFile, scratch: Path, tell: Callable[[str], None]) -> Pat
     elif parquet.is_current(folder, trace.path):
         return folder
     try:
-        tell(f"writing the tables of {trace.path.name}")
+        tell(f"writing the tables of {trace.name}")
         parquet.write(trace, folder)
     except AccessRefused:
         folder = scratch
@@ -98,9 +101,27 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return made
 
 
-def _rows(connection: Any) -> Iterator[tuple[Any, ...]]:
+class _Awaited:
+    """Calls DuckDB in a thread of its own: at work it looks at no signal, as the caller's thread then can."""
+
+    def __init__(self, connection: Any, executor: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._executor = executor
+
+    def __call__(self, call: Callable[[], Any]) -> Any:
+        made = self._executor.submit(call)
+        try:
+            while not wait([made], _SECONDS).done:
+                pass
+            return made.result()
+        finally:
+            if not made.done():
+                self._connection.interrupt()
+
+
+def _rows(awaited: _Awaited, connection: Any) -> Iterator[tuple[Any, ...]]:
     while True:
-        rows = connection.fetchmany(_ROWS)
+        rows = awaited(lambda: connection.fetchmany(_ROWS))
         if not rows:
             return
         yield from rows

@@ -13,6 +13,7 @@ import functools
 import json
 import mmap
 import sys
+import threading
 import time
 from ctypes import c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ class RecorderState(ctypes.LittleEndianStructure):
 def _engine() -> ctypes.CDLL:
     library = native.library()
     library.ct_reserve.argtypes, library.ct_reserve.restype = [c_void_p, c_uint64], c_uint64
+    library.ct_give_back.argtypes, library.ct_give_back.restype = [c_void_p, c_uint64, c_uint64], None
+    library.ct_add_lost.argtypes, library.ct_add_lost.restype = [c_void_p, c_uint64], None
     library.ct_tsc.argtypes, library.ct_tsc.restype = [], c_uint64
     return library
 
@@ -143,6 +146,7 @@ class TraceFile:
         FileMissing if its folder does not exist, AccessRefused or OutOfSpace if it cannot be written.
         """
         self.path = path
+        self._lock = threading.Lock()  # held by whoever uses the position of _file
         try:
             self._file = path.open("w+b", buffering=0)  # unbuffered: the target writes the same file
         except FileNotFoundError:
@@ -174,7 +178,7 @@ class TraceFile:
         self.header.append_end = BLOCK
         _first_time()
         self.header.tsc_start = _engine().ct_tsc()
-        self._append_info(info)
+        self.append_info(info)
         live = Chunk.before(ChunkKind.LIVE, SLOTS * BLOCK)
         self.slots = self.append(bytes(live), live.length) + BLOCK  # offset of the first one
         for slot in range(SLOTS):
@@ -189,6 +193,7 @@ class TraceFile:
         """
         joined = cls.__new__(cls)
         joined.path = path
+        joined._lock = threading.Lock()
         try:
             joined._file = path.open("r+b", buffering=0)
             joined._map = mmap.mmap(joined._file.fileno(), BLOCK)
@@ -214,6 +219,32 @@ class TraceFile:
             self._put(offset + length - 1, b"\0")  # whatever else appends, the file reaches this far
         return int(offset)
 
+    def put_events(self, block: bytes, offset: int, max_size: int) -> int:
+        """Write an EVENTS chunk where an earlier state of it is, or, with `offset` 0, at the end.
+
+        Returns its offset; 0 if the file, which is not to grow beyond `max_size` (0: no limit), has no room,
+        or cannot be written.
+        """
+        header = ctypes.addressof(self.header)
+        fresh = not offset
+        if fresh:
+            if max_size and self.header.append_end + len(block) > max_size:
+                return 0
+            offset = int(_engine().ct_reserve(header, len(block)))
+        head = ctypes.sizeof(Chunk)
+        try:
+            self._put(offset + head, block[head:])
+            self._put(offset, block[:head])  # until now it is a hole, or what it was
+        except (OutOfSpace, AccessRefused):
+            if fresh:
+                _engine().ct_give_back(header, offset, len(block))
+            return 0
+        return offset
+
+    def add_lost(self, units: int) -> None:
+        """Say that so many units found no room."""
+        _engine().ct_add_lost(ctypes.addressof(self.header), units)
+
     def loaded_module(self) -> TargetModule:
         """The module that the DLL has just reported as loaded."""
         path = bytes(self.header.load_path).decode("utf-16-le", "replace").partition("\0")[0]
@@ -235,7 +266,8 @@ class TraceFile:
     def _load_code(self) -> int:
         return ctypes.addressof(self.header) + FileHeader.load_path.offset
 
-    def _append_info(self, info: dict[str, Any]) -> None:
+    def append_info(self, info: dict[str, Any]) -> None:
+        """Append an INFO chunk, whose keys replace those of earlier ones."""
         text = json.dumps(info, ensure_ascii=False).encode()
         header = Chunk.before(ChunkKind.INFO, len(text))
         self.append(bytes(header) + text, header.length)
@@ -256,7 +288,7 @@ class TraceFile:
     def mark(self, name: str, positions: dict[int, int]) -> None:
         """Write down the name of this moment, and how many units each thread (index) has recorded."""
         told = {"name": name, "tsc": int(_engine().ct_tsc()), "positions": sorted(positions.items())}
-        self._append_info({"marks": [told]})
+        self.append_info({"marks": [told]})
 
     def tell_frequency(self) -> int:
         """Write down the time stamp counter's frequency, as far as it is known by now; the counter."""
@@ -279,10 +311,11 @@ class TraceFile:
 
     def _put(self, offset: int, data: bytes) -> None:
         try:
-            self._file.seek(offset)
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
+            with self._lock:
+                self._file.seek(offset)
+                view = memoryview(data)
+                while view:
+                    view = view[self._file.write(view) :]
         except OSError as error:
             raise _write_failure(self.path, error) from None
 

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from calltrace import copies, plan, preflight, tracefile
+from calltrace.budget import Budget
 from calltrace.counting import Counting
 from calltrace.errors import CalltraceError, EngineError, NotTraceable, OutOfSpace, TargetLost
 from calltrace.marking import mark_now
@@ -76,6 +78,9 @@ class TraceOptions:
     breakpoints: bool = True  # also functions whose start has no room for a jump
     policy: str = "block"  # "block" or "drop-oldest"
     max_size: int = 0  # bytes the trace may grow to; 0 = no limit
+    # In mode "trace": of each function and call site, in each thread, so many calls are recorded, and the
+    # others counted; 0: all are recorded
+    budget: int = 0
 
 
 @dataclass(frozen=True)
@@ -310,6 +315,8 @@ class Tracing:
                 copies.free_unused(self._port, self._recorder)  # what an earlier process of ours left
         if options.mode == "graph":
             self._counting = Counting(file)
+        elif options.budget:
+            self._counting = Counting(file, Budget(file, options.budget, options.max_size))
         self._slots = self._recorder.start(file, self._loads, options.mode, self._counting)
         program, *others = self._port.modules()
         if options.program:
@@ -351,10 +358,9 @@ class Tracing:
                 self._answer_load()
             elif which == 0 or left <= 0:
                 return
-            else:
-                self._heed_pause()
-                if self._file and not self._file.header.tsc_hz:
-                    self._file.tell_frequency()  # who reads meanwhile is given seconds, not ticks
+            self._heed_pause()
+            if which is None and self._file and not self._file.header.tsc_hz:
+                self._file.tell_frequency()  # who reads meanwhile is given seconds, not ticks
 
     def _heed_pause(self) -> None:
         """Pause or go on recording the running target, if another process has asked for that."""
@@ -365,9 +371,10 @@ class Tracing:
             return
         before, done = (Pause.NONE, Pause.PAUSED) if pauses else (Pause.PAUSED, Pause.NONE)
         try:
-            port.stop()
+            with self._loads_answered():
+                port.stop()
         except (EngineError, TargetLost):
-            return  # a thread may be loading a module, which is dealt with first: it is tried again
+            return  # it is tried again until nobody asks any more
         try:
             if not pauses:
                 self._mark(RESUMED)
@@ -385,6 +392,34 @@ class Tracing:
             port.detach()
             header.pause = before
         self.progress("recording is paused" if header.pause == Pause.PAUSED else "recording goes on")
+
+    @contextlib.contextmanager
+    def _loads_answered(self) -> Iterator[None]:
+        """Meanwhile another thread of ours answers the target's module loads.
+
+        A thread that waits for an answer holds the loader's lock, without which no target can be stopped.
+        """
+        if not self._loads:
+            yield
+            return
+        port, request, over = self._port, self._loads.request, threading.Event()
+        assert isinstance(port, Win32Port)
+
+        def answer() -> None:
+            while not over.is_set():
+                which = port.wait(_LAST_LOADS_SECONDS, request)
+                if which == 1:
+                    self._answer_load()
+                elif which == 0:
+                    return
+
+        answering = threading.Thread(target=answer, name="calltrace loads")
+        answering.start()
+        try:
+            yield
+        finally:
+            over.set()
+            answering.join()
 
     def _mark(self, name: str) -> None:
         assert self._file is not None
@@ -413,7 +448,7 @@ class Tracing:
         """Put the original bytes back into the stopped target; only who is inside a copy still records."""
         assert self._recorder is not None
         self._paused = True
-        copies.take_out(self._port, self._active_codes(), self.progress)
+        copies.take_out(self._port, self._led_to(self._file), self.progress)
         for each in self._copied:
             each.active = False
 
@@ -422,7 +457,7 @@ class Tracing:
         assert self._recorder is not None
         modules = {module.base: module for module in self._port.modules()}
         copied = {each.region: each for each in self._copied}
-        for code in self._active_codes():
+        for code in self._led_to(self._file):
             module, each = modules[code.base], copied[code.region]
             patches = copies.patches_of(self._port, code)
             patches, moves = around_threads(patches, self._standing(module), _by_rva(each))
@@ -456,7 +491,7 @@ class Tracing:
             self._recorder.wait_for_release()
 
     def write_counts(self) -> None:
-        """In mode "graph": write down the counts as they are now. EngineError or OutOfSpace if that fails."""
+        """Write down what is counted as it is now, if it is. EngineError or OutOfSpace if that fails."""
         if self._counting:
             self._counting.write()
 
@@ -467,12 +502,13 @@ class Tracing:
     def finish(self, state: State, exit_code: int = 0) -> Path:
         """Complete the trace file, and tell the user what it lacks; where it is."""
         assert self._file is not None
-        path, lost = self._file.path, self._file.header.units_lost
+        path = self._file.path
         self._release_loads()
         counting, self._counting = self._counting, None
         if counting:
             known = State(self._file.header.state)
             counting.finish(state if known is State.RECORDING else known)
+        lost = self._file.header.units_lost
         self._file.finish(state, exit_code)
         self._file = None
         if lost:
@@ -493,10 +529,8 @@ class Tracing:
         """End the recording that the stopped target is in, ours into `file` or a dead process's."""
         port, recorder = self._port, self._recorder
         assert recorder is not None
-        codes = self._active_codes()
+        codes = self._led_to(file)
         answered = file.unregistered_code() if file else None
-        if answered and answered.region not in {code.region for code in codes}:
-            codes.append(answered)
         copies.withdraw(port, recorder, codes, self.progress)
         while not recorder.stop():
             copies.withdraw(port, recorder, codes, self.progress)
@@ -508,9 +542,14 @@ class Tracing:
         for each in self._copied:
             each.active = False
 
-    def _active_codes(self) -> list[Code]:
+    def _led_to(self, file: TraceFile | None) -> list[Code]:
+        """The copies that jumps lead to: those registered, and what was just answered for a module's load."""
         assert self._recorder is not None
-        return [code for code in self._recorder.codes() if code.state == CodeState.ACTIVE]
+        codes = [code for code in self._recorder.codes() if code.state == CodeState.ACTIVE]
+        answered = file.unregistered_code() if file else None
+        if answered and answered.region not in {code.region for code in codes}:
+            codes.append(answered)
+        return codes
 
     def _is_wanted(self, module: TargetModule) -> bool:
         if not any(module_matches(pattern, module.name) for pattern in self._options.modules):
@@ -706,9 +745,10 @@ def create_file(options: TraceOptions, output: Path, about: dict[str, Any]) -> T
         "versions": {"system": platform.platform(), "python": platform.python_version()},
     }
     clock, policy = Clock[options.clock.upper()], Policy[options.policy.replace("-", "_").upper()]
-    if options.mode == "graph":
-        policy = Policy.COUNT
-    return TraceFile(output, clock, policy, options.max_size, info)
+    max_size = options.max_size
+    if options.mode == "graph" or options.budget:
+        policy, max_size = Policy.COUNT, 0  # the target's part of the file is not what grows
+    return TraceFile(output, clock, policy, max_size, info)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ from calltrace.model import (
 MAGIC = b"CALLTRC\0"
 VERSION = 1
 BLOCK = 0x10000
-READER_ABI = 8
+READER_ABI = 9
 FUNCTION = struct.Struct("<IIHBBI")  # struct ct_function_record
 SITE = struct.Struct("<IIII")
 _NO_MEMORY = 1  # CT_READER_NO_MEMORY
@@ -338,6 +338,16 @@ class GraphRow(NamedTuple):
     stack_total: int
 
 
+_Counted = tuple[GraphThread, list[GraphRow]]
+
+
+def _in_order(counted: Sequence[_Counted], indexes: Sequence[int]) -> list[_Counted]:
+    """First what was counted of the threads with these indexes, then the rest."""
+    found = {about.index: (about, rows) for about, rows in counted}
+    first = [found.pop(index, (GraphThread(index=index), [])) for index in indexes]
+    return [*first, *found.values()]
+
+
 def _check_rows(rows: Sequence[GraphRow]) -> None:
     """ValueError unless each edge leads from a place to a place."""
     places = {(row.kind, row.id) for row in rows if row.caller == NONE_ID}
@@ -397,6 +407,7 @@ def reader_library() -> ctypes.CDLL:
         "thread": (None, [c_void_p, u32, POINTER(ThreadEntry)]),
         "graph": (u32, [c_void_p, POINTER(Span)]),
         "set_marks": (u32, [c_void_p, c_void_p, u32]),
+        "set_addresses": (u32, [c_void_p, c_void_p, u32]),
         "address": (c_uint64, [c_void_p, u32]),
         "units_read": (c_uint64, [c_void_p]),
         "steps_open": (c_void_p, [c_void_p, u32, u32]),
@@ -444,6 +455,13 @@ def reader_library() -> ctypes.CDLL:
             "graph_write": (c_void_p, [c_void_p, u32, POINTER(c_uint64)]),
             "graph_free": (None, [c_void_p]),
             "graph_close": (None, [c_void_p]),
+            "graph_set_budget": (None, [c_void_p, c_void_p]),
+            "budget_open": (c_void_p, [u32]),
+            "budget_settle": (u32, [c_void_p, u32]),
+            "budget_block": (c_void_p, [c_void_p, u32, POINTER(c_uint64)]),
+            "budget_written": (u32, [c_void_p, c_void_p, c_uint64]),
+            "budget_muted": (c_void_p, [c_void_p, u32, pull]),
+            "budget_close": (None, [c_void_p]),
         }
     )
     try:
@@ -486,7 +504,7 @@ class TraceFile:
             self.problems: list[str] = []  # what is damaged, one line each
             self.info = self._read_info()
             self.modules = [self._read_module(at) for at in range(self.index.modules)]
-            self.graph: Graph | None = None  # of a recording without events
+            self.graph: Graph | None = None  # what was counted, if events were not, or not all, kept
             self.count_as(self._read_graph() if counted else None)
             self.set_marks(self._read_marks())
         except BaseException:
@@ -568,14 +586,46 @@ class TraceFile:
         """What was done when there was no room."""
         return Policy(self.header.policy) if self.header.policy in set(Policy) else Policy.BLOCK
 
+    @property
+    def budget(self) -> int:
+        """How many calls of each function are events, in each thread, while all are counted; 0: all are."""
+        return _number(_dict(self.info.get("options")).get("budget"))
+
+    @property
+    def counts_only(self) -> bool:
+        """Whether there are no events, but what was counted of them."""
+        return self.graph is not None and not self.budget
+
+    @property
+    def muted(self) -> dict[NodeKind, dict[int, int]]:
+        """How many calls of what are counted, and no events: of functions, and of call sites, by id."""
+        told = _dict(self.info.get("muted"))
+        return {
+            kind: {_number(row[0]): _number(row[1]) for row in _rows(told.get(name), 2)}
+            for kind, name in ((NodeKind.FUNCTION, "functions"), (NodeKind.CALL, "sites"))
+        }
+
+    def need_counts(self) -> None:
+        """UsageError if calls were counted, and it is not known how many they are."""
+        if self.policy is Policy.COUNT and self.graph is None:
+            raise UsageError(
+                f"{self.path} has no counts: they are written when its recording ends, and lost if the "
+                "calltrace that records ends before; `tree` and `stacks` show its events"
+            )
+
     def need_events(self) -> None:
         """UsageError if the trace has counts only, and nobody knows in what order things happened."""
-        if self.graph:
+        if self.counts_only:
             raise UsageError(
                 f"{self.path} was recorded with --mode graph and knows no order of calls: `top`, `callers`, "
                 "`callees` and `query` tell what it counted, `export` writes callgrind, dot, parquet, "
                 "coverage and scripts"
             )
+
+    @property
+    def name(self) -> str:
+        """What the file is called, without its folder, fit to be shown and written."""
+        return printable(self.path.name)
 
     @property
     def mode(self) -> str:
@@ -662,8 +712,6 @@ class TraceFile:
 
     def address(self, node_id: int) -> int:
         """The VA behind the id of a frame of the C API; 0 if there were too many of them."""
-        if self.graph:
-            return self.graph.addresses[node_id] if node_id < len(self.graph.addresses) else 0
         return int(self._library.ct_reader_address(self._reader, node_id))
 
     def address_name(self, va: int) -> str:
@@ -734,6 +782,8 @@ class TraceFile:
             return None
         span = Span()
         if not self._library.ct_reader_graph(self._reader, ctypes.byref(span)):
+            if self.budget:
+                return None
             if self.state is State.RECORDING:
                 raise BadTrace(
                     f"{self.path} has no counts yet: they are written when the recording ends or is paused, "
@@ -747,22 +797,28 @@ class TraceFile:
             raise BadTrace(f"{self.path} is damaged, or another version has written it: its counts") from None
 
     def count_as(self, graph: Graph | None) -> None:
-        """Let these be the counts of a recording without events."""
+        """Let these be the counts of a recording that has not all events."""
         self.graph = graph
         if graph:
+            array = (c_uint64 * len(graph.addresses))(*graph.addresses)
+            if not self._library.ct_reader_set_addresses(self._reader, array, len(array)):
+                raise _open_failure(self.path, _NO_MEMORY)
+        if graph and self.counts_only:
             self.index.units = sum(about.units for about, _ in graph.threads)
             self.index.lost = sum(about.lost for about, _ in graph.threads)
         self.threads = self._read_threads()
 
     def _read_threads(self) -> list[Thread]:
         entries: list[ThreadEntry | GraphThread] = []
-        if self.graph:
+        if self.graph and self.counts_only:
             entries += [about for about, _ in self.graph.threads]
         else:
             for at in range(self.index.threads):
                 entry = ThreadEntry()
                 self._library.ct_reader_thread(self._reader, at, ctypes.byref(entry))
                 entries.append(entry)
+            if self.graph:
+                self.graph.threads = _in_order(self.graph.threads, [entry.index for entry in entries])
         return [Thread(entry.index, entry.id, entry.units, entry.lost, entry.open_tsc) for entry in entries]
 
     def _read_marks(self) -> list[Mark]:

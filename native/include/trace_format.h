@@ -63,7 +63,20 @@ enum ct_ext {
     CT_EXT_GOTO = 8,         /* 2 values: target VA, site VA: the open frame leaves by a jump to target */
     CT_EXT_RESET = 9,        /* 0 values: every open frame of this thread is forgotten */
     CT_EXT_STOP = 10,        /* 0 values: recording of this thread was stopped here on request */
+    CT_EXT_MUTED = 11,       /* 1 value, of ct_muted: calls that are not in the file, of the frame that is open here
+                                or deeper beneath it */
 };
+
+enum ct_muted_kind {
+    CT_MUTED_FUNCTION = 0, /* id = function */
+    CT_MUTED_SITE = 1,     /* id = site */
+    CT_MUTED_OTHERS = 2,   /* id = how many other functions and sites together; 0 of them: only the time is told */
+};
+
+static inline uint64_t ct_muted(uint32_t kind, uint32_t id, uint64_t calls)
+{
+    return id | (uint64_t)kind << 21 | calls << 24;
+}
 
 /* How many 64-bit values follow a CT_EXT of this kind; -1: a kind this version does not know. */
 static inline int ct_ext_values(uint32_t kind)
@@ -75,6 +88,7 @@ static inline int ct_ext_values(uint32_t kind)
     case CT_EXT_STOP:
         return 0;
     case CT_EXT_MARK:
+    case CT_EXT_MUTED:
         return 1;
     case CT_EXT_ENTER:
     case CT_EXT_EXIT:
@@ -91,7 +105,8 @@ enum ct_clock { CT_CLOCK_NONE = 0, CT_CLOCK_TSC = 1, CT_CLOCK_COARSE = 2 };
 enum ct_policy {
     CT_POLICY_BLOCK = 0,
     CT_POLICY_DROP_OLDEST = 1,
-    CT_POLICY_COUNT = 2, /* no block goes into the file: the host counts what full slots hold, and empties them */
+    CT_POLICY_COUNT = 2, /* the host counts what full slots hold, and empties them; no block goes into the file but
+                            those that it makes of some of that: slots are for it alone */
 };
 
 enum ct_state {

@@ -10,6 +10,10 @@ struct ct_span {
 CT_EXPORT uint64_t ct_tsc(void);
 /* Takes `length` bytes at the end of a trace that a target may be appending to; their offset in the file. */
 CT_EXPORT uint64_t ct_reserve(struct ct_file_header *header, uint64_t length);
+/* Those taken at `offset` are not used; nothing happens if others were taken behind them. */
+CT_EXPORT void ct_give_back(struct ct_file_header *header, uint64_t offset, uint64_t length);
+/* So many units found no room in the trace. */
+CT_EXPORT void ct_add_lost(struct ct_file_header *header, uint64_t units);
 
 /* Which of `words` lie in one of the spans: their indexes go to `found`, which has room for all. How many they are. */
 CT_EXPORT uint32_t ct_find_values(const uint64_t *words, uint32_t count, const struct ct_span *spans,
@@ -23,6 +27,17 @@ uint64_t ct_tsc(void)
 uint64_t ct_reserve(struct ct_file_header *header, uint64_t length)
 {
     return __atomic_fetch_add(&header->append_end, length, __ATOMIC_SEQ_CST);
+}
+
+void ct_give_back(struct ct_file_header *header, uint64_t offset, uint64_t length)
+{
+    uint64_t end = offset + length;
+    __atomic_compare_exchange_n(&header->append_end, &end, offset, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+void ct_add_lost(struct ct_file_header *header, uint64_t units)
+{
+    __atomic_fetch_add(&header->units_lost, units, __ATOMIC_SEQ_CST);
 }
 
 uint32_t ct_find_values(const uint64_t *words, uint32_t count, const struct ct_span *spans, uint32_t span_count,

@@ -19,6 +19,7 @@
  * Most units are entries and exits that nothing is to be thought about: run() takes those, and leaves the others to the
  * machine's steps.
  */
+#include "budget.h"
 #include "contexts.h"
 #include "machine.h"
 #include "sites.h"
@@ -27,7 +28,7 @@
 #include <string.h>
 
 #define POOL 256u               /* nodes that are allocated together */
-#define CONTEXTS (1u << 14)     /* before they are folded; more for stacks that alone have as many */
+#define CONTEXTS (1u << 12)     /* before they are folded; more for stacks that alone have as many */
 #define BLOCKS_PER_TAKE 16u     /* before somebody who waits for room is told */
 #define THREAD_LIMIT (1u << 20) /* no writer has more */
 #define JUMPS CT_GRAPH_BY_JUMPS
@@ -74,6 +75,7 @@ struct thread {
 
 struct ct_graph {
     struct ct_reader *reader; /* of the modules that are known so far */
+    struct ct_budget *budget; /* NULL: nothing goes into the file */
     struct ct_sites sites;
     struct thread **threads; /* by index; NULL: nothing was seen of it */
     uint64_t thread_room;
@@ -601,10 +603,13 @@ static bool take_block(struct ct_graph *graph, struct thread *thread, const stru
         .open_tsc = block->open_tsc,
         .close_tsc = block->close_tsc,
         .units = units - known,
+        .thread_index = block->thread_index,
+        .thread_id = block->thread_id,
     };
+    uint64_t missing = ct_machine_skip_to(&thread->machine, block->first_unit + known);
     thread->about.units += piece.units;
-    thread->about.lost += ct_machine_skip_to(&thread->machine, block->first_unit + known);
-    if (!take_steps(graph, thread))
+    thread->about.lost += missing;
+    if (!take_steps(graph, thread) || (graph->budget && !ct_budget_take(graph->budget, graph->reader, &piece, missing)))
         return false;
     ct_machine_feed(&thread->machine, &piece);
     return take_steps(graph, thread);
@@ -672,6 +677,11 @@ uint32_t ct_graph_take(struct ct_graph *graph, void *const *slots, uint32_t coun
 struct ct_graph *ct_graph_open(void)
 {
     return calloc(1, sizeof(struct ct_graph));
+}
+
+void ct_graph_set_budget(struct ct_graph *graph, struct ct_budget *budget)
+{
+    graph->budget = budget;
 }
 
 uint32_t ct_graph_set_reader(struct ct_graph *graph, struct ct_reader *reader, const uint8_t *through,

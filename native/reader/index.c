@@ -156,6 +156,7 @@ static bool add_piece(struct walk *walk, const uint8_t *at, uint64_t left, bool 
 static bool add_slots(struct walk *walk, uint64_t offset, uint64_t length)
 {
     struct ct_reader *reader = walk->reader;
+    bool counted = reader->header.policy == CT_POLICY_COUNT; /* what is in them is not for us */
     for (uint64_t at = CT_BLOCK; at < length && at < reader->index.file_size - offset; at += CT_BLOCK) {
         uint32_t kind = CT_CHUNK_HOLE;
         ct_read_header(&walk->pages, offset + at);
@@ -164,7 +165,8 @@ static bool add_slots(struct walk *walk, uint64_t offset, uint64_t length)
         reader->index.live_slots++;
         uint64_t left = reader->index.file_size - offset - at;
         bool in_snapshot = reader->snapshot && left >= CT_BLOCK;
-        if (kind == CT_CHUNK_EVENTS && !in_snapshot && !add_piece(walk, reader->file + offset + at, left, true, false))
+        if (kind == CT_CHUNK_EVENTS && !in_snapshot && !counted &&
+            !add_piece(walk, reader->file + offset + at, left, true, false))
             return false;
     }
     return true;
@@ -575,6 +577,15 @@ uint32_t ct_reader_graph(const struct ct_reader *reader, struct ct_span *out)
 void ct_reader_thread(const struct ct_reader *reader, uint32_t at, struct ct_thread_entry *out)
 {
     *out = reader->threads[at].entry;
+}
+
+uint32_t ct_reader_set_addresses(struct ct_reader *reader, const uint64_t *addresses, uint32_t count)
+{
+    uint32_t id;
+    for (uint32_t at = 0; at < count; at++)
+        if (!ct_address_id(&reader->addresses, addresses[at], &id))
+            return 0;
+    return 1;
 }
 
 uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id)

@@ -31,6 +31,8 @@ static enum ct_taken find_texts(struct ct_export *made, const struct ct_line *li
     *texts = (struct texts){0};
     if (line->type == CT_LINE_MARK && line->id)
         texts->name = ct_text_of(made, CT_TEXT_MARK, line->id, &taken);
+    if (line->type == CT_LINE_MUTED && !(line->flags & CT_LINE_OTHERS))
+        texts->name = ct_text_of(made, line->kind, line->id, &taken);
     if (line->type != CT_LINE_FRAME && line->type != CT_LINE_CLOSE)
         return taken;
     bool jumps = line->cause == CT_CAUSE_TAIL, from_api = line->kind >= CT_NODE_API_FUNCTION;
@@ -81,11 +83,26 @@ static char *put_frame(const struct ct_export *made, char *at, const struct ct_l
         at = ct_put_duration(CT_PUT(at, "  "), line->duration, made->options.hz);
     if (texts->to)
         at = put_text(CT_PUT(at, "  tail " ARROW " "), texts->to);
+    else if (line->cause == CT_CAUSE_TAIL && made->machine.reader->header.policy == CT_POLICY_COUNT)
+        at = CT_PUT(at, "  tail " ARROW " code muted or not traced");
     else if (line->cause == CT_CAUSE_TAIL)
         at = CT_PUT(at, "  tail " ARROW " code not traced");
     else if (texts->cause)
         at = put_text(CT_PUT(at, "  "), texts->cause);
     return at;
+}
+
+static char *put_muted(char *at, const struct ct_line *line, const struct texts *texts)
+{
+    at = CT_PUT(at, "-- muted here or deeper: ");
+    if (!texts->name) {
+        at = CT_PUT(ct_put_count(at, line->count), " calls of ");
+        return CT_PUT(ct_put_count(at, line->id), " others --");
+    }
+    at = put_text(at, texts->name);
+    if (line->count > 1)
+        at = ct_put_count(CT_PUT(at, " " TIMES), line->count);
+    return CT_PUT(at, " --");
 }
 
 static enum ct_taken put_line(struct ct_export *made, const struct ct_line *line)
@@ -110,6 +127,8 @@ static enum ct_taken put_line(struct ct_export *made, const struct ct_line *line
         } else if (line->type == CT_LINE_GAP) {
             at = ct_put_count(CT_PUT(at, "-- gap: "), line->value);
             at = line->value == 1 ? CT_PUT(at, " event lost --") : CT_PUT(at, " events lost --");
+        } else if (line->type == CT_LINE_MUTED) {
+            at = put_muted(at, line, &texts);
         } else {
             at = put_frame(made, at, line, &texts);
         }

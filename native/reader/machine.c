@@ -354,6 +354,16 @@ static bool api_event(struct ct_machine *machine, uint32_t kind, uint64_t va, ui
     return true;
 }
 
+static void muted(struct ct_machine *machine, uint64_t value)
+{
+    uint32_t id = value & (CT_ID_LIMIT - 1), kind = value >> 21 & 7;
+    if (!(value >> 24))
+        return;
+    pend(machine, CT_STEP_MUTED, kind == CT_MUTED_SITE ? CT_NODE_CALL : CT_NODE_FUNCTION, id, value >> 24);
+    if (kind > CT_MUTED_SITE)
+        machine->pending.flags = CT_STEP_OTHERS;
+}
+
 /* Takes a CT_EXT's values and acts on it. False: no memory. */
 static bool extended(struct ct_machine *machine, uint32_t kind)
 {
@@ -392,70 +402,58 @@ static bool extended(struct ct_machine *machine, uint32_t kind)
     case CT_EXT_MARK:
         pend(machine, CT_STEP_MARK, 0, 0, values[0]);
         return true;
+    case CT_EXT_MUTED:
+        muted(machine, values[0]);
+        return true;
     default:
         return api_event(machine, kind, values[0], values[1]);
     }
 }
 
-static uint64_t unit_at(const struct ct_machine *machine, const uint8_t *at)
-{
-    uint64_t unit = 0;
-    if (machine->reader->header.unit_size == 8) {
-        memcpy(&unit, at, 8);
-    } else {
-        uint32_t small;
-        memcpy(&small, at, 4);
-        unit = small;
-    }
-    return unit;
-}
-
-static bool takes_stack_pointer(uint32_t event)
-{
-    return event == CT_ENTER || event == CT_LAND || event == CT_CALL || event == CT_RETURN;
-}
-
 /* Does something that takes a stack pointer lie at `at`? */
-static bool takes_frame(const struct ct_machine *machine, const uint8_t *at)
+static bool takes_frame(const uint8_t *at, const uint8_t *end, uint32_t unit_size)
 {
-    return at >= machine->unit_end || takes_stack_pointer(unit_at(machine, at) & 7);
+    return at >= end || ct_takes_stack_pointer(ct_unit_at(at, unit_size) & 7);
 }
 
-/* No writer writes such a unit: a block that was torn or overwritten. One zero in small units may yet be a stack
- * pointer of which 32 bits are kept, if it stands where one can. */
-static bool senseless(const struct ct_machine *machine, const uint8_t *at)
+/* No writer writes such a unit. One zero in small units may yet be a stack pointer of which 32 bits are kept, if it
+ * stands where one can. */
+static bool senseless(const uint8_t *at, const uint8_t *end, uint32_t unit_size)
 {
-    uint64_t unit = unit_at(machine, at);
-    bool small = machine->reader->header.unit_size == 4;
+    uint64_t unit = ct_unit_at(at, unit_size);
+    bool small = unit_size == 4;
     if ((unit & 7) == CT_FRAME)
-        return !unit && !(small && takes_frame(machine, at + 4));
+        return !unit && !(small && takes_frame(at + 4, end, unit_size));
     return small && unit & ~(uint64_t)0xFFFFFF && (unit & ~(uint64_t)0xFFFFF8) != (CT_WHOLE | CT_ENTER);
 }
 
-static void skip_senseless(struct ct_machine *machine)
+uint32_t ct_senseless_units(const uint8_t *at, const uint8_t *end, uint32_t unit_size)
 {
-    uint32_t unit_size = machine->reader->header.unit_size;
-    uint64_t count = 0;
+    uint32_t count = 0;
+    if (!senseless(at, end, unit_size))
+        return 0;
     do {
-        machine->unit += unit_size;
+        at += unit_size;
         count++;
-    } while (machine->unit < machine->unit_end &&
-             (!unit_at(machine, machine->unit) || senseless(machine, machine->unit)));
-    machine->position += count;
-    lose(machine, count);
+    } while (at < end && (!ct_unit_at(at, unit_size) || senseless(at, end, unit_size)));
+    return count;
 }
 
 /* One unit. False: no memory. */
 static bool take_unit(struct ct_machine *machine)
 {
-    uint64_t unit = unit_at(machine, machine->unit);
+    uint32_t unit_size = machine->reader->header.unit_size;
+    uint64_t unit = ct_unit_at(machine->unit, unit_size);
     machine->told_position = machine->position;
-    if (senseless(machine, machine->unit)) {
-        skip_senseless(machine);
+    uint32_t senseless_units = ct_senseless_units(machine->unit, machine->unit_end, unit_size);
+    if (senseless_units) {
+        machine->unit += (size_t)senseless_units * unit_size;
+        machine->position += senseless_units;
+        lose(machine, senseless_units);
         return true;
     }
     uint32_t event = unit & 7, id = (uint32_t)(unit & 0xFFFFFF) >> 3;
-    if (machine->has_sp && !takes_stack_pointer(event) && event != CT_EXT) {
+    if (machine->has_sp && !ct_takes_stack_pointer(event) && event != CT_EXT) {
         lose(machine, 1); /* what the stack pointer belonged to is missing */
         return true;
     }

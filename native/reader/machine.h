@@ -4,6 +4,8 @@
 
 #include "index.h"
 
+#include <string.h>
+
 #define CT_CLOCK_MASK ((UINT64_C(1) << 40) - 1)
 /* A clock that seems to turn almost once has in truth gone back a little: another core's, or the coarse one. */
 #define CT_CLOCK_STEP_BACK (UINT64_C(1) << 34)
@@ -103,6 +105,21 @@ static inline bool ct_is_funclet(const struct ct_machine *machine, uint32_t func
 {
     return function < machine->reader->id_count && machine->reader->parents[function] != CT_NONE;
 }
+
+static inline uint64_t ct_unit_at(const uint8_t *at, uint32_t unit_size)
+{
+    uint64_t unit = 0;
+    memcpy(&unit, at, unit_size);
+    return unit;
+}
+
+static inline bool ct_takes_stack_pointer(uint32_t event)
+{
+    return event == CT_ENTER || event == CT_LAND || event == CT_CALL || event == CT_RETURN;
+}
+
+/* How many units that no writer writes are at `at`: of a block that was torn or overwritten. */
+uint32_t ct_senseless_units(const uint8_t *at, const uint8_t *end, uint32_t unit_size);
 
 /* The time of a unit with a clock, behind one at `time`. */
 static inline uint64_t ct_ticked(uint64_t time, uint64_t unit)

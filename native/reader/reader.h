@@ -9,6 +9,8 @@
  *   ct_reader_edges_*   callers or callees of some functions, in numbers
  *   ct_reader_export_*  pull: a whole trace as the bytes of another format
  *   ct_reader_columns_* pull: a whole trace as columns
+ *   ct_graph_*          while it is recorded: callers and callees of all, in numbers
+ *   ct_budget_*         beside that: the first calls of each function as events
  *
  * The file is a read-only array of bytes, possibly hostile or cut off anywhere; it must stay mapped until
  * ct_reader_close. Layout: trace_format.h. No call here touches the system but for memory. One reader and what was
@@ -29,7 +31,7 @@
 #define CT_READER_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define CT_READER_ABI 8u
+#define CT_READER_ABI 9u
 
 enum ct_reader_status {
     CT_READER_OK = 0,
@@ -80,12 +82,14 @@ enum ct_step_type {
     CT_STEP_THREAD_EXIT = 9,
     CT_STEP_STOP = 10,
     CT_STEP_RESET = 11,
+    CT_STEP_MUTED = 12, /* value = calls that are not in the file, by the frame on top or deeper beneath it */
 };
 
 enum ct_step_flags {
     CT_STEP_TAIL_CALLEE = 1, /* OPEN: entered by the jump that closed the frame before it */
     CT_STEP_OUTERMOST = 2,   /* CLOSE: no other frame of the same kind and id is open */
     CT_STEP_RESUMED = 4,     /* OPEN, CLOSE: goes on after CT_CAUSE_SWITCHED; no new call */
+    CT_STEP_OTHERS = 8,      /* MUTED: of several, and id is how many; else kind and id tell of what */
 };
 
 struct ct_step {
@@ -109,12 +113,14 @@ enum ct_line_type {
     CT_LINE_CLOSE = 3, /* the end of a frame whose line was given out, too many lines ago, while it was open */
     CT_LINE_MARK = 4,
     CT_LINE_GAP = 5,
+    CT_LINE_MUTED = 6, /* count = calls */
 };
 
 enum ct_line_flags {
     CT_LINE_TAIL_CALLEE = 1,
     CT_LINE_TAIL_KNOWN = 2, /* cause is CT_CAUSE_TAIL, and tail_kind and tail_id say where to */
     CT_LINE_RESUMED = 4,    /* goes on after CT_CAUSE_SWITCHED; no new call */
+    CT_LINE_OTHERS = 8,     /* as CT_STEP_OTHERS */
 };
 
 struct ct_line {
@@ -341,11 +347,13 @@ enum ct_row {
     CT_ROW_UNWIND = 11,  /* closed without an event of its own */
     CT_ROW_STEP = 8,     /* + enum ct_step_type: what is neither of a frame nor CT_STEP_ORPHAN */
     CT_ROW_ORPHAN = 20,  /* + enum ct_event */
-    CT_ROWS = 28,
+    CT_ROW_MUTED = 28,
+    CT_ROWS = 29,
 };
 
-/* What a recording without events (CT_POLICY_COUNT) says: the payload of its last CT_CHUNK_GRAPH. The header, the VAs
- * that the ids of CT_NODE_API_FUNCTION and CT_NODE_API_CALL stand for, then each thread with its rows. */
+/* What was counted of a recording (CT_POLICY_COUNT), whether there are events or not: the payload of its last
+ * CT_CHUNK_GRAPH. The header, the VAs that the ids of CT_NODE_API_FUNCTION and CT_NODE_API_CALL stand for, then each
+ * thread with its rows. */
 enum ct_graph_view {
     CT_GRAPH_BY_JUMPS = 0, /* what a jump enters is called by the one that jumped */
     CT_GRAPH_BY_STACK = 1, /* ... by who is below it on the stack: CT_EDGES_BY_STACK */
@@ -393,6 +401,7 @@ struct ct_graph_row {
 struct ct_snapshot;
 struct ct_reader;
 struct ct_graph;
+struct ct_budget;
 struct ct_steps;
 struct ct_tree;
 struct ct_summary;
@@ -418,6 +427,8 @@ CT_READER_EXPORT void ct_reader_thread(const struct ct_reader *reader, uint32_t 
 /* Between opening and reading: the marks that have names or bound parts, in place of those told before. 0: no memory,
  * and there are none. */
 CT_READER_EXPORT uint32_t ct_reader_set_marks(struct ct_reader *reader, const struct ct_mark *marks, uint32_t count);
+/* Between opening and reading: ids from 0 on are these VAs, of which the first is 0. 0: no memory. */
+CT_READER_EXPORT uint32_t ct_reader_set_addresses(struct ct_reader *reader, const uint64_t *addresses, uint32_t count);
 /* The VA behind an id of CT_NODE_API_FUNCTION or CT_NODE_API_CALL; 0: one of too many. */
 CT_READER_EXPORT uint64_t ct_reader_address(const struct ct_reader *reader, uint32_t id);
 
@@ -492,6 +503,22 @@ CT_READER_EXPORT uint32_t ct_graph_take(struct ct_graph *graph, void *const *slo
 CT_READER_EXPORT void *ct_graph_write(struct ct_graph *graph, uint32_t cause, uint64_t *size);
 CT_READER_EXPORT void ct_graph_free(void *bytes);
 CT_READER_EXPORT void ct_graph_close(struct ct_graph *graph);
+/* From the first take on; what of the units goes into the file is in `budget`, the caller's, which must outlast it. */
+CT_READER_EXPORT void ct_graph_set_budget(struct ct_graph *graph, struct ct_budget *budget);
+
+/* Budgets: each thread's first `calls` of each function, and of each call site, go into the file. Null: no memory. */
+CT_READER_EXPORT struct ct_budget *ct_budget_open(uint32_t calls);
+/* What is open in each thread is to be seen in the file, and what was muted so far; `last`: nothing comes any more. 0:
+ * no memory. */
+CT_READER_EXPORT uint32_t ct_budget_settle(struct ct_budget *budget, uint32_t last);
+/* The next block that is to be written, a whole CT_CHUNK_EVENTS; `place`: where it was before, when it was not full;
+ * else 0. With `all` also of those that are not full. Null: there is none. Valid until ct_budget_written. */
+CT_READER_EXPORT const void *ct_budget_block(struct ct_budget *budget, uint32_t all, uint64_t *place);
+/* That block is in the file, at `place`; 0: there was no room for it. How many units are lost if it is not there. */
+CT_READER_EXPORT uint32_t ct_budget_written(struct ct_budget *budget, const void *block, uint64_t place);
+/* By id how many calls were muted and told; `kind`: enum ct_muted_kind. Valid until the next take. */
+CT_READER_EXPORT const uint64_t *ct_budget_muted(const struct ct_budget *budget, uint32_t kind, uint32_t *count);
+CT_READER_EXPORT void ct_budget_close(struct ct_budget *budget);
 /* The payloads of the file's CT_CHUNK_GRAPH: `out` gets the last one; 0: there is none. */
 CT_READER_EXPORT uint32_t ct_reader_graph(const struct ct_reader *reader, struct ct_span *out);
 

@@ -15,6 +15,8 @@ enum ct_row ct_row_of(const struct ct_step *step)
         return step->cause == CT_CAUSE_SWITCHED ? CT_ROW_SUSPEND : CT_ROW_UNWIND;
     case CT_STEP_ORPHAN:
         return CT_ROW_ORPHAN + (uint32_t)step->value;
+    case CT_STEP_MUTED:
+        return CT_ROW_MUTED;
     default:
         return CT_ROW_STEP + step->type;
     }
@@ -26,14 +28,14 @@ bool ct_row_node(const struct ct_step *step, struct ct_node *node)
     *node = (struct ct_node){step->id, mark ? (uint32_t)CT_TEXT_MARK : step->kind};
     return mark ? step->id != 0
                 : step->type == CT_STEP_OPEN || step->type == CT_STEP_CLOSE || step->type == CT_STEP_LAND ||
-                      step->type == CT_STEP_ORPHAN;
+                      step->type == CT_STEP_ORPHAN || (step->type == CT_STEP_MUTED && !(step->flags & CT_STEP_OTHERS));
 }
 
 bool ct_row_has_value(const struct ct_step *step)
 {
     if (step->type == CT_STEP_OPEN)
         return step->value != 0;
-    return step->type == CT_STEP_GAP || (step->type == CT_STEP_MARK && !step->id);
+    return step->type == CT_STEP_GAP || step->type == CT_STEP_MUTED || (step->type == CT_STEP_MARK && !step->id);
 }
 
 const char *ct_reader_row_name(uint32_t row)
@@ -66,6 +68,7 @@ const char *ct_reader_row_name(uint32_t row)
         [CT_ROW_ORPHAN + 5] = "orphan-return",
         [CT_ROW_ORPHAN + 6] = "orphan-land",
         [CT_ROW_ORPHAN + 7] = "orphan-ext",
+        [CT_ROW_MUTED] = "muted",
     };
     return row < CT_ROWS ? names[row] : NULL;
 }

@@ -167,6 +167,8 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size, uint32_t
         return snapshot;
     memcpy(&snapshot->header, file, sizeof snapshot->header);
     snapshot->file_size = size;
+    if (snapshot->header.policy == CT_POLICY_COUNT) /* slots are not for us */
+        return snapshot;
     bool memory =
         find_slots(&snapshot->slots, file, size, mapped) && see_blocks(&snapshot->slots, file, &snapshot->last);
     keep_last(&snapshot->last);
@@ -181,6 +183,8 @@ struct ct_snapshot *ct_reader_snapshot(const void *file, uint64_t size, uint32_t
 bool ct_look_again(struct ct_snapshot *snapshot, const uint8_t *file, uint64_t size, bool mapped)
 {
     struct ct_slots slots = {0}; /* may be more by now */
+    if (snapshot->header.policy == CT_POLICY_COUNT)
+        return true;
     bool memory = find_slots(&slots, file, size, mapped) && see_blocks(&slots, file, &snapshot->unwritten);
     free(slots.items);
     return memory;

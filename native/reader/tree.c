@@ -227,6 +227,22 @@ static void close_frame(struct ct_tree *tree, const struct ct_step *step)
         tree->shown = !tree->functions;
 }
 
+/* Where what is shown is open, and, of what is to be shown itself, anywhere. */
+static void tell_muted(struct ct_tree *tree, const struct ct_step *step)
+{
+    bool others = step->flags & CT_STEP_OTHERS;
+    if (tree->full || !(tree->shown || (chosen(tree, step) && !others)) || !tell_thread(tree, step))
+        return;
+    uint32_t depth = tree->shown ? step->depth - tree->root : 0;
+    if (tree->options.max_depth && depth >= tree->options.max_depth)
+        return;
+    struct ct_line *line = add_line(tree, step, CT_LINE_MUTED, depth);
+    if (!line)
+        return;
+    line->count = step->value;
+    line->flags = others ? CT_LINE_OTHERS : 0;
+}
+
 /* False: no memory. */
 static bool take(struct ct_tree *tree, const struct ct_step *step)
 {
@@ -252,6 +268,9 @@ static bool take(struct ct_tree *tree, const struct ct_step *step)
             depth = tree->options.max_depth; /* a named mark is for all to see */
         if (!tree->options.max_depth || depth < tree->options.max_depth || step->id)
             add_line(tree, step, step->type == CT_STEP_MARK ? CT_LINE_MARK : CT_LINE_GAP, depth);
+        break;
+    case CT_STEP_MUTED:
+        tell_muted(tree, step);
         break;
     default:
         break;

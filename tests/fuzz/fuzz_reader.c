@@ -278,24 +278,22 @@ static void read_exports(struct ct_reader *reader, const struct ct_index *index,
     }
 }
 
-/* All blocks as if they were slots, looked at before they are taken, between some of which the modules become known
- * once more; each frame counts once. */
-static void count_blocks(struct ct_reader *reader, const struct input *input)
+static void take_block(struct ct_graph *graph, const void *block)
 {
-    struct ct_graph *graph = ct_graph_open();
-    CHECK(graph && ct_graph_set_reader(graph, reader, NULL, 0));
-    for (size_t at = 0; at < input->size / CT_BLOCK; at++) {
-        void *slot = malloc(CT_BLOCK);
-        CHECK(slot);
-        memcpy(slot, input->file + at * CT_BLOCK, CT_BLOCK);
+    void *slot = malloc(CT_BLOCK);
+    CHECK(slot);
+    memcpy(slot, block, CT_BLOCK);
+    for (uint32_t what = CT_GRAPH_FULL; what <= CT_GRAPH_LAST; what++) {
         uint32_t status;
-        for (uint32_t what = CT_GRAPH_FULL; what <= CT_GRAPH_LAST; what++) {
-            ct_graph_take(graph, &slot, 1, what, &status);
-            CHECK(status == CT_READER_OK);
-        }
-        free(slot);
-        CHECK(!(input->options[1] >> at % 8 & 1) || ct_graph_set_reader(graph, reader, NULL, 0));
+        ct_graph_take(graph, &slot, 1, what, &status);
+        CHECK(status == CT_READER_OK);
     }
+    free(slot);
+}
+
+/* What was counted is sound, each frame once; how many there were of each kind. */
+static void check_counts(struct ct_graph *graph, uint64_t frames[CT_NODE_KINDS])
+{
     uint64_t size;
     uint8_t *written = ct_graph_write(graph, CT_CAUSE_CUT, &size);
     CHECK(written);
@@ -305,9 +303,11 @@ static void count_blocks(struct ct_reader *reader, const struct input *input)
         struct ct_graph_thread about;
         memcpy(&about, written + at, sizeof about);
         at += sizeof about;
-        uint64_t frames = 0, calls[CT_GRAPH_VIEWS] = {0, 0};
-        for (uint32_t kind = 0; kind < CT_NODE_KINDS; kind++)
-            frames += about.totals.frames[kind];
+        uint64_t open = 0, calls[CT_GRAPH_VIEWS] = {0, 0};
+        for (uint32_t kind = 0; kind < CT_NODE_KINDS; kind++) {
+            frames[kind] += about.totals.frames[kind];
+            open += about.totals.frames[kind];
+        }
         for (uint32_t row = 0; row < about.rows; row++, at += sizeof(struct ct_graph_row)) {
             struct ct_graph_row edge;
             memcpy(&edge, written + at, sizeof edge);
@@ -316,12 +316,48 @@ static void count_blocks(struct ct_reader *reader, const struct input *input)
                 calls[view] += edge.counts[view].calls;
         }
         for (uint32_t cause = 0; cause < CT_CAUSES; cause++)
-            frames -= about.totals.causes[cause];
-        CHECK(frames == 0 && calls[CT_GRAPH_BY_JUMPS] == calls[CT_GRAPH_BY_STACK]);
+            open -= about.totals.causes[cause];
+        CHECK(open == 0 && calls[CT_GRAPH_BY_JUMPS] == calls[CT_GRAPH_BY_STACK]);
     }
     CHECK(at == size);
     ct_graph_free(written);
+}
+
+/* All blocks as if they were slots, looked at before they are taken; behind some of them counts are written down, and
+ * the modules become known once more. Of each frame it is either told that it was muted, or it is found again in what
+ * is written. */
+static void count_blocks(struct ct_reader *reader, const struct input *input)
+{
+    struct ct_graph *graph = ct_graph_open(), *again = ct_graph_open();
+    struct ct_budget *budget = ct_budget_open(1 + input->options[1] % 4);
+    CHECK(graph && again && budget);
+    CHECK(ct_graph_set_reader(graph, reader, NULL, 0));
+    ct_graph_set_budget(graph, budget);
+    for (size_t at = 0; at < input->size / CT_BLOCK; at++) {
+        take_block(graph, input->file + at * CT_BLOCK);
+        CHECK(!(input->options[1] & 4) || ct_budget_settle(budget, 0));
+        if (input->options[1] >> at % 8 & 1) {
+            check_counts(graph, (uint64_t[CT_NODE_KINDS]){0});
+            CHECK(ct_graph_set_reader(graph, reader, NULL, 0));
+        }
+    }
+    uint64_t frames[CT_NODE_KINDS] = {0}, left[CT_NODE_KINDS] = {0}, place;
+    check_counts(graph, frames);
+    CHECK(ct_budget_settle(budget, 1));
+    CHECK(ct_graph_set_reader(again, reader, NULL, 0));
+    for (const void *block; (block = ct_budget_block(budget, 1, &place)); ct_budget_written(budget, block, 1))
+        take_block(again, block);
+    check_counts(again, left);
+    for (uint32_t kind = 0; kind < CT_NODE_KINDS; kind++) {
+        uint32_t count = 0;
+        const uint64_t *muted = kind <= CT_NODE_CALL ? ct_budget_muted(budget, kind, &count) : NULL;
+        for (uint32_t id = 0; id < count; id++)
+            left[kind] += muted[id];
+        CHECK(left[kind] == frames[kind]);
+    }
     ct_graph_close(graph);
+    ct_graph_close(again);
+    ct_budget_close(budget);
 }
 
 #define ROWS 64

@@ -22,7 +22,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def rows(browser: Page, trace: Path, form: str, folder: Path) -> list[list[str]]:
-    """Total, self and name of each function of the first profile that speedscope lists."""
+    """Total, self and name of each function of the first profile that speedscope lists.
+
+    Of Chrome's format that is the thread with the lowest id, which need not be the main one.
+    """
     out = folder / f"trace.{form}"
     run(f'export {form} "{trace}" -o "{out}"')
     # As speedscope's own command line hands a file over.
@@ -34,7 +37,7 @@ def rows(browser: Page, trace: Path, form: str, folder: Path) -> list[list[str]]
     browser.driver.get(f"{page.as_uri()}#view=sandwich&localProfilePath={script}")
     # Of more than fit upon the screen it makes rows as one scrolls there.
     browser.driver.set_window_size(1400, 4000)
-    browser.wait("[...document.querySelectorAll('td')].some(cell => cell.textContent.includes('demo!main'))")
+    browser.wait("[...document.querySelectorAll('td')].some(cell => cell.textContent.includes('demo!'))")
     found: list[list[str]] = browser.run(
         "return [...document.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent))"
     )
@@ -63,4 +66,7 @@ def test_a_time_line_has_each_function_once(
 ) -> None:
     names = [name for _, _, name in rows(browser, demo_trace, form, tmp_path)]
     assert len(names) == len(set(names))
-    assert {"demo!main", "demo!parse_number", "msvcrt.dll!printf"} <= set(names) <= set(top(demo_trace))
+    assert len(names) > 1
+    assert set(names) <= set(top(demo_trace))
+    if form == "speedscope":
+        assert {"demo!main", "demo!parse_number", "msvcrt.dll!printf"} <= set(names)

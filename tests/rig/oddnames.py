@@ -35,6 +35,7 @@ def oddly_named_trace(path: Path, unit_size: int) -> Path:
     """
     functions = [*NAMES, "twin"]
     writer = TraceWriter(unit_size)
+    writer.info({"command_line": "odd.exe half \ud800 of one\n \x1b[31m"})  # Windows has such file names
     rvas = [0x1000 + 16 * at for at in range(len(functions))]
     writer.module(
         {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import calltrace
 from calltrace import cli
 from rig import tracewriter
 from rig.tracewriter import TraceWriter, Units
@@ -53,6 +54,11 @@ def test_commands_show_their_answer_on_stdout(capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr()
     assert "8,000" not in shown.err
     assert "16,000 enter, 16,000 leave" in shown.out
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"calltrace {calltrace.__version__}\n"
 
 
 def test_standard_handles_may_be_closed(trace: Path) -> None:

@@ -148,6 +148,11 @@ def test_help_lists_every_command_once() -> None:
         "run --",
         "run --max-size 0 -- a",
         "run --max-size 5T -- a",
+        "run --budget 0 -- a",
+        "run --budget -1 -- a",
+        "run --budget 3 --mode graph -- a",
+        "run --budget 3 --mode hits -- a",
+        "run --budget 3 --policy drop-oldest -- a",
         "run --clock fast -- a",
         "run --include m! -- a",
         "run --exclude 0xzz -- a",
@@ -175,6 +180,7 @@ def parsed(line: str) -> argparse.Namespace:
 
 def test_options_of_run_and_their_defaults() -> None:
     assert vars(parsed("run")) == {
+        "budget": 0,
         "output": None,
         "mode": "trace",
         "events": "outward",
@@ -195,6 +201,7 @@ def test_options_of_run_and_their_defaults() -> None:
     )
     assert vars(parsed(line)) == {
         "output": Path("x.calltrace"),
+        "budget": 0,
         "mode": "hits",
         "events": "all",
         "clock": "tsc",

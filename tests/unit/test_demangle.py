@@ -90,6 +90,7 @@ def test_functions_of_rust_are_named_as_binutils_name_them() -> None:
         ("main", "main"),
         ("_Z", "_Z"),
         ("_Zone", "_Zone"),
+        ("_Zcloud", "_Zcloud"),
         ("_RtlCompare", "_RtlCompare"),
         ("_RNG_init", "_RNG_init"),
         ("?", "?"),
@@ -133,8 +134,22 @@ def test_what_refers_to_itself_again_and_again_is_refused(first: str, doubled: s
         place = len(text)
         text += doubled.format(reference)
     assert rust.function_name(f"_R{text}E") is None
-    assert rust.function_name("_RINvC1a1f" + "S" * 1000 + "hE") is None
-    assert mangled.function_name("_Z1f" + "I" * 1000) is None
+
+
+BEGINNINGS = (
+    "_Z _ZZ _ZN1aI _ZN1aIX _ZN1aIXcl _ZN1aIXpl _ZN1acv _Z1fIU1a _ZNUl _R _RNv _RINvC1a1f _RINvC1a1fT _RXC1a "
+    "? ?? ??__E ??__E? ??$ ?f@ ?a@?1?? ??$f@P6A ??$f@$1"
+).split()
+PIECES = (
+    "Z N 1aI I X cl pl cv S_ T_ Dp P1a UlE_ Nv B_ T M X RL_ S ? ?? ?$a@ ?1?? $1? PEA V?$a@ P6A ??__E Y00"
+).split()
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_what_is_nested_without_end_is_left_soon(begin: str) -> None:
+    for piece in PIECES:
+        name = begin + piece * 5000
+        assert readable(name)
 
 
 @settings(max_examples=300)

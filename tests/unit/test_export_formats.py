@@ -103,22 +103,37 @@ def known_trace(path: Path) -> Path:
 MAIN, G = 'Demo!main "odd" \\ <1>; (2)', "Demo+0x20000"
 
 
-def test_callgrind_annotate_reads_own_and_inclusive_costs(tmp_path: Path) -> None:
+def annotated(trace: Path, folder: Path, *options: str) -> dict[str, int]:
+    """The cost of each function and of all, as callgrind_annotate tells it."""
     annotate = shutil.which("callgrind_annotate")
     assert annotate, "callgrind_annotate is missing: run tests/rig/setup.sh"
-    profile = tmp_path / "known.callgrind"
-    profile.write_text(exported(known_trace(tmp_path / "t"), "callgrind"), encoding="utf-8")
+    profile = folder / "trace.callgrind"
+    profile.write_text(exported(trace, "callgrind"), encoding="utf-8")
+    command = [annotate, "--threshold=100", "--show-percs=no", *options, str(profile)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "WARNING" not in done.stderr
+    rows = re.findall(r"^\s*([\d,]+) +(?:\* +|[<>] +)?(?:\?\?\?:)?(.+?)(?: \[.*\])?$", done.stdout, re.M)
+    return {name: int(cost.replace(",", "")) for cost, name in rows}
 
-    def costs(*options: str) -> dict[str, int]:
-        command = [annotate, "--threshold=100", "--show-percs=no", *options, str(profile)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert "WARNING" not in done.stderr
-        rows = re.findall(r"^\s*([\d,]+) +(?:\* +|[<>] +)?(?:\?\?\?:)?(.+?)(?: \[.*\])?$", done.stdout, re.M)
-        return {name: int(cost.replace(",", "")) for cost, name in rows}
 
+def test_callgrind_annotate_reads_own_and_inclusive_costs(tmp_path: Path) -> None:
     own = {MAIN: 109, "Demo!f": 20, G: 10, "K.dll!Sleep": 40, "PROGRAM TOTALS": 179}
-    assert costs() == own
-    assert costs("--inclusive=yes") == own | {MAIN: 179}
+    trace = known_trace(tmp_path / "t")
+    assert annotated(trace, tmp_path) == own
+    assert annotated(trace, tmp_path, "--inclusive=yes") == own | {MAIN: 179}
+
+
+def test_callgrind_annotate_says_what_top_says(demo_trace: Path, tmp_path: Path) -> None:
+    top = json.loads(run(f'top "{demo_trace}" --limit 0 --json'))["functions"]
+    own = {one["name"]: one["self"] for one in top}
+    expected = {"PROGRAM TOTALS": sum(own.values())} | {name: cost for name, cost in own.items() if cost}
+    # The call of a traced function, through a pointer, is its caller's own to callgrind.
+    for site in [name for name in expected if name.startswith("call at ")]:
+        place = site.removeprefix("call at ")
+        [caller] = json.loads(run(f'callers "{demo_trace}" {place} --json'))["functions"]
+        expected[caller["name"]] = expected.get(caller["name"], 0) + expected.pop(site)
+    assert len(expected) > 30
+    assert annotated(demo_trace, tmp_path) == expected
 
 
 @checked

@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from calltrace.errors import AccessRefused
 from calltrace.export import FORMATS
 from calltrace.tracefile import TraceFile
 from rig import readers
@@ -113,3 +115,17 @@ def test_text_and_every_other_format_is_written(trace: Path) -> None:
     } >= TOLD
     for form in ("ida", "ghidra", "binja"):
         compile(exported(trace, form).read_text(encoding="utf-8"), form, "exec")
+
+
+def test_a_file_whose_name_is_no_text_is_read_as_any_other(tmp_path: Path) -> None:
+    trace = oddly_named_trace(tmp_path / os.fsdecode(b"not \xff UTF-8.calltrace"), unit_size=8)
+    for form in FORMATS:
+        run(f'export {form} "{trace}" -o "{tmp_path / form}"')
+        assert (tmp_path / form).stat().st_size > 100
+    run(f'report "{trace}" -o "{tmp_path / "page.html"}"')
+    assert "<title>not \ufffd UTF-8.calltrace</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    # Beside it there can be no tables: Arrow refuses such names.
+    told = run(f'query --json "{trace}" "SELECT DISTINCT trace FROM events"')
+    assert json.loads(told) == {"trace": "not \ufffd UTF-8.calltrace"}
+    with pytest.raises(AccessRefused, match=r"cannot create .*: Arrow opens UTF-8 names only"):
+        run(f'export parquet "{trace}"')

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from calltrace.export.status import Recording, Status, write_status, write_status_json
 
 RECORDING = Recording(
-    4711, True, "hits", 1_700_000_000.5, 65536, 12, 3, 2, ["demo.exe", "shapes.dll"], ["now"]
+    4711, True, "hits", 0, 1_700_000_000.5, 65536, 12, 3, 2, ["demo.exe", "shapes.dll"], ["now"]
 )
 
 
@@ -52,6 +53,7 @@ def test_a_recording_is_under_way() -> None:
             "process_id": 4711,
             "paused": True,
             "mode": "hits",
+            "budget": 0,
             "since": "2023-11-14T22:13:20.500000+00:00",
             "size": 65536,
             "units": 12,
@@ -61,3 +63,8 @@ def test_a_recording_is_under_way() -> None:
             "marks": ["now"],
         },
     }
+
+
+def test_a_recording_with_a_budget_says_so() -> None:
+    lines = text(Status(Path("a.calltrace"), replace(RECORDING, mode="trace", budget=5)))
+    assert "budget           5 calls of each function or import, in each thread" in lines

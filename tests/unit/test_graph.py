@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,31 @@ def scribble(units: Units, seed: int) -> None:
             units.ext(rng.randrange(12), rng.randrange(1 << 12), rng.randrange(1 << 12))
         elif rng.random() > order:
             units.event(rng.randrange(8), rng.randrange(40))
+
+
+def largest(work: Callable[[], object]) -> int:
+    """How many KiB of memory this process has had at most while it did something."""
+    Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: forget the largest so far
+    work()
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_memory_does_not_grow_with_the_contexts_that_were_met(tmp_path: Path) -> None:
+    taken = []
+    for functions in (1, 8):
+        rng, units, stack = random.Random(1), Units(), list[int]()
+        codes = array("I")
+        for _ in range(600_000):
+            if not stack or (len(stack) < 40 and rng.random() < 0.5):
+                stack.append(rng.randrange(functions))
+                codes.append(stack[-1] << 3 | tracewriter.ENTER)
+            else:
+                codes.append(stack.pop() << 3 | tracewriter.LEAVE)
+        units.data, units.times = bytearray(codes.tobytes()), [0] * len(codes)
+        with open_trace(units, tmp_path / "t.calltrace") as trace:
+            taken.append(largest(lambda trace=trace: counted.count(trace, together=1)))
+    assert taken[1] < taken[0] + 8192  # 200,000 contexts would be some 35 MB
 
 
 def open_jumps(units: Units, path: Path, block_units: int | None = None) -> TraceFile:

@@ -43,6 +43,7 @@ LAYERS = (
         "places",
         "recorder",
         "counting",
+        "budget",
         "graph",
         "flow",
         "install",
@@ -57,7 +58,7 @@ LAYERS = (
     ("ports",),
     ("model",),
     ("extras",),
-    ("errors",),
+    ("errors", "__version__"),
 )
 PARTS = 7  # the layer whose modules may import each other
 

@@ -314,6 +314,7 @@ def test_json_has_numbers_that_every_reader_takes(tmp_path: Path) -> None:
 # ---- what README says ----
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -362,6 +363,29 @@ def test_wrong_sql_is_told_in_one_line(tmp_path: Path, sql: str, message: str) -
     with pytest.raises(UsageError, match=rf"^{message}\Z") as caught:
         run(f'query "{path}" "{sql}"')
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sum(sin(a.i * b.i)) FROM range(2000000) a(i), range(2000000) b(i)",
+        "SELECT a.i FROM range(2000000) a(i), range(2000000) b(i) WHERE sin(a.i * b.i) > 2",
+    ],
+    ids=["computing", "fetching"],
+)
+def test_an_endless_question_can_be_interrupted(tmp_path: Path, sql: str) -> None:
+    path, _ = random_trace(tmp_path / "t.calltrace", 1)
+    run(f'export parquet "{path}"')
+    program = (
+        "import duckdb, _thread, sys, threading\n"
+        "from rig.commands import run\n"
+        "threading.Timer(1, _thread.interrupt_main).start()\n"
+        "try: run(sys.argv[1])\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    command = [sys.executable, "-c", program, f'query "{path}" "{sql}"']
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_a_folder_without_traces_is_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ COMMAND = [
     "-c",
     f"import sys; sys.path.insert(0, {str(CORE)!r}); from calltrace.cli import main; sys.exit(main())",
 ]
-UNITS = 4  # of the trace
+UNITS = 6  # of the trace
 CODES = re.compile(r"\x1b\[\d?m")
 
 
@@ -33,12 +33,13 @@ def trace(tmp_path: Path) -> Path:
     units = Units(8)
     for number in (0, 1):
         units.event(tracewriter.ENTER, number)
+    units.ext(tracewriter.MARK, 7)
     for number in (1, 0):
         units.event(tracewriter.LEAVE, number)
     writer = TraceWriter(8)
     functions = [(rva, 16, 1, 0, 0, tracewriter.NONE) for rva in (0x1000, 0x2000)]
     writer.module({"name": "m.exe", "names": [[0x1000, "main"]]}, functions)
-    writer.thread(units, block_units=1)
+    writer.thread(units, block_units=2)
     writer.info({"marks": [{"name": "click", "tsc": 1, "positions": [[0, 1]]}]})
     return writer.write(tmp_path / "t.calltrace")
 
@@ -134,8 +135,8 @@ def test_progress_makes_room_for_what_is_written(clock: list[float]) -> None:
 
 READING = (
     *("info", "tree", "tree --json", "top", "stacks", "callers {} main", "callees {} main"),
-    *("new {} click", "diff {} {}@click", "diff --edges {} {}@click", "loop main --from-trace {}"),
-    *("report {} -o {}.out", 'query {} "SELECT 1"'),
+    *("new {} click", "diff {} {}@7", "diff {} {}@click", "diff --edges {} {}@click"),
+    *("loop main --from-trace {}", "report {} -o {}.out", 'query {} "SELECT 1"'),
     *(f"export {name} {{}} -o {{}}.out" for name in FORMATS),
 )
 

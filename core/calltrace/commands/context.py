@@ -49,8 +49,14 @@ def checked(trace: TraceFile, console: Console) -> TraceFile:
     """The trace; what is missing from it is told."""
     for line in report.missing(trace):
         console.progress(line)
-    trace.on_read = functools.partial(console.meter, f"reading {trace.path.name}")
+    trace.on_read = functools.partial(console.meter, f"reading {trace.name}")
     return trace
+
+
+def tell_muted(trace: TraceFile, console: Console) -> None:
+    """Say which calls the events of a trace do not tell of."""
+    if trace.budget:
+        console.progress(report.muted_text(trace))
 
 
 def thread_of(request: Request, console: Console) -> int | None:

@@ -55,7 +55,7 @@ def _stop(request: Request, console: Console) -> int:
 
 def _tell_recorded(path: Path, console: Console) -> None:
     with TraceFile(path) as trace:
-        verb = "top" if trace.graph else "tree"
+        verb = "top" if trace.counts_only else "tree"
     size = path.stat().st_size / 1e6
     console.progress(f"recorded {path} ({size:,.1f} MB): `{console.name} {verb}` shows it")
 

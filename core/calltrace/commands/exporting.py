@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calltrace import query
 from calltrace.commands.command import Command, Console, Option, Request
-from calltrace.commands.context import checked, open_text, open_trace
+from calltrace.commands.context import checked, open_text, open_trace, tell_muted
 from calltrace.commands.options import FILE, limit
 from calltrace.errors import UsageError
 from calltrace.export import FORMATS, To
@@ -22,6 +22,8 @@ def _export(request: Request, console: Console) -> int:
         form, path = FORMATS[options.format], options.output
         if not form.of_counts:
             trace.need_events()
+        if not form.of_counts or form.to is To.PATH:
+            tell_muted(trace, console)
         if path is None and (
             form.to is not To.TEXT or not console.shell
         ):  # no user can read it on the screen
@@ -62,6 +64,8 @@ def _query(request: Request, console: Console) -> int:
         else:
             paths = query.traces_in(options.file)
             traces = [opened.enter_context(checked(TraceFile(path), console)) for path in paths]
+        for trace in traces:
+            tell_muted(trace, console)
 
         def show(result: query.Result) -> None:
             if options.json:

@@ -127,6 +127,15 @@ MODE = Option(
 WHAT = (EVENTS, CLOCK, *FUNCTIONS)
 ROOM = (
     Option(
+        ("--budget",),
+        "mute a function, or a call that leaves the traced code, after N calls in a thread: further ones are "
+        "counted as by --mode graph, and recorded only where they lead to what is not muted; `tree` says "
+        "where; default: nothing is muted",
+        metavar="N",
+        convert=positive,
+        default=0,
+    ),
+    Option(
         ("--policy",),
         "when there is no more room: block the program until there is (default), or drop the oldest events",
         choices=("block", "drop-oldest"),
@@ -162,17 +171,27 @@ def limit(default: int, what: str = "lines to show") -> Option:
 
 def trace_options(options: argparse.Namespace) -> dict[str, Any]:
     """What session.TraceOptions takes of a recording's options. UsageError if they contradict."""
-    names = ("output", "mode", "events", "clock", "include", "exclude", "modules", "policy", "max_size")
+    names = "output mode budget events clock include exclude modules policy max_size".split()
     told = {name: value for name, value in vars(options).items() if name in names}
-    if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
-        raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
+    _check_mode(options)
     told["include"] = _patterns(options.include)
     told["exclude"] = _patterns(options.exclude)
     return {**told, "breakpoints": "no_breakpoints" in options and not options.no_breakpoints}
 
 
-def check_patterns(options: argparse.Namespace) -> None:
-    """Raise the error of a bad pattern: before a process is started or touched."""
+def _check_mode(options: argparse.Namespace) -> None:
+    told = vars(options)
+    if told.get("mode") == "graph" and (told["max_size"] or told["policy"] != "block"):
+        raise UsageError("--mode graph keeps no events: leave out --policy and --max-size")
+    if told.get("budget") and told["mode"] != "trace":
+        raise UsageError(f"--budget is for recordings of every call: leave out --mode {told['mode']}")
+    if told.get("budget") and told["policy"] != "block":
+        raise UsageError("--budget keeps the first calls: leave out --policy drop-oldest")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """UsageError for what contradicts, the error of a bad pattern: before a process is started or touched."""
+    _check_mode(options)
     for text in (*_patterns(options.include), *_patterns(options.exclude)):
         Pattern.parse(text)
 

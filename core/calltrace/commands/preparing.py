@@ -10,7 +10,7 @@ from pathlib import Path
 from calltrace import wine
 from calltrace.commands.command import Command, Console, Option, Request
 from calltrace.commands.context import live_session
-from calltrace.commands.options import PREFIX, SYMBOLS, WHAT, check_patterns, number, symbols_path
+from calltrace.commands.options import PREFIX, SYMBOLS, WHAT, check_options, number, symbols_path
 from calltrace.errors import NotTraceable, UsageError
 
 
@@ -28,7 +28,7 @@ def _install_x64dbg(request: Request, console: Console) -> int:
 
 def _plan(request: Request, console: Console) -> int:
     options = request.options
-    check_patterns(options)
+    check_options(options)
     if options.symbols and not console.shell:
         raise UsageError("plan: --symbols is for a shell: here the debugger has the symbols")
     process_id = None if options.target is None else _process_id(options.target)

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from calltrace import calltree, edges
 from calltrace.commands.command import Command, Console, Option, Request
-from calltrace.commands.context import names_of, open_trace, thread_of
+from calltrace.commands.context import names_of, open_trace, tell_muted, thread_of
 from calltrace.commands.options import FILE, THREAD, limit, number
 from calltrace.export import report
 from calltrace.export.edges import write_edges, write_edges_json
@@ -37,6 +37,7 @@ def _tree(request: Request, console: Console) -> int:
             limit=options.limit,
         )
         _tell_mode(trace, console)
+        tell_muted(trace, console)
         if options.json:
             write_tree_json(trace, calltree.Tree(trace, chosen), console.out)
         elif write_tree(trace, chosen, console.out, names_of(request, console)):

@@ -21,7 +21,7 @@ from calltrace.commands.options import (
     SINGLE_STEP,
     SYMBOLS,
     WHAT,
-    check_patterns,
+    check_options,
     number,
     seconds,
     symbols_path,
@@ -71,7 +71,7 @@ def _diff_reference(request: Request, console: Console) -> int:
 
 def _attach(request: Request, console: Console) -> int:
     options = request.options
-    check_patterns(options)
+    check_options(options)
     if os.name != "nt":
         return wine.relay(request.words, options.prefix)
     from calltrace import session
@@ -94,7 +94,7 @@ def _check_program(request: Request) -> None:
         raise UsageError(
             f"{verb}: name a program after --, as in `calltrace {verb} -- program.exe arguments`"
         )
-    check_patterns(request.options)
+    check_options(request.options)
 
 
 def _run_options(request: Request) -> session.RunOptions:

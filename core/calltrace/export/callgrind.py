@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from calltrace.edges import Context, call_graph
-from calltrace.model import Clock
+from calltrace.model import Clock, printable
 from calltrace.tracefile import TraceFile
 
 
@@ -25,7 +25,7 @@ def write(trace: TraceFile, out: TextIO) -> None:
     out.write(f"pid: {trace.header.process_id}\n")
     command = trace.info.get("command_line")
     if isinstance(command, str):
-        out.write(f"cmd: {' '.join(command.split())}\n")
+        out.write(f"cmd: {printable(' '.join(command.split()))}\n")
     if timed and trace.header.tsc_hz:
         out.write(f"desc: Ticks per second: {trace.header.tsc_hz}\n")
     out.write(f"events: {'Ticks' if timed else 'Events'}\n")

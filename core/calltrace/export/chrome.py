@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from calltrace.export.native import Export, ExportFormat, TextKind, write_text
@@ -21,7 +22,7 @@ def write(trace: TraceFile, out: TextIO) -> None:
     """Write the whole trace."""
     timed = trace.clock is not Clock.NONE
     unit = "position" if not timed else "time" if trace.header.tsc_hz else "ticks"
-    about = {"recorder": "calltrace", "trace": trace.path.name, "time": unit}
+    about = {"recorder": "calltrace", "trace": trace.name, "time": unit}
     out.write(f'{{"displayTimeUnit":"ns","otherData":{json.dumps(about)},"traceEvents":[\n')
     process = trace.header.process_id
     out.write(_metadata("process_name", process, 0, process_name(trace)))
@@ -50,7 +51,7 @@ def _thread_ids(ids: Sequence[int]) -> list[int]:
 
 def process_name(trace: TraceFile) -> str:
     """What the traced process is called."""
-    return ", ".join(module.name for module in trace.modules[:1]) or trace.path.stem
+    return ", ".join(module.name for module in trace.modules[:1]) or Path(trace.name).stem
 
 
 def frame_text(trace: TraceFile, kind: int, number: int) -> str:

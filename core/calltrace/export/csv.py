@@ -8,7 +8,8 @@ frame of the C API).
 
 Besides what was recorded there are ``unwind`` rows: frames closed without an event of their own, and why.
 Where a thread goes on with another stack (fiber) there are ``suspend`` rows of the frames it leaves, and
-``resume`` rows when it comes back to them.
+``resume`` rows when it comes back to them. A ``muted`` row has as ``value`` how many calls a budget left out
+here, in the frame that is open or deeper: of what it names, or of several together.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def write(trace: TraceFile, out: TextIO) -> None:
     timed = trace.clock is not Clock.NONE
     weights = [function.self_time if timed else function.calls for function in functions]
     most = math.log1p(max(weights, default=0)) or 1.0
-    out.write(f"digraph {_quoted(trace.path.name)} {{\n")
+    out.write(f"digraph {_quoted(trace.name)} {{\n")
     out.write('node [shape=box, style=filled, fontname="Helvetica", colorscheme=oranges9];\n')
     numbers: dict[str, int] = {}
     for function, weight in zip(functions, weights):

@@ -63,7 +63,7 @@ def page(
         told["traces"].append({"letter": letter, **_Page(trace, bounds, limits).told()})
     if len(traces) > 1:
         told["differences"] = _differences(traces, bounds)
-    title = " and ".join(trace.path.name for trace in traces)
+    title = " and ".join(trace.name for trace in traces)
     scripts = {name: _text(file) for name, file in _SCRIPTS.items()}
     licences = (_text(file) for file in ("d3.LICENSE", "d3-flamegraph.LICENSE"))
     places = {
@@ -124,7 +124,7 @@ class _Page:
         self._names = _Names()
         self._timed = trace.clock is not Clock.NONE
         self._hits = trace.mode == "hits"
-        self._counts_only = trace.graph is not None
+        self._counts_only = trace.counts_only
         self._stackless = self._hits or self._counts_only
 
     def told(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class _Page:
         functions, functions_told, ids = self._functions(summary)
         edges, edges_told = self._edges(ids)
         return {
-            "file": trace.path.name,
+            "file": trace.name,
             "notes": list(self._notes()),
             "summary": list(self._summary(summary)),
             "timed": self._timed,
@@ -168,7 +168,7 @@ class _Page:
 
     def _notes(self) -> list[str]:
         trace = self._trace
-        notes = [line.replace(str(trace.path), trace.path.name) for line in report.missing(trace)]
+        notes = [line.replace(str(trace.path), trace.name) for line in report.missing(trace)]
         if trace.under_way:
             notes.append("It was still being recorded: what came later is not here.")
         if self._hits:
@@ -179,6 +179,13 @@ class _Page:
         if self._counts_only:
             notes.append(
                 "Recorded by --mode graph: counts and times only. There are no stacks and no time line."
+            )
+        if trace.budget:
+            muted = sum(calls for _, calls in report.muted_calls(trace))
+            notes.append(
+                f"Recorded by --budget {trace.budget:,}: {units.count(muted, 'call')} were muted. Functions, "
+                "callers and callees have all calls; time line and stacks only the others, with the time of "
+                "the muted ones in their callers."
             )
         return notes
 
@@ -374,7 +381,7 @@ class _Page:
 
 def _differences(traces: Sequence[TraceFile], bounds: Bounds) -> dict[str, Any]:
     """What `diff` says: functions that are in one trace only, or in both another number of times."""
-    named = [Part(trace.path.name, trace.path, None) for trace in traces]
+    named = [Part(trace.name, trace.path, None) for trace in traces]
     counts = comparison.count(named, traces, callers=False)
     first, second = counts.ran()
     different = [key for key in counts.items if is_different(counts, key)]

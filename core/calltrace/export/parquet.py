@@ -11,7 +11,8 @@ without a clock events. Null: there is none.
 - ``event``: ``enter``, ``leave``, ``call``, ``return``, ``tail``, ``unwind`` and so on, as in CSV
 - ``depth``: frames open below; ``function``: number in ``functions``
 - ``cause``: how a frame was closed, ``duration`` from its begin, ``self`` of it in none of its callees
-- ``value``: of a mark that the program made; units lost in a gap; call-site VA of a frame of the C API
+- ``value``: of a mark that the program made; units lost in a gap; call-site VA of a frame of the C API; calls
+  that a budget left out (``muted``)
 
 ``functions.parquet``, a row for everything that events name, and each function found:
 
@@ -51,14 +52,14 @@ from calltrace.errors import AccessRefused
 from calltrace.export.csv import cause_name, place
 from calltrace.export.files import created
 from calltrace.export.native import TextKind, nodes_of
-from calltrace.model import NONE_ID, Cause, Clock, NodeKind, State
+from calltrace.model import NONE_ID, Cause, Clock, NodeKind, State, printable
 from calltrace.tracefile import Columns, Stat, TraceFile, reader_library
 
 TABLES = ("events", "functions", "edges", "threads")
 _VERSION = 1  # of what is written
 _SOURCE = "_source.json"  # what the tables were made of: engines leave out names that begin like this
 _ROWS = 1 << 20  # of events in memory at a time, which become one row group
-_ROW_NAMES = 28  # CT_ROWS
+_ROW_NAMES = 29  # CT_ROWS
 _LARGEST = (1 << 63) - 1
 _DELTAS = ("thread", "position", "time", "depth", "function", "value", "duration", "self")
 _SEARCHED = ("thread", "position", "time", "function", "duration")  # whose limits each row group tells
@@ -70,6 +71,10 @@ def write(trace: TraceFile, folder: Path) -> list[Path]:
     Raises EngineError without pyarrow or memory, FileMissing or AccessRefused if they cannot be written.
     """
     tables = _Tables(trace, folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise AccessRefused(f"cannot create {printable(str(folder))}: Arrow opens UTF-8 names only") from None
     created(folder, trace.path, lambda path: path.mkdir(exist_ok=True))
     try:
         tables.write()
@@ -114,7 +119,7 @@ class _Tables:
 
     def write(self) -> None:
         """Write all tables."""
-        edges = self._write_counts() if self._trace.graph else self._write_events()
+        edges = self._write_counts() if self._trace.counts_only else self._write_events()
         for edge in edges:
             self._number(edge.kind, edge.id)
         for module in self._trace.modules:
@@ -181,6 +186,8 @@ class _Tables:
             for kind, number in nodes:
                 self._number(kind, number)
             self._stats = dict(zip(nodes, _stats_of(handle)))
+            if self._trace.graph:  # not all calls are events
+                self._stats = {(kind, number): stat for kind, number, stat in node_stats(self._trace)}
             return edges
         finally:
             library.ct_reader_columns_close(handle)
@@ -281,7 +288,7 @@ class _Tables:
     def _write_rows(self, table: str, columns: dict[str, tuple[Any, list[Any]]]) -> None:
         arrow = self._arrow
         count = len(next(iter(columns.values()))[1])
-        arrays = {"trace": arrow.array([self._trace.path.name] * count, arrow.string())}
+        arrays = {"trace": arrow.array([self._trace.name] * count, arrow.string())}
         arrays.update({name: arrow.array(values, form) for name, (form, values) in columns.items()})
         self._parquet.write_table(arrow.table(arrays), str(self._path(table)), store_schema=False)
 
@@ -321,7 +328,7 @@ class _Batch:
         self._timed = trace.clock is not Clock.NONE
         name_of: Callable[[int], bytes | None] = reader_library().ct_reader_row_name
         names = [(name_of(row) or b"").decode() for row in range(_ROW_NAMES)]
-        self._traces = arrow.array([trace.path.name])
+        self._traces = arrow.array([trace.name])
         self._events = arrow.array(names)
         self._causes = arrow.array([cause_name(cause) for cause in Cause])
         self._buffers, self._others = self._allocate(), self._allocate()

@@ -17,6 +17,9 @@ The object that ``info --json`` prints has these keys; they stay as they are, fu
   kind, each entry of which costs microseconds, ``pdata_groups`` (``found``, ``wanted``, ``instrumented``,
   ``share`` of those wanted, or null) and ``refusals``: each ``status``, ``reason``, ``count`` and
   ``functions`` (``name``, ``address`` (VA), ``rva``, ``instruction_rva`` or null)
+- ``budget`` (calls of each function and call site that are events, in each thread; or null: all are) and
+  ``muted``: ``calls`` (those that were counted, and are no events) and ``functions``: each ``name`` and
+  ``calls``, the most first
 - ``marks``: what the user named, and where recording was paused and resumed: each ``name``, ``seconds``
   (since recording began, or null) and ``events`` (units that each thread had recorded, by its index)
 - ``threads``: each ``index``, ``id``, ``units``, ``lost``
@@ -92,16 +95,17 @@ class Order(enum.Enum):
 
 _WIDTH = 17  # of the first column
 _MANY_THREADS = 12
+_MANY_MUTED = 30
 
 
 def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
     """Everything there is to say about a trace, ready for JSON; keys as this module's text lists them."""
-    header = trace.header
+    header, muted = trace.header, muted_calls(trace)
     ended = trace.state in (State.EXITED, State.KILLED)
     ticks = header.tsc_end - header.tsc_start if header.tsc_end and header.tsc_hz else 0
     events = {event.name.lower(): number for event, number in summary.events.items()}
     del events["ext"]
-    events.update((_EXT_NAMES[ext], number) for ext, number in summary.ext.items())
+    events.update((name, summary.ext[ext]) for ext, name in _EXT_NAMES.items())
     return {
         "file": str(trace.path),
         "format": VERSION,
@@ -111,12 +115,17 @@ def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
         "process_id": header.process_id,
         "mode": trace.mode,
         "clock": trace.clock.name.lower(),
-        "policy": trace.policy.name.lower().replace("_", "-"),
+        "policy": ("block" if trace.budget else trace.policy.name.lower().replace("_", "-")),
         "created": _created(header.created_ns),
         "seconds": ticks / header.tsc_hz if ticks > 0 else None,
         "ticks_per_second": header.tsc_hz or None,
         "recording": trace.info,
         "modules": [module_info(module, list(trace.functions(module))) for module in trace.modules],
+        "budget": trace.budget or None,
+        "muted": {
+            "calls": sum(calls for _, calls in muted),
+            "functions": [{"name": name, "calls": calls} for name, calls in muted],
+        },
         "marks": [
             {
                 "name": mark.name,
@@ -149,6 +158,28 @@ def info(trace: TraceFile, summary: Summary) -> dict[str, Any]:
             "problems": trace.problems,
         },
     }
+
+
+def muted_calls(trace: TraceFile) -> list[tuple[str, int]]:
+    """What was muted by its budget, and how many calls of it, the most first."""
+    found = Counter[str]()
+    for kind, muted in trace.muted.items():
+        for number, calls in muted.items():
+            found[trace.node_name(kind, number)] += calls
+    return sorted(found.items(), key=lambda one: (-one[1], one[0]))
+
+
+def muted_text(trace: TraceFile) -> str:
+    """What of the calls are no events; empty if all are."""
+    if not trace.budget:
+        return ""
+    muted = muted_calls(trace)
+    text = f"recorded with --budget {trace.budget:,}: "
+    if trace.graph is None:
+        return text + "further calls of a function in a thread are muted; how many is not known"
+    calls = units.count(sum(calls for _, calls in muted), "call")
+    functions = units.count(len(muted), "function")
+    return text + f"{calls} of {functions} muted, which `top`, `callers` and `callees` count"
 
 
 def _created(nanoseconds: int) -> str | None:
@@ -279,6 +310,8 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
         span = units.duration(trace, summary.last_time - summary.first_time)
         yield "time", f"{span} from first to last event"
     yield "deepest", units.count(summary.max_depth, "frame")
+    if told["budget"]:
+        yield from _budget_rows(told["budget"], told["muted"])
     unclosed = [f"{number:,} {cause.text}" for cause, number in summary.unclosed.items()]
     for mark in told["marks"]:
         after = f", {mark['seconds']:,.3f} s after the beginning" if mark["seconds"] is not None else ""
@@ -286,6 +319,11 @@ def _info_rows(trace: TraceFile, told: dict[str, Any], summary: Summary) -> Iter
     yield "unclosed frames", ", ".join(unclosed) or "none"
     if summary.orphans:
         yield "orphans", f"{units.count(summary.orphans, 'end')} without a beginning"
+    if told["budget"] and told["gaps"]["recorder_units_lost"]:
+        yield (
+            "lost",
+            f"{units.count(told['gaps']['recorder_units_lost'], 'event')} for which there was no room",
+        )
     yield "gaps", f"{summary.gaps:,}, {units.count(summary.lost, 'event')} lost" if summary.gaps else "none"
     yield from _health_rows(told["health"])
 
@@ -347,14 +385,25 @@ def _thread_rows(threads: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         yield "  ...", f"{len(threads) - _MANY_THREADS:,} more: see --json"
 
 
+def _budget_rows(budget: int, muted: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    functions = muted["functions"]
+    yield "budget", f"{units.count(budget, 'call')} of each function or import, in each thread"
+    yield "muted", f"{units.count(muted['calls'], 'call')} of {len(functions):,}, which are counted"
+    for one in functions[:_MANY_MUTED]:
+        yield "", f"{one['calls']:>14,}  {one['name']}"
+    if len(functions) > _MANY_MUTED:
+        yield "  ...", f"{len(functions) - _MANY_MUTED:,} more: see --json"
+
+
 def missing(trace: TraceFile) -> Iterator[str]:
     """What is missing from a trace: a line each; nothing if it is whole."""
     if trace.index.truncated:
         yield f"{trace.path} is cut off: what comes later is missing"
     if trace.index.damaged_chunks:
         yield f"{trace.path} is damaged: {units.count(trace.index.damaged_chunks, 'block')} of it left out"
-    if trace.index.lost:
-        yield f"{trace.path}: {units.count(trace.index.lost, 'event')} lost where there was no room"
+    lost = max(trace.index.lost, trace.header.units_lost if trace.budget else 0)
+    if lost:
+        yield f"{trace.path}: {units.count(lost, 'event')} lost where there was no room"
     for problem in trace.problems:
         yield f"{trace.path}: {problem}"
 

@@ -20,7 +20,7 @@ _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 def write(trace: TraceFile, out: TextIO) -> None:
     """Write the whole trace. Every frame that is opened is closed, the innermost first."""
-    about = {"$schema": _SCHEMA, "name": trace.path.name, "exporter": "calltrace"}
+    about = {"$schema": _SCHEMA, "name": trace.name, "exporter": "calltrace"}
     out.write(json.dumps(about, separators=(",", ":"))[:-1] + ',"profiles":[')
     numbers: dict[str, int] = {}
 

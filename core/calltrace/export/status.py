@@ -28,6 +28,7 @@ class Recording:
     process_id: int
     paused: bool
     mode: str  # as in TraceOptions
+    budget: int  # calls of each function that are recorded, in each thread; 0: all
     since: float  # seconds since 1970
     size: int  # bytes
     units: int
@@ -73,6 +74,8 @@ def _rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "since", f"{since}, {time.time() - recording.since:,.1f} s ago"
     if recording.mode != "trace":
         yield "mode", recording.mode
+    if recording.budget:
+        yield "budget", f"{units.count(recording.budget, 'call')} of each function or import, in each thread"
     yield "trace", f"{status.trace}, {units.size(recording.size)}"
     threads = units.count(recording.threads, "thread")
     yield "recorded", f"{units.count(recording.units, 'unit')} in {threads}"

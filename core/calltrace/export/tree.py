@@ -12,6 +12,8 @@ The object has these keys; they stay as they are, further ones may come:
   - ``end`` of a frame that outlasted 65,536 further lines, with the same keys
   - ``mark``: ``name``
   - ``gap``: ``lost`` (events)
+  - ``muted``: ``calls`` that a budget left out, in the frame that is open here or deeper, of ``name``, with
+    ``kind`` and ``address``; or of as many ``others`` together
 
 - ``limited``: whether there are more lines than the limit
 
@@ -26,7 +28,7 @@ from itertools import groupby
 from typing import Any, TextIO
 
 from calltrace.calltree import Tree
-from calltrace.model import LINE_TAIL_KNOWN, Cause, Clock, Line, LineType, NodeKind
+from calltrace.model import LINE_OTHERS, LINE_TAIL_KNOWN, Cause, Clock, Line, LineType, NodeKind
 from calltrace.tracefile import TraceFile
 
 
@@ -54,8 +56,22 @@ def _lines(trace: TraceFile, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
             yield {"depth": line.depth, "type": "mark", "name": trace.mark_name(line.id, line.value)}
         elif line.type == LineType.GAP:
             yield {"depth": line.depth, "type": "gap", "lost": line.value}
+        elif line.type == LineType.MUTED:
+            yield {"depth": line.depth, "type": "muted", **_muted(trace, line)}
         elif line.type != LineType.THREAD:
             yield _frame(trace, line)
+
+
+def _muted(trace: TraceFile, line: Line) -> dict[str, Any]:
+    if line.flags & LINE_OTHERS:
+        return {"calls": line.calls, "others": line.id}
+    address = trace.node_address(line.kind, line.id)
+    return {
+        "calls": line.calls,
+        "name": trace.node_name(line.kind, line.id),
+        "kind": NodeKind(line.kind).name.lower(),
+        "address": None if address is None else f"{address:#x}",
+    }
 
 
 def _frame(trace: TraceFile, line: Line) -> dict[str, Any]:

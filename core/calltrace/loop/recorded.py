@@ -72,6 +72,8 @@ class _Search:
             raise UsageError(
                 f"{trace.path} was recorded with --mode {trace.mode}: it does not have every call"
             )
+        if trace.budget:
+            raise UsageError(f"{trace.path} was recorded with --budget: it does not have every call")
         self._trace, self._options, self._traced = trace, options, traced
         self._prototypes = Prototypes([*options.prototypes, *KNOWN.splitlines()])
         self._notes: list[str] = []

@@ -95,8 +95,12 @@ def function_name(mangled: str) -> str | None:
     """The name of a function, which begins with ``_Z``; None if it is none or of a kind that is not known."""
     if not mangled.startswith("_Z"):
         return None
+    reader = _Reader(_bytes_of(mangled[2:]))
     try:
-        return _text_of(limited(_Reader(_bytes_of(mangled[2:])).encoding()))
+        name = reader.encoding()
+        while not reader.ended():  # the parameters: else it is a name of C's that happens to begin so
+            reader.type()
+        return _text_of(limited(name))
     except UnknownError:
         return None
 
@@ -217,6 +221,10 @@ class _Reader(Reader):
 
     def _entity(self) -> str:
         """The name of a function or variable, which by itself stands in no sequence of known names."""
+        with self._nested():
+            return self._any_entity()
+
+    def _any_entity(self) -> str:
         if self._take("N"):
             return self._nested_name(is_type=False).text
         if self._take("Z"):
@@ -285,8 +293,8 @@ class _Reader(Reader):
                 inner = self._unqualified(name.text)
                 name = self._keep(Type(f"{name.text}::{inner}" if name.before else inner))
                 self._take("M")  # of what initializes a member
-        if not is_type:
-            del self._known[known:]
+        if not is_type and len(self._known) > known:
+            self._known.pop()  # a function is referred to by nobody
         return name
 
     def _unqualified(self, scope: str) -> str:
@@ -411,8 +419,7 @@ class _Reader(Reader):
         if self._take("gs"):
             return self._expression()
         if self._take("sr"):
-            scope = self.type().text
-            return f"{scope}::{self._member()}"
+            return self._unresolved()
         if self._take("on"):
             return self._member()
         for code in ("sc", "dc", "cc", "rc"):
@@ -440,6 +447,17 @@ class _Reader(Reader):
                 return f"{_OPERATORS.get(code[:2], code + ' ')}{self._expression()}"
         sign = self._one_of(_OPERATORS)
         return f"({self._expression()}){sign}({self._expression()})"
+
+    def _unresolved(self) -> str:
+        """A name in what only the template's parameters tell: a type, or scopes up to an E, or both."""
+        scope: list[str] = []
+        begins_with_type = self._take("N")
+        has_scopes = begins_with_type or self._peek().isdecimal()
+        if begins_with_type or not has_scopes:
+            scope.append(self.type().text)
+        while has_scopes and not self._take("E"):
+            scope.append(self._member())
+        return "::".join([*scope, self._member()])
 
     def _expressions(self) -> Iterator[str]:
         while not self._take("E"):

@@ -265,7 +265,8 @@ class _Reader(Reader):
         self._followed += 1
         if place >= here or self._followed > _MOST_REFERENCES:
             raise UnknownError
-        yield
+        with self._nested():
+            yield
         self._at = back
 
     def _disambiguator(self) -> int:

@@ -269,6 +269,10 @@ class _Reader(Reader):
 
     def named(self) -> str:
         """The name of a function or variable, behind its ``?``; its type is left unread."""
+        with self._nested():
+            return self._named()
+
+    def _named(self) -> str:
         for code, what in _AROUND_MAIN.items():
             if self._take(code):
                 if not self._take("?"):
