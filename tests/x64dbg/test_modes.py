@@ -170,7 +170,7 @@ def test_steps_behind_a_first_entry_are_those_of_the_untraced_program(tmp_path: 
 def test_one_recording_after_the_other_each_in_its_mode(tmp_path: Path) -> None:
     """In the stand-in: x64dbg itself suspends all other threads while one stands at a breakpoint.
 
-    Among them may be the recorder's thread of the recording before, just when it holds what the next waits for.
+    Among them may be the recorder's of the recording before, just when it holds what the next waits for.
     """
     modes = ("graph", "trace", "hits", "graph")
     files = [tmp_path / f"{number}.calltrace" for number in range(len(modes))]
