@@ -154,7 +154,8 @@ class TraceFile:
         except OSError as error:
             if error.errno == errno.EINVAL:  # what the C runtime makes of ERROR_USER_MAPPED_FILE
                 raise AccessRefused(
-                    f"cannot write {path}: a program is being recorded into it; choose another file with -o"
+                    f"cannot write {path}: a program is being recorded into it, or was, and has not run "
+                    "since; choose another file with -o"
                 ) from None
             raise _write_failure(path, error) from None
         try:

@@ -324,7 +324,9 @@ def test_settings_are_options_of_each_start_by_the_menu(debugger: str, tmp_path:
     ]
     shown = session(debugger, script, "session_calls", "3")
     assert "session_calls.exe: 1 of " in shown.said("!click Trace this function")
-    assert f"replacing {windows.path(file)}" in shown.said("!click Start on this module")
+    again = shown.said("!click Start on this module")
+    assert f"replacing {windows.path(file)}" in again
+    assert "or was, and has not run since; choose another file with -o" in again
     assert str(windows.path(file)) in shown.said("calltrace status")
     assert "`calltrace top` shows it" in shown.said("calltrace stop")  # as is said of counts
 
