@@ -17,7 +17,7 @@ from calltrace.budget import Budget
 from calltrace.edges import sites_of_traced_imports
 from calltrace.errors import EngineError
 from calltrace.model import Cause, State
-from calltrace.recorder import TraceFile
+from calltrace.recorder import SlotSignals, TraceFile
 from calltrace.tracefile import BLOCK, Chunk, ChunkKind, bits_of, reader_library
 from calltrace.win32 import api
 
@@ -47,9 +47,8 @@ class Counting:
         self._thread: threading.Thread | None = None
         self._ends = False
         self._failed = False
-        # Auto-reset: set by the target when we sleep and a slot is full; by us when its threads want room.
-        self.full, self.room = (api.kernel32().CreateEventW(None, 0, 0, None) for _ in range(2))
-        if not (self._graph and self.full and self.room):
+        self.signals = SlotSignals(*(api.kernel32().CreateEventW(None, 0, 0, None) for _ in range(2)))
+        if not (self._graph and all(self.signals)):
             raise EngineError("no memory to count calls in")
         if budget:
             self._library.ct_graph_set_budget(self._graph, budget.handle)
@@ -125,7 +124,7 @@ class Counting:
 
     def _end(self) -> None:
         self._ends = True
-        api.kernel32().SetEvent(self.full)
+        api.kernel32().SetEvent(self.signals.full)
         if self._thread:
             self._thread.join()
 
@@ -135,7 +134,7 @@ class Counting:
             self._budget.close()
         if self._known:
             self._known.close()
-        for event in (self.full, self.room):
+        for event in self.signals:
             api.kernel32().CloseHandle(event)
         for mapped in self._mapped.values():
             mapped.close()
@@ -148,14 +147,14 @@ class Counting:
                 continue
             header.ring_next = 1  # from here on a full slot sets the event
             if not self._take_some():
-                api.kernel32().WaitForSingleObject(self.full, int(_WAIT_SECONDS * 1000))
+                api.kernel32().WaitForSingleObject(self.signals.full, int(_WAIT_SECONDS * 1000))
             header.ring_next = 0
 
     def _take_some(self) -> int:
         with self._lock:
             taken = self._take(_FULL)
         if self._file.header.blocked:
-            api.kernel32().SetEvent(self.room)
+            api.kernel32().SetEvent(self.signals.room)
         return taken
 
     def _take(self, what: int) -> int:

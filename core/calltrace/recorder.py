@@ -18,7 +18,7 @@ import time
 from ctypes import c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from calltrace import native
 from calltrace.errors import AccessRefused, CalltraceError, EngineError, FileMissing, OutOfSpace
@@ -27,9 +27,6 @@ from calltrace.ports import Port, TargetModule
 from calltrace.tracefile import BLOCK, MAGIC, VERSION, Chunk, ChunkKind, FileHeader
 from calltrace.win32 import api
 from calltrace.win32.exports import export_address
-
-if TYPE_CHECKING:
-    from calltrace.counting import Counting
 
 DLL = "calltrace.dll"
 NEVER_TRACED = ("ntdll.dll", DLL.lower())  # whatever the patterns say: recording itself runs through them
@@ -353,6 +350,13 @@ class LoadSignals:
             api.kernel32().CloseHandle(event)
 
 
+class SlotSignals(NamedTuple):
+    """Auto-reset events between the threads of a target and whoever counts what is in its slots."""
+
+    full: int  # set by the target when whoever counts sleeps and slots are full
+    room: int  # set by whoever counts when the target's threads want room
+
+
 class Recorder:
     """calltrace.dll in a target: it records into one trace file after the other, and stays until the end."""
 
@@ -390,12 +394,12 @@ class Recorder:
         file: TraceFile,
         loads: LoadSignals | None = None,
         mode: str = "trace",
-        counting: Counting | None = None,
+        slots: SlotSignals | None = None,
     ) -> StartRequest:
         """Begin recording into `file` in the stopped target; what the copies' event code needs to know.
 
         With `loads` the DLL reports each module load and waits for the answer. `mode` is as in TraceOptions;
-        `counting` is who counts the events of a file of Policy.COUNT. EngineError if it cannot.
+        `slots` belong to a file of Policy.COUNT. EngineError if it cannot.
         """
         port, request = self._port, StartRequest(abi=RECORDER_ABI)
         request.flags = HITS if mode == "hits" else 0
@@ -406,9 +410,9 @@ class Recorder:
             request.flags |= NOTIFY_LOADS
             request.load_request = port.share_handle(loads.request)
             request.load_answer = port.share_handle(loads.answer)
-        if counting:
-            request.full = port.share_handle(counting.full)
-            request.room = port.share_handle(counting.room)
+        if slots:
+            request.full = port.share_handle(slots.full)
+            request.room = port.share_handle(slots.room)
         if self._call_with("ct_start", request):
             raise _refusal("record", request.status, request.system_error)
         return request

@@ -317,7 +317,8 @@ class Tracing:
             self._counting = Counting(file)
         elif options.budget:
             self._counting = Counting(file, Budget(file, options.budget, options.max_size))
-        self._slots = self._recorder.start(file, self._loads, options.mode, self._counting)
+        signals = self._counting.signals if self._counting else None
+        self._slots = self._recorder.start(file, self._loads, options.mode, signals)
         program, *others = self._port.modules()
         if options.program:
             self._instrument_stopped(program)

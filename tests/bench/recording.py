@@ -4,8 +4,8 @@ tests/targets/calls.c times its own calls, so nothing but the calls is in its fi
 there, best of three runs here. Of cmake and duckdb, which time nothing themselves, a run that does next to
 nothing is subtracted: what remains is the program's own work, without starting it and without planning.
 
-Of cmake other modes than recording every call are measured too, and a recording that is paused before the
-program begins.
+Of cmake other modes than recording every call are measured too, a recording that is paused before the
+program begins, and what first entries cost once most of them are over.
 """
 
 from __future__ import annotations
@@ -32,6 +32,23 @@ foreach(i RANGE 1 20000)
   string(REGEX REPLACE "([0-9])" "<\\\\1>" text "${sum}")
 endforeach()
 message("${text}")
+"""
+# Tells how many microseconds the same work takes behind its first second.
+CMAKE_LATER = """
+string(TIMESTAMP begin "%s%f")
+set(warm 0)
+while(warm LESS 1000000)
+  string(REGEX REPLACE "([0-9])" "<\\\\1>" text "${warm}")
+  string(TIMESTAMP now "%s%f")
+  math(EXPR warm "${now} - ${begin}")
+endwhile()
+foreach(i RANGE 1 100000)
+  math(EXPR sum "${i} * 2")
+  string(REGEX REPLACE "([0-9])" "<\\\\1>" text "${sum}")
+endforeach()
+string(TIMESTAMP end "%s%f")
+math(EXPR took "${end} - ${now}")
+message(STATUS "took ${took}")
 """
 DUCKDB_WORK = (
     "SET threads = 1; SELECT sum(hash(i) % 1000), count(DISTINCT i % 5003) FROM range(20000000) t(i);"
@@ -128,6 +145,20 @@ def bench_program(
         tell("paused", added(lambda arguments: paused(folder, program, arguments)))
 
 
+def bench_later(folder: Path) -> None:
+    """Print what is left of the cost of first entries after cmake's first second."""
+    program, work = corpus.program("cmake"), ["-P", "later.cmake"]
+    (folder / "later.cmake").write_text(CMAKE_LATER)
+
+    def took(run: Callable[[], bytes]) -> float:
+        return min(int(run().partition(b"took ")[2]) / 1000 for _ in range(RUNS))
+
+    own = took(lambda: windows.run([program, *work], cwd=folder, timeout=600).stdout)
+    hits = took(lambda: traced(folder, program, work, "--mode", "hits"))
+    print(f"cmake, after 1 s    {own:8,.0f} ms plain")
+    print(f"  {'hits':18}{hits:8,.0f} ms x{hits / own:.2f}")
+
+
 def bench_planning(folder: Path, name: str, arguments: Sequence[str]) -> None:
     """Print how long planning a real program takes, and how large its copies are."""
     trace = folder / TRACE
@@ -155,6 +186,7 @@ def main() -> None:
             bench_planning(folder, program, ["--version"])
         (folder / "work.cmake").write_text(CMAKE_WORK)
         bench_program(folder, "cmake", ["-P", "work.cmake"], ["--version"], MODES)
+        bench_later(folder)
         bench_program(folder, "duckdb", ["-c", DUCKDB_WORK], ["-c", "SELECT 1"], {})
 
 
