@@ -129,6 +129,34 @@ def test_counts_are_paused_resumed_looked_at_and_stopped(debugger: str, tmp_path
     assert own_calls(saved) == own_calls(file) == {"main": 1, "work": 1, "leaf": 15, "depth": 20}
 
 
+@x64dbg.both
+def test_a_budget_is_looked_at_and_stopped(debugger: str, tmp_path: Path) -> None:
+    file = tmp_path / "budget.calltrace"
+    script = [
+        f"calltrace start --budget 3 -o {windows.path(file)}",
+        "bp session_calls:leaf",
+        *["run"] * 16,
+        "calltrace tree --function work",
+        "calltrace callers leaf",
+        "bc session_calls:leaf",
+        "calltrace status",
+        "calltrace stop",
+        "erun",
+    ]
+    shown = session(debugger, script, "session_calls", str(LEAVES))
+    assert f"{ENDED} 0xB (11)" in shown.commands[-1][1]
+    tree = plain(shown.said("calltrace tree --function work")).splitlines()
+    assert tree[0].startswith("calltrace: recorded with --budget 3: 12 calls of 1 function muted")
+    assert tree[2:] == [
+        "  session_calls!work  still running",
+        f"    session_calls!leaf {TIMES}3",
+        f"    -- muted here or deeper: session_calls!leaf {TIMES}12 --",
+    ]
+    assert rows(shown.said("calltrace callers leaf"))[:1] == [["15", "session_calls!leaf"]]
+    assert "budget           3 calls of each function or import" in shown.said("calltrace status")
+    assert own_calls(file) == {"main": 1, "work": 1, "leaf": 15}
+
+
 @x64dbg.only_real
 def test_a_function_is_as_before_once_it_was_entered_but_where_a_breakpoint_is(tmp_path: Path) -> None:
     start = f"calltrace start --mode hits -o {windows.path(tmp_path / 'hits.calltrace')}"
