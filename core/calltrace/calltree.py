@@ -147,13 +147,7 @@ def _read_whole(trace: TraceFile, thread: int | None) -> Iterator[tuple[Totals, 
     if not summary:
         raise no_memory(trace)
     try:
-        with trace.reading(units_of(trace, first, count)) as tell:
-            pull = MORE
-            while pull == MORE:
-                pull = library.ct_reader_summary_run(summary)
-                tell()
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
+        read_through(trace, first, count, partial(library.ct_reader_summary_run, summary))
         totals = Totals()
         library.ct_reader_summary_totals(summary, ctypes.byref(totals))
         yield totals, partial(_counted, summary)
@@ -298,6 +292,20 @@ def thread_range(trace: TraceFile, thread: int | None) -> tuple[int, int]:
         if thread in numbers:
             return numbers.index(thread), 1
     raise UsageError(f"{trace.path} has no thread {thread}: `calltrace info` lists its threads")
+
+
+def read_through(trace: TraceFile, first: int, count: int, run: Callable[[], int]) -> None:
+    """Call `run`, which reads on for a while and gives an enum ct_pull, to the end of these threads.
+
+    `on_read` is told. EngineError if memory runs out.
+    """
+    with trace.reading(units_of(trace, first, count)) as tell:
+        pull = MORE
+        while pull == MORE:
+            pull = run()
+            tell()
+    if pull == NO_MEMORY:
+        raise no_memory(trace)
 
 
 def units_of(trace: TraceFile, first: int, count: int) -> int:

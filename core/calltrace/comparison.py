@@ -66,10 +66,9 @@ def count(parts: Sequence[Part], traces: Sequence[TraceFile], *, callers: bool) 
     """
     for part, trace in zip(parts, traces):
         if part.marks is not None and (trace.budget or trace.mode == "graph"):
-            option = "--budget" if trace.budget else "--mode graph"
             raise UsageError(
-                f"{part.text}: recorded with {option}, which counts without regard to marks; in a debugger "
-                "`save` the counts, and compare those files"
+                f"{part.text}: recorded with {trace.counting_option}, which counts without regard to marks; "
+                "in a debugger `save` the counts, and compare those files"
             )
     sides = {id(trace): _Side(trace) for trace in traces}
     notes = list(_tell_builds(list(sides.values())))

@@ -248,16 +248,12 @@ def _in_slices(
         library.ct_reader_edges_close(handle)
 
 
-def _counting_option(trace: TraceFile) -> str:
-    return "--budget" if trace.budget else "--mode graph"
-
-
 def _of_counts(
     trace: TraceFile, counts: Graph, options: EdgeOptions, functions: Sequence[int], sites: Sequence[int]
 ) -> list[Edge]:
     if options.depth > 1:
         raise UsageError(
-            f"{trace.path} was recorded with {_counting_option(trace)} and knows one level of callers and "
+            f"{trace.path} was recorded with {trace.counting_option} and knows one level of callers and "
             "callees: leave out --depth"
         )
     ids = {NodeKind.FUNCTION: set(functions), NodeKind.CALL: set(sites)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, NamedTuple
 
-from calltrace.calltree import MORE, NO_MEMORY, no_memory, units_of
+from calltrace.calltree import no_memory, read_through
 from calltrace.errors import EngineError
 from calltrace.model import NONE_ID
 from calltrace.tracefile import TraceFile, bits_of, reader_library
@@ -118,13 +118,7 @@ def profile(
     if not handle:
         raise no_memory(trace)
     try:
-        pull = MORE
-        with trace.reading(units_of(trace, 0, len(trace.threads))) as tell:
-            while pull == MORE:
-                pull = library.ct_reader_profile_run(handle)
-                tell()
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
+        read_through(trace, 0, len(trace.threads), functools.partial(library.ct_reader_profile_run, handle))
         stacks = map(Stack._make, STACK.iter_unpack(_array(handle, "stacks", STACK)))
         return Profile(
             [one._replace(parent=None) if one.parent == NONE_ID else one for one in stacks],

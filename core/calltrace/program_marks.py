@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from ctypes import c_uint32, c_uint64
 from dataclasses import dataclass, replace
+from functools import partial
 
-from calltrace.calltree import MORE, NO_MEMORY, no_memory, thread_range, units_of
+from calltrace.calltree import no_memory, read_through, thread_range
 from calltrace.errors import UsageError
 from calltrace.model import Clock, Mark
 from calltrace.parts import Part, number_of
@@ -119,13 +120,7 @@ def _read(trace: TraceFile, times: Sequence[int]) -> tuple[list[_Set], list[list
     if not handle:
         raise no_memory(trace)
     try:
-        with trace.reading(units_of(trace, *thread_range(trace, None))) as tell:
-            pull = MORE
-            while pull == MORE:
-                pull = library.ct_reader_moments_run(handle)
-                tell()
-        if pull == NO_MEMORY:
-            raise no_memory(trace)
+        read_through(trace, *thread_range(trace, None), partial(library.ct_reader_moments_run, handle))
         count = c_uint32()
         address = library.ct_reader_moments_marks(handle, ctypes.byref(count))
         marks = (ProgramMark * count.value).from_address(address) if count.value else ()

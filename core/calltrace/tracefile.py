@@ -597,6 +597,11 @@ class TraceFile:
         return self.graph is not None and not self.budget
 
     @property
+    def counting_option(self) -> str:
+        """By which option of its recording calls were counted, if they were."""
+        return "--budget" if self.budget else "--mode graph"
+
+    @property
     def muted(self) -> dict[NodeKind, dict[int, int]]:
         """How many calls of what are counted, and no events: of functions, and of call sites, by id."""
         told = _dict(self.info.get("muted"))
